@@ -1,0 +1,52 @@
+"""A channel by which worker processes tell the parent what they have found so far."""
+
+import json
+import os
+from collections.abc import Callable
+from multiprocessing.connection import Client, Listener
+from threading import Thread
+from types import TracebackType
+from typing import Self
+
+
+class Channel:
+    """Listens in a thread and hands each (name, text) on; within `with`, its `address` takes messages."""
+
+    def __init__(self, receive: Callable[[str, str], None]) -> None:
+        self._receive = receive
+        self._key = os.urandom(16)
+
+    def __enter__(self) -> Self:
+        self._listener = Listener(authkey=self._key)
+        self.address: tuple[str, bytes] = (str(self._listener.address), self._key)
+        self._thread = Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        send(self.address, "", "")
+        self._thread.join(timeout=1)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                with self._listener.accept() as connection:
+                    name, text = json.loads(connection.recv_bytes())
+            except (OSError, EOFError, ValueError):  # a worker that died while speaking
+                continue
+            if not name:
+                return
+            self._receive(name, text)
+
+
+def send(address: tuple[str, bytes], name: str, text: str) -> None:
+    """Tell the channel at this address; a parent that is gone ends the worker's cell."""
+    place, key = address
+    with Client(place, authkey=key) as connection:
+        connection.send_bytes(json.dumps([name, text]).encode())

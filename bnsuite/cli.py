@@ -1,0 +1,266 @@
+"""The command line. Torch is imported by the commands that need it, not for --help."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import bnsuite
+
+if TYPE_CHECKING:
+    from bnsuite.records import Record
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Measure what a normalization scheme buys: depth, learning rate, curvature, time to accuracy.",
+)
+err = Console(stderr=True)
+
+
+class DeviceChoice(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Kind(StrEnum):
+    schemes = "schemes"
+    tasks = "tasks"
+    families = "families"
+    datasets = "datasets"
+    profiles = "profiles"
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """One clear line on standard error, and a non-zero exit."""
+    err.print(f"[bold red]bnsuite:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(bnsuite.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    profile: Annotated[str, typer.Option("--profile", "-p", help="smoke, quick, standard, full.")] = "quick",
+    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Repeatable.")] = None,
+    scheme: Annotated[list[str] | None, typer.Option("--scheme", "-s", help="Repeatable.")] = None,
+    family: Annotated[list[str] | None, typer.Option("--family", help="Repeatable.")] = None,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Repeatable.")] = None,
+    device: Annotated[
+        DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")
+    ] = DeviceChoice.auto,
+    records: Annotated[Path, typer.Option(help="Where records lie, and go.")] = Path("results"),
+    force: Annotated[bool, typer.Option(help="Measure again what is there; nothing is deleted.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes side by side; 0: one a core on a CPU, one on a GPU.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records as a JSON list.")] = False,
+) -> None:
+    """Measure what the records folder does not have yet; stop and start it as you like."""
+    try:
+        from bnsuite.execute import DeviceError, plan, resolve_device
+        from bnsuite.execute import run as execute
+        from bnsuite.progress import Display
+        from bnsuite.records import Outcome, RecordError
+
+        try:
+            on = resolve_device(device.value)
+            jobs = plan(profile, task, scheme, family, dataset, on)
+            side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
+            with Display([job.cell for job in jobs], err) as display:
+                found = execute(
+                    profile,
+                    tasks=task,
+                    schemes=scheme,
+                    families=family,
+                    datasets=dataset,
+                    device=on,
+                    records=records,
+                    force=force,
+                    workers=side_by_side,
+                    observe=display.observe,
+                )
+        except (DeviceError, RecordError, ValueError) as error:
+            fail(str(error))
+    except KeyboardInterrupt:
+        err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
+        _leave_now(130)
+    if as_json:
+        print(json.dumps([record.model_dump(mode="json") for record in found], indent=1))
+    else:
+        Console().print(results_table(found))
+    failed = [record for record in found if record.outcome is Outcome.ERROR]
+    for record in failed:
+        reason = (record.error or "").strip().splitlines()[-1:]
+        err.print(f"[red]error[/] in {record.cell}: {escape(' '.join(reason))}", highlight=False)
+    if failed:
+        fail(
+            f"{len(failed)} of {len(found)} cells failed; each record in {records} holds its traceback. "
+            "The same command runs these again.",
+            code=1,
+        )
+
+
+def _leave_now(code: int) -> NoReturn:
+    """End without waiting for worker processes, which end when their parent is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def results_table(records: "list[Record]") -> Table:
+    """One row a scheme and network, one column a task."""
+    from bnsuite.records import RANKED
+
+    tasks = sorted(
+        {record.task for record in records},
+        key=lambda task: (RANKED.index(task) if task in RANKED else len(RANKED), task),
+    )
+    units = {record.task: record.unit for record in records}
+    table = Table(caption="median over confirmation seeds [interval]")
+    table.add_column("scheme", no_wrap=True)
+    for task in tasks:
+        table.add_column(f"{task}\n({units[task]})", justify="right")
+    rows: dict[tuple[str, str, str], dict[str, Record]] = {}
+    for record in records:
+        rows.setdefault((record.scheme, record.family, record.dataset), {})[record.task] = record
+    for (scheme, family, dataset), row in rows.items():
+        cells = [reading(row[task]) if task in row else "" for task in tasks]
+        table.add_row(f"{scheme}\n[dim]{family}, {dataset}[/]", *cells)
+    return table
+
+
+def reading(record: "Record") -> str:
+    """A value as a person reads it: ≥ and < for bounds, the outcome where there is no value."""
+    from bnsuite.records import Outcome
+
+    if record.value is None:
+        return str(record.outcome)
+    mark = {Outcome.CAPPED: "≥ ", Outcome.TIMEOUT: "> ", Outcome.FLOOR: "< "}.get(record.outcome, "")
+    low, high = (f"{end:.3g}" if end is not None else "…" for end in (record.low, record.high))
+    return f"{mark}{record.value:.3g}\n[dim]\\[{low}, {high}][/]"
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """List schemes, tasks, families, datasets or profiles."""
+    found = _tables()[kind]()
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table.grid(padding=(0, 3))
+    for name, about in found.items():
+        table.add_row(f"[bold]{name}[/]", escape(about))
+    Console().print(table)
+
+
+def _tables() -> dict[Kind, Callable[[], dict[str, str]]]:
+    def schemes() -> dict[str, str]:
+        from bnsuite.schemes import SCHEMES
+
+        return {name: ", ".join((*s.facets, s.paper)).strip(", ") for name, s in SCHEMES.items()}
+
+    def tasks() -> dict[str, str]:
+        from bnsuite.tasks import TASKS
+
+        return {
+            name: f"{task.question} ({task.unit}; {task.better} is better)" for name, task in TASKS.items()
+        }
+
+    def families() -> dict[str, str]:
+        from bnsuite.networks import FAMILIES
+
+        return {name: family.about for name, family in FAMILIES.items()}
+
+    def datasets() -> dict[str, str]:
+        from bnsuite.datasets import DATASETS
+
+        return {name: (load.__doc__ or "").strip().splitlines()[0] for name, load in DATASETS.items()}
+
+    def profiles() -> dict[str, str]:
+        from bnsuite.profiles import load_profile, profile_names
+
+        return {name: load_profile(name).about for name in profile_names()}
+
+    return {
+        Kind.schemes: schemes,
+        Kind.tasks: tasks,
+        Kind.families: families,
+        Kind.datasets: datasets,
+        Kind.profiles: profiles,
+    }
+
+
+@app.command()
+def board(
+    records: Annotated[
+        list[Path] | None, typer.Option("--records", help="Repeatable; by default all that there are.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the site goes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where the site is as JSON.")] = False,
+) -> None:
+    """Build the static leaderboard from records."""
+    from bnsuite.board.site import Source, build_site
+    from bnsuite.records import RecordError
+
+    leaderboard = Path("leaderboard")
+    checkout = leaderboard.is_dir()
+    if records:
+        missing = [folder for folder in records if not folder.is_dir()]
+        if missing:
+            fail(f"{missing[0]}: no such folder. Give the folder of a run's records, such as results.")
+        sources = [Source(folder, _origin(folder)) for folder in records]
+    else:
+        submitted = sorted(leaderboard.glob("submissions/*/records"))
+        folders = [Path("results"), leaderboard / "records", *submitted] if checkout else [Path("results")]
+        sources = [Source(folder, _origin(folder)) for folder in folders if folder.is_dir()]
+    try:
+        index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")))
+    except RecordError as error:
+        fail(str(error))
+    if as_json:
+        print(json.dumps({"index": str(index)}))
+    else:
+        print(f"The board is at {index}. Open it in a browser: {index.resolve().as_uri()}")
+
+
+def _origin(folder: Path) -> Any:
+    parts = folder.resolve().parts
+    if "submissions" in parts:
+        return "submitted"
+    return "published" if parts[-2:] == ("leaderboard", "records") else "local"
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a record."""
+    from bnsuite.records import Record
+
+    print(json.dumps(Record.model_json_schema(), indent=1))

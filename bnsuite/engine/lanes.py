@@ -1,0 +1,221 @@
+"""Lanes: many networks of one shape in training together, one (seed, rate) each."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from bnsuite.engine.train import PLAIN, Sgd, call, load_vector, parameter_vector, training_step, unflatten
+
+CHUNK = 32
+"""Lanes held in memory together; more run in turn."""
+
+CUDA_CHECK_EVERY = 10
+"""Steps between looks for dead lanes on a GPU, where each look waits for the device."""
+
+
+class Lane(NamedTuple):
+    """One network in training."""
+
+    seed: int
+    rate: float
+
+
+class Stack:
+    """R networks of one architecture behind one call, their parameters a matrix (R, P).
+
+    Stacked, one `vmap` serves all; otherwise each network is called in turn with its own Python state
+    and random numbers of its own (seed, call), so that dropping lanes shifts nobody's stream.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], seeds: Sequence[int], *, stacked: bool) -> None:
+        self.params = torch.stack([parameter_vector(network) for network in networks])
+        self.stacked = stacked
+        if stacked:
+            self._template = copy.deepcopy(networks[0])
+            named = [dict(network.named_buffers()) for network in networks]
+            self._buffers = {name: torch.stack([each[name] for each in named]) for name in named[0]}
+        else:
+            self._networks = [copy.deepcopy(network) for network in networks]
+            self._seeds, self._calls = list(seeds), 0
+
+    def __len__(self) -> int:
+        return self.params.shape[0]
+
+    def forward(self, params: Tensor, x: Tensor) -> Tensor:
+        """params (R, P), x (R, N, …) → logits (R, N, classes)."""
+        if self.stacked:
+            logits: Tensor = vmap(self._call_template)(unflatten(params, self._template), self._buffers, x)
+            return logits
+        self._calls += 1
+        return torch.stack([self._call_one(i, params[i], x[i]) for i in range(len(self))])
+
+    def _call_template(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self._template, (params, buffers), (x,))
+        return logits
+
+    def _call_one(self, i: int, params: Tensor, x: Tensor) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seeds[i] * 1_000_003 + self._calls)
+            return call(self._networks[i], params, x)
+
+    def keep(self, staying: Tensor) -> None:
+        """Drop every lane but those that the mask (R,) names."""
+        self.params = self.params[staying]
+        if self.stacked:
+            self._buffers = {name: buffer[staying] for name, buffer in self._buffers.items()}
+        else:
+            self._networks = list(compress(self._networks, staying))
+            self._seeds = list(compress(self._seeds, staying))
+
+    def network(self, i: int) -> nn.Module:
+        """A network of its own with the parameters and buffers of lane i."""
+        network = copy.deepcopy(self._template if self.stacked else self._networks[i])
+        load_vector(network, self.params[i])
+        if self.stacked:
+            buffers = dict(network.named_buffers())
+            for name, values in self._buffers.items():
+                buffers[name].copy_(values[i])
+        return network
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Logits (R, N, classes) of every lane on the same x (N, …), in evaluation mode."""
+        networks = [self._template] if self.stacked else self._networks
+        for network in networks:
+            network.eval()
+        logits = self.forward(self.params, x.expand(len(self), *x.shape))
+        for network in networks:
+            network.train()
+        return logits
+
+
+class Curves(NamedTuple):
+    """What lanes went through: float64 on the CPU, NaN from a lane's end on."""
+
+    losses: Tensor  # (steps, R) mean cross-entropy of each batch, before the step
+    accuracies: Tensor  # (steps, R) fraction of each batch classified right, before the step
+
+
+def final(curve: Tensor) -> list[float]:
+    """Mean over the last 10 % of steps of (steps, R), a number a lane; not finite for a lane that died."""
+    tail = max(1, math.ceil(len(curve) / 10))
+    return [float(value) for value in curve[-tail:].mean(0)]
+
+
+Watch = Callable[[int, Stack, list[Lane], Tensor], list[int]]
+"""(steps done, stack, lane of each row, losses so far (steps, R)) → rows that have reached their goal."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training examples on a device: x (N, …), y (N,); every seed visits them in its own order."""
+
+    x: Tensor
+    y: Tensor
+    batch: int
+
+    def order(self, seed: int, steps: int) -> Tensor:
+        """Indices (steps, batch): epoch after epoch of random permutations, the short batch left out."""
+        generator = torch.Generator().manual_seed(seed)
+        n = len(self.x)
+        if self.batch > n:
+            raise ValueError(f"a batch of {self.batch} needs as many examples: got {n}")
+        per_epoch = n // self.batch
+        epochs = [
+            torch.randperm(n, generator=generator)[: per_epoch * self.batch].view(per_epoch, self.batch)
+            for _ in range(math.ceil(steps / per_epoch))
+        ]
+        return torch.cat(epochs)[:steps].to(self.x.device)
+
+
+def sweep(
+    build: Callable[[int], nn.Module],
+    lanes: Sequence[Lane],
+    examples: Examples,
+    steps: int,
+    *,
+    stacked: bool,
+    sgd: Sgd = PLAIN,
+    watch: Watch | None = None,
+) -> Curves:
+    """Train every lane for `steps` steps, or until its loss is not finite or `watch` lets it go.
+
+    Args:
+        build: a freshly initialized network of a seed, on the device of the examples.
+        stacked: whether the networks may share one `vmap` (see `can_stack`).
+        watch: called after every step; the rows that it returns have reached their goal and leave.
+    """
+    if len(lanes) > CHUNK:
+        halves = (
+            sweep(build, part, examples, steps, stacked=stacked, sgd=sgd, watch=watch)
+            for part in (lanes[:CHUNK], lanes[CHUNK:])
+        )
+        return Curves(*(torch.cat(pair, 1) for pair in zip(*halves, strict=True)))
+
+    seeds = sorted({lane.seed for lane in lanes})
+    networks = {seed: build(seed) for seed in seeds}
+    stack = Stack([networks[lane.seed] for lane in lanes], [lane.seed for lane in lanes], stacked=stacked)
+    device, dtype = examples.x.device, stack.params.dtype
+    orders = torch.stack([examples.order(seed, steps) for seed in seeds])  # (seeds, steps, batch)
+    seed_of = torch.tensor([seeds.index(lane.seed) for lane in lanes], device=device)
+    rates = torch.tensor([lane.rate for lane in lanes], device=device, dtype=dtype)
+    losses = torch.full((steps, len(lanes)), math.nan, device=device, dtype=torch.float64)
+    accuracies = losses.clone()
+    velocity: Tensor | None = None
+    alive = torch.arange(len(lanes), device=device)
+    look_every = CUDA_CHECK_EVERY if device.type == "cuda" else 1
+
+    for step in range(steps):
+        chosen = orders[seed_of[alive], step]  # (R, batch)
+        x, y, rate = examples.x[chosen], examples.y[chosen], rates[alive] * sgd.factor(step)
+        stepped = training_step(stack.forward, stack.params, velocity, x, y, rate, sgd.momentum)
+        stack.params, velocity = stepped.params, stepped.velocity
+        losses[step, alive] = stepped.losses.double()
+        accuracies[step, alive] = stepped.accuracies.double()
+
+        leaving = (
+            watch(step + 1, stack, [lanes[i] for i in alive], losses[: step + 1, alive]) if watch else []
+        )
+        if not leaving and (step + 1) % look_every:
+            continue
+        staying = torch.isfinite(stepped.losses)
+        staying[leaving] = False
+        if not bool(staying.any()):
+            break
+        if not bool(staying.all()):
+            stack.keep(staying)
+            alive = alive[staying]
+            velocity = velocity[staying] if velocity is not None else None
+    accuracies[~torch.isfinite(losses)] = math.nan
+    return Curves(losses.cpu(), accuracies.cpu())
+
+
+def can_stack(network: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Whether two copies, stacked, take the same two steps as the loop over each; x (N, …), y (N,).
+
+    Modules that branch on their data, keep Python state or draw random numbers do not.
+    """
+
+    def two_steps(stacked: bool) -> Tensor:
+        stack = Stack([network, network], [0, 0], stacked=stacked)
+        rate = torch.full((2,), 1e-3, device=x.device, dtype=stack.params.dtype)
+        rate[1] = 1e-2
+        for _ in range(2):
+            stepped = training_step(
+                stack.forward, stack.params, None, torch.stack([x, x]), torch.stack([y, y]), rate, 0.0
+            )
+            stack.params = stepped.params
+        return torch.cat([stack.params, stack.evaluate(x).flatten(1)], 1)
+
+    alone = two_steps(False)
+    try:
+        return torch.allclose(two_steps(True), alone, rtol=1e-3, atol=1e-4, equal_nan=True)
+    except Exception:  # whatever foreign code raises under vmap, the answer is the same
+        return False

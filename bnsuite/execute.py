@@ -1,0 +1,271 @@
+"""Execute: plan the cells, skip what the store has, measure the rest, store one record each."""
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from bnsuite.channel import Channel, send
+from bnsuite.datasets import DATASETS
+from bnsuite.networks import FAMILIES, UnsupportedError
+from bnsuite.profiles import Profile, load_profile
+from bnsuite.provenance import environment, reproducible
+from bnsuite.records import Cell, Measurement, Outcome, Provenance, Record, Store
+from bnsuite.records.record import make_key
+from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.tasks import TASKS, Subject, Task
+from bnsuite.words import lookup
+
+Device = Literal["auto", "cpu", "cuda"]
+
+# Large blocks come back from the heap, in huge pages, and not fresh from the kernel at every operation:
+# a quarter less time a step (glibc; ignored elsewhere). Read when a process starts, so for workers only.
+_WORKER_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "passive",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+class DeviceError(Exception):
+    """The device that was asked for is not there."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with what it takes to measure it."""
+
+    cell: Cell
+    scheme: Scheme
+    task: Task
+    key: str
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a cell: `found` so far, or the `record` that ends it (`new`, or kept from before)."""
+
+    cell: Cell
+    found: str = ""
+    record: Record | None = None
+    new: bool = False
+
+
+Observer = Callable[[Event], None]
+
+
+def run(
+    profile: str = "quick",
+    *,
+    tasks: Sequence[str] | None = None,
+    schemes: Sequence[str | Scheme] | None = None,
+    families: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    device: Device = "auto",
+    records: Path | str = "results",
+    force: bool = False,
+    workers: int = 1,
+    observe: Observer | None = None,
+) -> list[Record]:
+    """Measure what the profile asks for and the folder does not have yet; one record a cell.
+
+    Args:
+        profile: smoke, quick, standard or full.
+        tasks, schemes, families, datasets: by default the profile's. A scheme is the name of a built-in
+            one, or any `Scheme`.
+        records: folder of the records; finished cells in it are kept and not measured again.
+        force: measure again what is there; the old record stays.
+        workers: processes that measure side by side, each with its share of the cores; 1 stays in this
+            process.
+        observe: called with an `Event` whenever something is known.
+
+    Returns:
+        The records of all planned cells, in the order of the plan. A cell that failed has outcome
+        `error` and its traceback in `error`.
+
+    Raises:
+        UnknownNameError: a name that does not exist.
+        DeviceError: no GPU where one was asked for.
+        RecordError: a record that cannot be read or written.
+    """
+    jobs = plan(profile, tasks, schemes, families, datasets, resolve_device(device))
+    store = Store(records)
+    store.check_writable()
+    observe = observe or (lambda event: None)
+    done = {} if force else {job.key: found for job in jobs if (found := store.result(job.key, profile))}
+    for job in jobs:
+        if job.key in done:
+            observe(Event(job.cell, record=done[job.key]))
+    waiting = [job for job in jobs if job.key not in done]
+    for record in _measure_all(waiting, workers, observe):
+        store.add(record)
+        done[record.key] = record
+        observe(Event(record.cell, record=record, new=True))
+    return [done[job.key] for job in jobs]
+
+
+def plan(
+    profile: str,
+    tasks: Sequence[str] | None,
+    schemes: Sequence[str | Scheme] | None,
+    families: Sequence[str] | None,
+    datasets: Sequence[str] | None,
+    device: Literal["cpu", "cuda"],
+) -> list[Job]:
+    """The cells of a run, the tasks that take longest first."""
+    budget = load_profile(profile)
+    chosen = [_scheme(scheme) for scheme in (schemes or budget.schemes)]
+    names = [scheme.name for scheme in chosen]
+    if len(set(names)) < len(names):
+        raise ValueError(f"schemes have names of their own: got {', '.join(names)}")
+    for family in families or ():
+        lookup("family", family, FAMILIES)
+        lookup(f"family of profile {profile}", family, budget.families)
+    for task in tasks or ():
+        lookup("task", task, TASKS)
+    for dataset in datasets or ():
+        lookup("dataset", dataset, DATASETS)
+    return [
+        _job(budget, task, scheme, family, dataset, device)
+        for task in sorted(tasks or budget.tasks, key=lambda name: -TASKS[name].weight)
+        for family in families or budget.families
+        for dataset in datasets or budget.datasets
+        for scheme in chosen
+    ]
+
+
+def _scheme(scheme: str | Scheme) -> Scheme:
+    if isinstance(scheme, Scheme):
+        if scheme.name in SCHEMES and scheme != SCHEMES[scheme.name]:
+            raise ValueError(f"{scheme.name!r} is a built-in scheme: give yours a name of its own")
+        return scheme
+    return lookup("scheme", scheme, SCHEMES)
+
+
+def _job(
+    budget: Profile, task: str, scheme: Scheme, family: str, dataset: str, device: Literal["cpu", "cuda"]
+) -> Job:
+    cell = Cell(
+        task=task,
+        scheme=scheme.name,
+        family=family,
+        dataset=dataset,
+        profile=budget.name,
+        device=device,
+    )
+    built = TASKS[task](**budget.settings(task, family))  # type: ignore[arg-type]
+    key = make_key(
+        cell,
+        task_version=built.version,
+        settings=built.settings,
+        scheme_source=scheme.source_hash(),
+        dataset_checksum=DATASETS[dataset]().checksum,
+    )
+    return Job(cell, scheme, built, key)
+
+
+def resolve_device(device: str) -> Literal["cpu", "cuda"]:
+    """cpu or cuda; `auto` takes a GPU where there is one."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            "no GPU: torch sees none here. Use --device cpu, or install a CUDA build of torch "
+            "and check the driver with nvidia-smi."
+        )
+    return "cuda"
+
+
+def _measure_all(jobs: Sequence[Job], workers: int, observe: Observer) -> Iterator[Record]:
+    """Records as they come, from this process or from worker processes."""
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        for job in jobs:
+            yield measure(job, lambda found, job=job: observe(Event(job.cell, found)))  # type: ignore[misc]
+        return
+
+    from joblib import Parallel, delayed
+
+    cells = {str(job.cell): job.cell for job in jobs}
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in _WORKER_ENVIRONMENT.items() if name not in before})
+    try:
+        with Channel(lambda name, found: observe(Event(cells[name], found))) as channel:
+            pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)
+            yield from pool(delayed(_measure_in_worker)(job, threads, channel.address) for job in jobs)
+    finally:
+        for name in _WORKER_ENVIRONMENT.keys() - before.keys():
+            del os.environ[name]
+
+
+def _measure_in_worker(job: Job, threads: int, address: tuple[str, bytes]) -> Record:
+    torch.set_num_threads(threads)
+    return measure(job, lambda found: send(address, str(job.cell), found))
+
+
+def measure(job: Job, report: Callable[[str], None]) -> Record:
+    """Measure one cell. What goes wrong in it becomes its record's outcome."""
+    started, clock = datetime.now(UTC), time.perf_counter()
+    device = torch.device(job.cell.device)
+    report("started")
+    data = DATASETS[job.cell.dataset]()
+    subject = Subject(job.scheme, FAMILIES[job.cell.family], data.to(device), report)
+    stacked: bool | None = None
+    with reproducible(device):
+        flags = environment(device)
+        try:
+            stacked = subject.stacked
+            measured = job.task(subject)
+        except UnsupportedError as error:
+            measured = _without_value(Outcome.UNSUPPORTED, str(error))
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            measured = _without_value(Outcome.OOM, str(error))
+        except Exception as error:
+            measured = _without_value(Outcome.ERROR, relative_traceback(error))
+    provenance = Provenance(
+        **flags,
+        scheme_source=job.scheme.source_hash(),
+        dataset_checksum=data.checksum,
+        stacked=stacked,
+        seeds={"tuning": list(job.task.tuning), "confirmation": list(job.task.confirmation)},
+        started=started.isoformat(timespec="seconds"),
+        duration_s=round(time.perf_counter() - clock, 3),
+    )
+    return Record(
+        **dict(measured),
+        **job.cell.model_dump(),
+        id="",
+        key="",
+        task_version=job.task.version,
+        question=job.task.question,
+        facets=job.scheme.facets,
+        settings=job.task.settings,
+        unit=job.task.unit,
+        better=job.task.better,
+        provenance=provenance,
+    ).sealed()
+
+
+def _without_value(outcome: Outcome, error: str) -> Measurement:
+    return Measurement(value=None, outcome=outcome, low=None, high=None, error=error)
+
+
+def relative_traceback(error: BaseException) -> str:
+    """The traceback with file names from the package on, so that a record names no path of a machine."""
+    lines = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        parts = Path(frame.filename).parts
+        roots = [i for i, part in enumerate(parts[:-1]) if part in ("site-packages", "bnsuite")]
+        short = "/".join(parts[roots[-1] :]) if roots else parts[-1]
+        lines.append(f"{short.removeprefix('site-packages/')}:{frame.lineno} {frame.name}: {frame.line}")
+    return "\n".join([*lines, f"{type(error).__name__}: {error}"])

@@ -1,0 +1,83 @@
+"""Profiles: named sets of budgets, one TOML file each in this folder. No torch."""
+
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from bnsuite.records import Json
+from bnsuite.words import lookup
+
+
+class Size(BaseModel):
+    """Width and batch size of a family's networks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int
+    batch: int
+
+
+class Seeds(BaseModel):
+    """Seeds to tune on, and seeds to quote from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tuning: tuple[int, ...]
+    confirmation: tuple[int, ...]
+
+
+class Profile(BaseModel):
+    """Every budget of a run.
+
+    `tasks` has the settings of each task; a table named after a family overrides them for that family.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    about: str
+    datasets: tuple[str, ...]
+    schemes: tuple[str, ...]
+    seeds: Seeds
+    families: dict[str, Size]
+    tasks: dict[str, dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _seeds_apart(self) -> "Profile":
+        if set(self.seeds.tuning) & set(self.seeds.confirmation):
+            raise ValueError("tuning and confirmation seeds are disjoint")
+        return self
+
+    def settings(self, task: str, family: str) -> dict[str, Json]:
+        """What a task is called with for one family, tuples for lists."""
+        common = self.tasks[task]
+        own = common.get(family, {})
+        merged = {name: value for name, value in common.items() if name not in self.families} | own
+        return {
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()},
+            **self.families[family].model_dump(),
+            **self.seeds.model_dump(),
+        }
+
+
+def profile_names() -> list[str]:
+    """The names of all profiles, from the least to the most work."""
+    order = ["smoke", "quick", "standard", "full"]
+    found = {file.name.removesuffix(".toml") for file in resources.files(__package__).iterdir()}
+    return [name for name in order if name in found]
+
+
+@cache
+def load_profile(name: str) -> Profile:
+    """The profile of that name.
+
+    Raises:
+        UnknownNameError: no such profile.
+    """
+    names = profile_names()
+    lookup("profile", name, {n: n for n in names})
+    text = (resources.files(__package__) / f"{name}.toml").read_text(encoding="utf-8")
+    return Profile(name=name, **tomllib.loads(text))

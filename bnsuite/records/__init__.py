@@ -1,0 +1,37 @@
+"""The floor of the house: what a measurement is, and how it is kept. No torch in here."""
+
+from bnsuite.records.record import (
+    RANKED,
+    SCHEMA_VERSION,
+    SUITE_VERSION,
+    Better,
+    Cell,
+    Json,
+    Measurement,
+    Outcome,
+    Provenance,
+    Record,
+    Sample,
+)
+from bnsuite.records.statistics import Summary, median_interval, summarize
+from bnsuite.records.store import RecordError, Store, load_records
+
+__all__ = [
+    "RANKED",
+    "SCHEMA_VERSION",
+    "SUITE_VERSION",
+    "Better",
+    "Cell",
+    "Json",
+    "Measurement",
+    "Outcome",
+    "Provenance",
+    "Record",
+    "RecordError",
+    "Sample",
+    "Store",
+    "Summary",
+    "load_records",
+    "median_interval",
+    "summarize",
+]

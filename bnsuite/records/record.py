@@ -1,0 +1,227 @@
+"""Record: the immutable JSON result of one cell, and the words it is written in."""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+SCHEMA_VERSION = 1
+"""Raised when a field of `Record` changes its meaning."""
+
+SUITE_VERSION = 1
+"""Raised when the protocol changes: records of two suite versions are never compared."""
+
+RANKED = ("max_depth", "stable_lr", "top_eigenvalue", "time_to_accuracy")
+"""The four tasks that rank schemes, in the order in which the board shows them."""
+
+Json = JsonValue
+Better = Literal["higher", "lower"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Outcome(StrEnum):
+    """How a lane or a cell ended. An outcome is a result and is stored, never retried (but `error`)."""
+
+    OK = "ok"
+    CAPPED = "capped"
+    FLOOR = "floor"
+    TIMEOUT = "timeout"
+    STUCK = "stuck"
+    NONFINITE = "nonfinite"
+    UNCONVERGED = "unconverged"
+    UNSUPPORTED = "unsupported"
+    OOM = "oom"
+    ERROR = "error"
+
+    @property
+    def sentence(self) -> str:
+        """What the outcome says of the value beside it."""
+        return _SENTENCES[self]
+
+    @property
+    def bound(self) -> Literal["lower", "upper"] | None:
+        """Whether the value is a lower or an upper bound of the truth, or neither."""
+        if self in (Outcome.CAPPED, Outcome.TIMEOUT):
+            return "lower"
+        return "upper" if self is Outcome.FLOOR else None
+
+    @property
+    def has_value(self) -> bool:
+        """Whether a number stands beside the outcome; the others carry None."""
+        return self is Outcome.OK or self.bound is not None
+
+
+_SENTENCES = {
+    Outcome.OK: "measured",
+    Outcome.CAPPED: "passes everywhere tried: the value is a lower bound",
+    Outcome.FLOOR: "fails everywhere tried: the value is an upper bound",
+    Outcome.TIMEOUT: "did not finish in its budget: the value is the budget, a lower bound",
+    Outcome.STUCK: "stayed finite and did not learn",
+    Outcome.NONFINITE: "left the finite numbers",
+    Outcome.UNCONVERGED: "the estimator missed its tolerance",
+    Outcome.UNSUPPORTED: "cannot be built for this family",
+    Outcome.OOM: "ran out of memory",
+    Outcome.ERROR: "failed with an exception",
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cell(_Frozen):
+    """The unit of work, of resumption and of distribution: one cell gives one record."""
+
+    task: str
+    scheme: str
+    family: str
+    dataset: str
+    profile: str
+    device: Literal["cpu", "cuda"]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.scheme} {self.family}/{self.dataset}"
+
+
+class _Valued(_Frozen):
+    """A value and how it is to be read: a number stands beside the outcomes that have one, and only there."""
+
+    value: Finite | None
+    outcome: Outcome = Outcome.OK
+    low: Finite | None = None
+    high: Finite | None = None
+
+    @model_validator(mode="after")
+    def _value_goes_with_outcome(self) -> Self:
+        if self.outcome.has_value != (self.value is not None):
+            raise ValueError(f"outcome {self.outcome} and value {self.value} do not go together")
+        return self
+
+
+class Sample(_Valued):
+    """What one confirmation seed gave.
+
+    `value` is in the record's unit; beside `capped`, `floor` and `timeout` it is a bound, beside any
+    other outcome than `ok` it is None. `low` and `high` are the search's own bracket around it.
+    """
+
+    seed: int
+    detail: dict[str, JsonValue] = {}
+
+
+class Measurement(_Valued):
+    """What a task returns: everything about a number but where and when it was made.
+
+    `low` and `high` are the order-statistic interval of the median, of the stated coverage.
+    """
+
+    coverage: Finite | None = None
+    samples: tuple[Sample, ...] = ()
+    derived: dict[str, JsonValue] = {}
+    trace: tuple[dict[str, JsonValue], ...] = ()
+    error: str | None = None
+
+
+class Provenance(_Frozen):
+    """Where a number comes from. No host name, no user name, no path of a machine."""
+
+    package_version: str
+    scheme_source: str = Field(description="SHA-256 over the sources that define the scheme")
+    dataset_checksum: str = Field(description="SHA-256 over the tensors of the data set")
+    commit: str | None = Field(description="git commit of the suite, where it runs from a checkout")
+    dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
+    torch: str
+    python: str
+    os: str
+    cpu: str
+    gpu: str | None
+    driver: str | None
+    threads: int = Field(description="threads a torch operation may use")
+    deterministic: bool = Field(description="torch.use_deterministic_algorithms was on")
+    tf32: bool = Field(description="TensorFloat-32 was allowed")
+    flush_subnormals: bool = Field(description="subnormal numbers were flushed to zero")
+    stacked: bool | None = Field(description="lanes trained stacked (True) or lane by lane (False)")
+    seeds: dict[str, list[int]]
+    started: str = Field(description="UTC, ISO 8601")
+    duration_s: Finite
+
+
+class Record(Measurement):
+    """One measurement of one cell. `key` names what was measured, `id` this one measuring of it."""
+
+    id: str
+    key: str
+    schema_version: int = SCHEMA_VERSION
+    suite_version: int = SUITE_VERSION
+    task: str
+    task_version: int
+    question: str = Field(description="the task's question, in one sentence")
+    scheme: str
+    facets: tuple[str, ...] = ()
+    family: str
+    dataset: str
+    profile: str
+    device: Literal["cpu", "cuda"]
+    settings: dict[str, JsonValue]
+    unit: str
+    better: Better
+    provenance: Provenance
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(**{name: getattr(self, name) for name in Cell.model_fields})
+
+    @property
+    def n(self) -> int:
+        """Number of confirmation seeds."""
+        return len(self.samples)
+
+    def expected_key(self) -> str:
+        """Hash of what determines the measurement: the same cell anywhere has the same key."""
+        return make_key(
+            self.cell,
+            task_version=self.task_version,
+            suite_version=self.suite_version,
+            settings=self.settings,
+            scheme_source=self.provenance.scheme_source,
+            dataset_checksum=self.provenance.dataset_checksum,
+        )
+
+    def expected_id(self) -> str:
+        """Hash of the whole record but for its id: a record that was edited shows it."""
+        return digest(self.model_dump(mode="json", exclude={"id"}))[:16]
+
+    def sealed(self) -> Self:
+        """The same record with key and id set from its content."""
+        keyed = self.model_copy(update={"key": self.expected_key()})
+        return keyed.model_copy(update={"id": keyed.expected_id()})
+
+
+def make_key(
+    cell: Cell,
+    *,
+    task_version: int,
+    settings: dict[str, JsonValue],
+    scheme_source: str,
+    dataset_checksum: str,
+    suite_version: int = SUITE_VERSION,
+) -> str:
+    """SHA-256 (32 hexadecimal digits) over everything that determines a measurement."""
+    return digest(
+        {
+            **cell.model_dump(mode="json", exclude={"profile"}),
+            "task_version": task_version,
+            "suite_version": suite_version,
+            "settings": settings,
+            "scheme_source": scheme_source,
+            "dataset_checksum": dataset_checksum,
+        }
+    )[:32]
+
+
+def digest(value: JsonValue) -> str:
+    """SHA-256 of a JSON value in canonical form, in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,82 @@
+"""From samples to a value: the median over seeds and its exact order-statistic interval."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bnsuite.records.record import Better, Outcome, Sample
+
+
+class Interval(NamedTuple):
+    """Ranks (from 0) of the order statistics that bound the median, and how surely they do."""
+
+    low: int
+    high: int
+    coverage: float
+
+
+class Summary(NamedTuple):
+    """Value of a cell: median, how it is to be read, and the interval of the median."""
+
+    value: float | None
+    outcome: Outcome
+    low: float | None
+    high: float | None
+    coverage: float | None
+
+
+def median_interval(n: int, level: float = 0.95) -> Interval:
+    """Exact interval of the median from n independent samples, whatever their distribution.
+
+    [x_(k), x_(n+1-k)] misses the median with probability 2 P(Binomial(n, 1/2) < k). The largest k that
+    keeps coverage at `level` is taken; where none does, the range and its coverage.
+
+    >>> median_interval(6)
+    Interval(low=0, high=5, coverage=0.96875)
+    """
+    if n < 1:
+        raise ValueError(f"an interval needs at least 1 sample: got {n}")
+
+    def coverage(k: int) -> float:
+        return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / float(2**n)
+
+    k = max((k for k in range(1, n // 2 + 1) if coverage(k) >= level), default=1)
+    return Interval(k - 1, n - k, coverage(k) if n > 1 else 0.0)
+
+
+def summarize(samples: Sequence[Sample], better: Better) -> Summary:
+    """Median over seeds with its interval; no sample is ever dropped.
+
+    A seed without a value (`stuck`, `unconverged`, …) takes part as the worst possible value, a
+    `timeout` as +inf, a bound as a bound: where the median rests on one of these, the outcome says so.
+    An end of the interval that is unbounded, or rests on no value, is None.
+    """
+    if not samples:
+        return Summary(None, Outcome.ERROR, None, None, None)
+    worst = math.inf if better == "lower" else -math.inf
+
+    def place(sample: Sample) -> tuple[float, int]:
+        if sample.value is None:
+            return worst, 0
+        if sample.outcome is Outcome.TIMEOUT:
+            return math.inf, -1
+        return sample.value, {"upper": -1, None: 0, "lower": 1}[sample.outcome.bound]
+
+    ranked = sorted(samples, key=place)
+    n = len(ranked)
+    interval = median_interval(n)
+    first, second = ranked[(n - 1) // 2], ranked[n // 2]
+    low, high = ranked[interval.low], ranked[interval.high]
+    outcome = next((s.outcome for s in (second, first) if s.outcome is not Outcome.OK), Outcome.OK)
+    if first.value is None or second.value is None:
+        value = None
+        outcome = first.outcome if first.value is None else second.outcome
+    else:
+        value = (first.value + second.value) / 2
+    return Summary(
+        value,
+        outcome,
+        None if low.outcome.bound == "upper" else low.value,
+        None if high.outcome.bound == "lower" else high.value,
+        interval.coverage,
+    )

@@ -1,0 +1,173 @@
+"""Task: one question with one unit and one direction; Subject: what it is asked of."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from bnsuite.datasets import Dataset
+from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, can_stack, final, sweep
+from bnsuite.engine.train import PLAIN, Sgd
+from bnsuite.networks import Family, relu
+from bnsuite.records import Better, Json, Measurement, Outcome, Sample, summarize
+from bnsuite.schemes import Factory, Scheme
+
+
+def _silent(message: str) -> None:
+    """Report to nobody."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a task measures: networks of one scheme and family on one data set, on its device."""
+
+    scheme: Scheme
+    family: Family
+    data: Dataset
+    report: Callable[[str], None] = field(default=_silent, compare=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.train_x.device
+
+    def network(
+        self,
+        depth: int,
+        width: int,
+        seed: int,
+        activation: Factory = relu,
+        dtype: torch.dtype = torch.float32,
+    ) -> nn.Module:
+        """A freshly initialized network in training mode."""
+        built = self.family.build(
+            self.scheme,
+            depth,
+            width=width,
+            shape=self.data.shape,
+            classes=self.data.classes,
+            seed=seed,
+            activation=activation,
+        )
+        return built.to(self.device, dtype)
+
+    @cached_property
+    def stacked(self) -> bool:
+        """Whether networks of this scheme train stacked, found by trying it on two shallow ones."""
+        x, y = self.data.train_x[:32], self.data.train_y[:32]
+        return can_stack(self.network(2, 16, seed=0), x, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """A frozen set of settings; calling it on a subject measures, and changes nothing.
+
+    Every ranked task gives one sample a confirmation seed; its value is their median. What it tunes, it
+    tunes on tuning seeds alone.
+
+    Attributes:
+        width: channels of the hidden layers.
+        batch: training examples a step.
+        tuning, confirmation: seeds; disjoint.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    unit: ClassVar[str]
+    better: ClassVar[Better]
+    question: ClassVar[str]
+    weight: ClassVar[float] = 1.0
+    """Rough cost beside other tasks, for the time left."""
+
+    width: int
+    batch: int
+    tuning: tuple[int, ...]
+    confirmation: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        shared = set(self.tuning) & set(self.confirmation)
+        if shared:
+            raise ValueError(f"tuning and confirmation seeds are disjoint: both hold {sorted(shared)}")
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """Every setting, as JSON."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+    @abstractmethod
+    def __call__(self, subject: Subject) -> Measurement:
+        """Measure."""
+
+    def sweep(
+        self,
+        subject: Subject,
+        depth: int,
+        lanes: Sequence[Lane],
+        steps: int,
+        *,
+        activation: Factory = relu,
+        dtype: torch.dtype = torch.float32,
+        sgd: Sgd = PLAIN,
+        watch: Watch | None = None,
+    ) -> Curves:
+        """Train lanes of the subject's networks at one depth."""
+        examples = Examples(subject.data.train_x.to(dtype), subject.data.train_y, self.batch)
+        return sweep(
+            lambda seed: subject.network(depth, self.width, seed, activation, dtype),
+            lanes,
+            examples,
+            steps,
+            stacked=subject.stacked,
+            sgd=sgd,
+            watch=watch,
+        )
+
+    def measurement(
+        self,
+        samples: Sequence[Sample],
+        derived: dict[str, Json] | None = None,
+        trace: Sequence[dict[str, Json]] = (),
+    ) -> Measurement:
+        """The samples' median, its interval and outcome, with what stands beside."""
+        summary = summarize(samples, self.better)
+        return Measurement(
+            **summary._asdict(), samples=tuple(samples), derived=derived or {}, trace=tuple(trace)
+        )
+
+
+def grid(rates: Sequence[float], seeds: Sequence[int]) -> list[Lane]:
+    """One lane a (rate, seed)."""
+    return [Lane(seed, rate) for rate in rates for seed in seeds]
+
+
+def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Outcome]:
+    """ok, stuck or nonfinite for each lane; `passes` judges final loss and final accuracy."""
+    return [
+        Outcome.NONFINITE
+        if not bool(torch.isfinite(curves.losses[:, i]).all())
+        else (Outcome.OK if passes(loss, accuracy) else Outcome.STUCK)
+        for i, (loss, accuracy) in enumerate(zip(final(curves.losses), final(curves.accuracies), strict=True))
+    ]
+
+
+def best_rate(lanes: Sequence[Lane], losses: Sequence[float], allowed: Sequence[bool]) -> float | None:
+    """The rate of lowest mean final loss over its seeds, ties to the smaller; None if none is allowed.
+
+    A rate is allowed where any of its lanes is; a lane that died makes its mean infinite.
+    """
+    mean: dict[float, float] = {}
+    for rate in {lane.rate for lane, ok in zip(lanes, allowed, strict=True) if ok}:
+        of_rate = [loss for lane, loss in zip(lanes, losses, strict=True) if lane.rate == rate]
+        mean[rate] = sum(of_rate) / len(of_rate) if all(map(math.isfinite, of_rate)) else math.inf
+    return min(mean, key=lambda rate: (mean[rate], rate), default=None)
+
+
+def number(value: float, digits: int = 6) -> float | None:
+    """A value for the trace: rounded to significant digits, None where it is not finite."""
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None

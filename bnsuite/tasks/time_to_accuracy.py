@@ -1,0 +1,165 @@
+"""time_to_accuracy: how fast does it get there?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from bnsuite.engine.clock import race
+from bnsuite.engine.lanes import Examples, Lane, Stack
+from bnsuite.engine.train import Sgd, accuracy, train
+from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.tasks._task import Subject, Task, grid, number
+
+ROUNDS, STEPS_A_ROUND = 10, 5
+"""Of the race against `batchnorm` that gives the seconds."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TimeToAccuracy(Task):
+    """Training steps to the first evaluation at or above `target` test accuracy.
+
+    SGD with Nesterov momentum .9 and `warmup` steps of linear warm-up, then a constant rate: of
+    `rates`, the one that is fastest on the tuning seeds. Evaluation uses running statistics, every
+    `every` steps. Tuning never sees test data: there the accuracy is that on as many training examples
+    as the test set has. A seed that misses within `steps` is `timeout`, +inf in the median.
+
+    `derived` has seconds on this device: one network trained in turn with `batchnorm`, evaluation apart.
+    """
+
+    name: ClassVar[str] = "time_to_accuracy"
+    version: ClassVar[int] = 1
+    unit: ClassVar[str] = "steps"
+    better: ClassVar[Better] = "lower"
+    question: ClassVar[str] = "How many steps does it take to the target accuracy?"
+
+    rates: tuple[float, ...]
+    target: float
+    steps: int
+    every: int
+    depth: int = 8
+    momentum: float = 0.9
+    warmup: int = 20
+
+    def __call__(self, subject: Subject) -> Measurement:
+        data = subject.data
+        probe = data.train_x[: len(data.test_x)], data.train_y[: len(data.test_y)]
+        tuning = grid(self.rates, self.tuning)
+        tried = self._race_to_target(subject, tuning, *probe)
+        rate = self._fastest(tried)
+        subject.report(f"fastest at {rate:.3g}")
+
+        lanes = grid([rate], self.confirmation)
+        confirmed = self._race_to_target(subject, lanes, data.test_x, data.test_y)
+        samples = [self._sample(lane.seed, curve) for lane, curve in confirmed.items()]
+        trace = [self._row(lane, curve, "tune") for lane, curve in tried.items()]
+        for lane, curve in confirmed.items():
+            points: list[Json] = [number(value, 4) for value in curve]
+            trace.append({**self._row(lane, curve, "confirm"), "every": self.every, "accuracy": points})
+        measured = self.measurement(samples, {"rate": rate, "target": self.target}, trace)
+        if measured.value is None:
+            return measured
+        return measured.model_copy(
+            update={"derived": {**measured.derived, **self._costs(subject, rate, measured.value)}}
+        )
+
+    @property
+    def sgd(self) -> Sgd:
+        return Sgd(momentum=self.momentum, warmup=self.warmup)
+
+    def _race_to_target(
+        self, subject: Subject, lanes: Sequence[Lane], x: Tensor, y: Tensor
+    ) -> dict[Lane, list[float]]:
+        """Accuracy at every evaluation of every lane, up to the first at the target; NaN ends a dead one."""
+        curves: dict[Lane, list[float]] = {lane: [] for lane in lanes}
+
+        def watch(step: int, stack: Stack, rows: Sequence[Lane], losses: Tensor) -> list[int]:
+            if step % self.every:
+                return []
+            now = accuracy(stack.evaluate(x), y.expand(len(rows), -1)).tolist()
+            finite = torch.isfinite(losses[-1]).tolist()
+            for lane, value, alive in zip(rows, now, finite, strict=True):
+                curves[lane].append(value if alive else math.nan)
+            return [i for i, lane in enumerate(rows) if self._reached(curves[lane]) is not None]
+
+        self.sweep(subject, self.depth, lanes, self.steps, sgd=self.sgd, watch=watch)
+        return curves
+
+    def _reached(self, curve: Sequence[float]) -> int | None:
+        """Steps to the target, None if it was not reached."""
+        return len(curve) * self.every if curve and curve[-1] >= self.target else None
+
+    def _fastest(self, tried: dict[Lane, list[float]]) -> float:
+        """The rate of fewest mean steps over its seeds, a miss counting +inf; then of highest accuracy."""
+
+        def order(rate: float) -> tuple[float, float, float]:
+            curves = [curve for lane, curve in tried.items() if lane.rate == rate]
+            steps = [self._reached(curve) or math.inf for curve in curves]
+            heights = [max((v for v in curve if math.isfinite(v)), default=0.0) for curve in curves]
+            return sum(steps) / len(steps), -sum(heights), rate
+
+        return min(self.rates, key=order)
+
+    def _outcome(self, curve: Sequence[float]) -> Outcome:
+        if self._reached(curve) is not None:
+            return Outcome.OK
+        survived = len(curve) == self.steps // self.every and math.isfinite(curve[-1])
+        return Outcome.TIMEOUT if survived else Outcome.NONFINITE
+
+    def _sample(self, seed: int, curve: Sequence[float]) -> Sample:
+        outcome = self._outcome(curve)
+        best = max((value for value in curve if math.isfinite(value)), default=0.0)
+        detail: dict[str, Json] = {"best_accuracy": number(best)}
+        if outcome is Outcome.NONFINITE:
+            return Sample(seed=seed, value=None, outcome=outcome, detail=detail)
+        if outcome is Outcome.TIMEOUT:
+            return Sample(seed=seed, value=self.steps, outcome=outcome, low=self.steps, detail=detail)
+        steps = self._reached(curve)
+        assert steps is not None
+        return Sample(seed=seed, value=steps, low=steps - self.every, high=steps, detail=detail)
+
+    def _row(self, lane: Lane, curve: Sequence[float], phase: str) -> dict[str, Json]:
+        return {
+            "phase": phase,
+            "rate": lane.rate,
+            "seed": lane.seed,
+            "steps": self._reached(curve),
+            "outcome": self._outcome(curve),
+        }
+
+    def _costs(self, subject: Subject, rate: float, steps: float) -> dict[str, Json]:
+        """Examples, epochs and seconds to the target, and the seconds of a step over those of `batchnorm`."""
+        data = subject.data
+        examples = Examples(data.train_x, data.train_y, self.batch)
+        seed = self.confirmation[0]
+        order = examples.order(seed, STEPS_A_ROUND)
+        batches = [(examples.x[chosen], examples.y[chosen]) for chosen in order]
+
+        def contestant(scheme: Scheme) -> object:
+            rival = Subject(scheme, subject.family, data)
+            network = rival.network(self.depth, self.width, seed)
+            return lambda: train(network, batches, min(rate, 0.01), self.sgd)
+
+        evaluated = subject.network(self.depth, self.width, seed).eval()
+
+        def evaluate() -> None:
+            with torch.no_grad():
+                evaluated(data.test_x)
+
+        own, control = contestant(subject.scheme), contestant(SCHEMES["batchnorm"])
+        times = race([own, control, evaluate], ROUNDS, subject.device)  # type: ignore[list-item]
+        a_step = times.median(0) / STEPS_A_ROUND
+        return {
+            "examples": steps * self.batch,
+            "epochs": steps * self.batch / len(data.train_x),
+            "seconds_per_step": a_step,
+            "train_s": a_step * steps,
+            "eval_s": times.median(2) * steps / self.every,
+            "ratio_to_batchnorm": times.ratio(0, 1),
+            "drift": times.drift(1),
+        }
