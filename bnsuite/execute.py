@@ -140,6 +140,7 @@ def plan(
         for family in families or budget.families
         for dataset in datasets or budget.datasets
         for scheme in chosen
+        if budget.asks(task, family)
     ]
 
 

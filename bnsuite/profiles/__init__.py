@@ -32,7 +32,8 @@ class Seeds(BaseModel):
 class Profile(BaseModel):
     """Every budget of a run.
 
-    `tasks` has the settings of each task; a table named after a family overrides them for that family.
+    `tasks` has the settings of each task. There a table named after a family overrides them for that
+    family, and `false` in its place leaves the task out for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +51,10 @@ class Profile(BaseModel):
         if set(self.seeds.tuning) & set(self.seeds.confirmation):
             raise ValueError("tuning and confirmation seeds are disjoint")
         return self
+
+    def asks(self, task: str, family: str) -> bool:
+        """Whether the task is measured for the family."""
+        return self.tasks[task].get(family) is not False
 
     def settings(self, task: str, family: str) -> dict[str, Json]:
         """What a task is called with for one family, tuples for lists."""

@@ -41,7 +41,6 @@ class Subject:
         width: int,
         seed: int,
         activation: Factory = relu,
-        dtype: torch.dtype = torch.float32,
     ) -> nn.Module:
         """A freshly initialized network in training mode."""
         built = self.family.build(
@@ -53,7 +52,7 @@ class Subject:
             seed=seed,
             activation=activation,
         )
-        return built.to(self.device, dtype)
+        return built.to(self.device)
 
     @cached_property
     def stacked(self) -> bool:
@@ -112,14 +111,13 @@ class Task(ABC):
         steps: int,
         *,
         activation: Factory = relu,
-        dtype: torch.dtype = torch.float32,
         sgd: Sgd = PLAIN,
         watch: Watch | None = None,
     ) -> Curves:
         """Train lanes of the subject's networks at one depth."""
-        examples = Examples(subject.data.train_x.to(dtype), subject.data.train_y, self.batch)
+        examples = Examples(subject.data.train_x, subject.data.train_y, self.batch)
         return sweep(
-            lambda seed: subject.network(depth, self.width, seed, activation, dtype),
+            lambda seed: subject.network(depth, self.width, seed, activation),
             lanes,
             examples,
             steps,

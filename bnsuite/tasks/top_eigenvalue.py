@@ -40,7 +40,7 @@ class TopEigenvalue(Task):
     """Largest algebraic eigenvalue of the Hessian of the mean loss, at matched loss.
 
     Over the whole training set in a frozen partition into minibatches of training size (a remainder
-    shorter than a minibatch is left out), batch statistics of each; Softplus(10) for φ; float64. The
+    shorter than a minibatch is left out), batch statistics of each; Softplus(10) for φ; in float64. The
     checkpoint is the first step of plain SGD at `rate` at which the loss, mean over 5 steps, is at most
     ½ ln C; where rate · λ/2 > ½ there, training starts again at half the rate, so that λ is the loss's
     own and not 2 / rate. Never reached in `steps` steps: `stuck`. Every eigenvalue carries its residual
@@ -50,6 +50,7 @@ class TopEigenvalue(Task):
         rates: tried at `tuning_steps` steps for the scheme's own best rate, at which λ is shown beside.
         eigenvalues: how many of the largest are listed for the first confirmation seed, with the smallest
             if more than 1; 0 for as many as there are classes.
+        beside: whether λ_max is also measured at initialization and at the scheme's own best rate.
     """
 
     name: ClassVar[str] = "top_eigenvalue"
@@ -66,6 +67,7 @@ class TopEigenvalue(Task):
     tolerance: float = 1e-3
     max_products: int = 200
     eigenvalues: int = 0
+    beside: bool = True
 
     def __call__(self, subject: Subject) -> Measurement:
         limit = math.log(subject.data.classes) / 2
@@ -78,7 +80,7 @@ class TopEigenvalue(Task):
         trace, losses, outcomes = rate_rows(curves, lanes, "tune", lambda loss, _: loss <= limit)
         best = best_rate(lanes, losses, [outcome is not Outcome.NONFINITE for outcome in outcomes])
 
-        beside = self._beside(subject, partition, best)
+        beside = self._beside(subject, partition, best) if self.beside else {}
         samples: dict[int, Sample] = {}
         rate = self.rate
         while len(samples) < len(self.confirmation):
@@ -88,7 +90,7 @@ class TopEigenvalue(Task):
                 sample = self._sample(subject, Lane(seed, rate), reached.get(seed), partition)
                 if sample is None:
                     continue
-                samples[seed] = sample.model_copy(update={"detail": {**beside[seed], **sample.detail}})
+                samples[seed] = sample.model_copy(update={"detail": {**beside.get(seed, {}), **sample.detail}})
                 subject.report(str(sample.outcome) if sample.value is None else f"λ = {sample.value:.4g}")
             rate /= 2
         ordered = [samples[seed] for seed in self.confirmation]
@@ -104,7 +106,7 @@ class TopEigenvalue(Task):
             lanes = [Lane(seed, best) for seed in self.confirmation]
             tuned = self._train(subject, lanes, self.tuning_steps, None)
         for seed in self.confirmation:
-            initial = subject.network(self.depth, self.width, seed, softplus, torch.float64)
+            initial = subject.network(self.depth, self.width, seed, softplus)
             found[seed] = {"at_init": _entry(self._spectrum(subject, initial, partition, seed))}
             if best is not None and seed in tuned:
                 spectrum = self._spectrum(subject, tuned[seed].network, partition, seed)
@@ -164,7 +166,7 @@ class TopEigenvalue(Task):
                 reached[rows[i].seed] = Checkpoint(stack.network(i), step)
             return leaving
 
-        self.sweep(subject, self.depth, lanes, steps, activation=softplus, dtype=torch.float64, watch=watch)
+        self.sweep(subject, self.depth, lanes, steps, activation=softplus, watch=watch)
         return reached
 
     def _spectrum(
@@ -176,7 +178,7 @@ class TopEigenvalue(Task):
         top: int = 1,
         bottom: int = 0,
     ) -> Spectrum:
-        operator = HessianOperator(network, *partition, stacked=subject.stacked)
+        operator = HessianOperator(network.double(), *partition, stacked=subject.stacked)
         return extreme_eigenvalues(
             operator,
             top,

@@ -1,0 +1,41 @@
+# The only commands a newcomer needs. Each can be run again at no cost.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_WAIT_POLICY := passive
+
+.PHONY: demo test lint bench peers clean
+
+demo: .venv/installed  ## install, measure the four reference schemes, build the board
+	$(BIN)/bnsuite run --profile quick
+	$(BIN)/bnsuite board
+
+test: .venv/installed-dev lint  ## lint, types, a smoke run, a board, all tests
+	$(BIN)/bnsuite run --profile smoke --records .venv/smoke/records
+	$(BIN)/bnsuite board --records .venv/smoke/records --out .venv/smoke/site
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/installed-dev  ## micro-benchmarks of the engine and of every normalizer
+	$(BIN)/python -m pytest benchmarks/micro -o python_files='bench_*.py' --benchmark-only
+
+peers: .venv/installed-dev  ## lanes beside the plain loop that people write
+	$(BIN)/python benchmarks/peers/serial.py
+
+clean:  ## remove what was installed and built; records stay
+	rm -rf .venv leaderboard/site site
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bnsuite needs Python 3.11 or newer: got " + sys.version.split()[0] + ". Try make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
