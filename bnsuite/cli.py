@@ -224,9 +224,13 @@ def board(
         list[Path] | None, typer.Option("--records", help="Repeatable; by default all that there are.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the site goes.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option("--readme", help="Also renew the result table of this Markdown file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print where the site is as JSON.")] = False,
 ) -> None:
     """Build the static leaderboard from records."""
+    from bnsuite.board.readme import renew
     from bnsuite.board.site import Source, build_site
     from bnsuite.records import RecordError
 
@@ -243,6 +247,8 @@ def board(
         sources = [Source(folder, _origin(folder)) for folder in folders if folder.is_dir()]
     try:
         index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")))
+        if readme:
+            renew(readme, [source for source in sources if source.origin == "published"])
     except RecordError as error:
         fail(str(error))
     if as_json:

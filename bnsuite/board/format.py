@@ -1,0 +1,90 @@
+"""Numbers as text: three significant digits, bounds by their sign, open ends, safe names."""
+
+import hashlib
+import math
+import re
+
+from bnsuite.records import Outcome, Record, Sample
+
+DASH = "–"
+COUNTED = ("layers", "steps")
+"""Units that are counted: whole numbers stay whole."""
+
+_SIGNS = {Outcome.CAPPED: "≥ ", Outcome.TIMEOUT: "> ", Outcome.FLOOR: "< "}
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text without what no page may hold: control characters, direction overrides, lone surrogates."""
+    return _UNPRINTABLE.sub("�", text)
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Three significant digits; counted units whole (or a half, in a median of two).
+
+    >>> number(0.35123), number(1234.5), number(28.5, "layers"), number(0.0000123)
+    ('0.351', '1,230', '28.5', '1.23×10⁻⁵')
+    """
+    if value is None:
+        return DASH
+    if unit in COUNTED:
+        return _minus(f"{value:,.0f}" if value == int(value) else f"{value:,.1f}")
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.2e}")
+    exponent = math.floor(math.log10(abs(rounded)))
+    if -4 <= exponent < 6:
+        return _minus(f"{rounded:,.{max(0, 2 - exponent)}f}")
+    return _minus(f"{rounded / 10**exponent:.2f}×10") + str(exponent).translate(_SUPERSCRIPT)
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """Two decimals with a sign, zero without: +0.83, −0.41, 0.00."""
+    text = f"{value:+.2f}"
+    return "0.00" if float(text) == 0 else _minus(text)
+
+
+def reading(one: Record | Sample, unit: str) -> str:
+    """A value as it is to be read: 29, ≥ 128, > 400, < 4; where there is none, the outcome's word."""
+    if one.value is None:
+        return one.outcome.value
+    return _SIGNS.get(one.outcome, "") + number(one.value, unit)
+
+
+def interval(low: float | None, high: float | None, unit: str) -> str:
+    """[17, 19]; an open end is a dash; empty where both are."""
+    if low is None and high is None:
+        return ""
+    return f"[{number(low, unit)}, {number(high, unit)}]"
+
+
+def plain(value: object) -> str:
+    """A derived value: a number, a yes or no, a word; empty where it is neither."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return _minus(f"{value:,}")
+    if isinstance(value, float):
+        return number(value)
+    return value if isinstance(value, str) else ""
+
+
+def slug(name: str) -> str:
+    """A name that is safe in a file name, a URL and an id; other names never share it.
+
+    >>> slug("residual-batchnorm"), slug("<b>")
+    ('residual-batchnorm', 'b-507ca5a2')
+    """
+    safe = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:48]
+    if safe == name and not re.search("-[0-9a-f]{8}$", safe):
+        return safe
+    return f"{safe}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}".lstrip("-")

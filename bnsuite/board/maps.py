@@ -1,0 +1,118 @@
+"""The trainability map of max_depth: which depths train at which rates."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+import altair as alt
+
+from bnsuite.board.panels import (
+    INK,
+    MUTED,
+    PAPER,
+    Points,
+    is_number,
+    layer,
+    log_axis,
+    panel,
+    powers,
+    ticks,
+    trace_rows,
+    value_rule,
+    words,
+)
+from bnsuite.board.svg import GUTTER, Figure, draw
+from bnsuite.records import Outcome, Record
+
+DISC, RING = {"fill": INK, "stroke": PAPER}, {"fill": PAPER, "stroke": INK}
+
+BINS = ("below 20 %", "20 to 40 %", "40 to 60 %", "60 to 80 %", "80 % and above")
+"""Steps of the map's shade, as the legend words them."""
+
+_SHADES = alt.Scale(domain=list(range(len(BINS))), range=[f"var(--heat-{k})" for k in range(len(BINS))])
+
+
+def trainability_maps(
+    name: str, records: Mapping[str, Record], reference: Record | None = None
+) -> list[Figure]:
+    """Depth by rate, shaded by mean accuracy: a disc where most confirmation seeds pass, a ring where not."""
+    found = {label: cells for label, record in records.items() if (cells := _cells(record))}
+    every = [cell for cells in found.values() for cell in cells]
+    if not every:
+        return []
+    across = min(cell["x"] for cell in every), max(cell["x2"] for cell in every)
+    up = min(cell["y"] for cell in every), max(cell["y2"] for cell in every)
+    x = log_axis("x", "depth (layers)", across, powers(2, *across))
+    y = log_axis("y", "learning rate", up, ticks(*up), extent=GUTTER)
+    figures = []
+    for place, (label, cells) in enumerate(found.items()):
+        median = words(records[label])
+        text = f"Trainability map of {label}: the median of the deepest trained depth is {median}."
+        svg = draw(_map(cells, records[label], x, y), f"{name}-{place}", f"{label}: depth by rate", text)
+        figures.append(Figure(svg, f"{label}: {median}"))
+    return figures
+
+
+def _map(cells: Points, record: Record, x: dict[str, Any], y: dict[str, Any]) -> alt.LayerChart:
+    at = {"x": alt.X(**{**x, "shorthand": "cx:Q"}), "y": alt.Y(**{**y, "shorthand": "cy:Q"})}
+    return panel(
+        layer([cell for cell in cells if cell["bin"] is not None])
+        .mark_rect(stroke=PAPER, strokeWidth=0.5)
+        .encode(
+            x=alt.X(**x),
+            x2="x2:Q",
+            y=alt.Y(**y),
+            y2="y2:Q",
+            color=alt.Color("bin:N", legend=None, scale=_SHADES),
+        ),
+        layer([cell for cell in cells if cell["bin"] is None])
+        .mark_text(text="×", color=MUTED, fontSize=11)
+        .encode(**at),
+        layer(_confirmed(record))
+        .mark_point(size=40, strokeWidth=1.3, opacity=1)
+        .encode(**at, fill=alt.Fill("fill:N", scale=None), stroke=alt.Stroke("stroke:N", scale=None)),
+        *value_rule(record, x),
+    )
+
+
+def _edges(values: Iterable[float]) -> dict[float, tuple[float, float]]:
+    """Cell of each value on a log axis: from midway to the neighbour below to midway to the one above."""
+    ordered = sorted(set(values))
+    middles = [math.sqrt(a * b) for a, b in pairwise(ordered)] or [ordered[0] * math.sqrt(2)]
+    ends = [ordered[0] ** 2 / middles[0], *middles, ordered[-1] ** 2 / middles[-1]]
+    if len(ordered) == 1:
+        ends = [ordered[0] / math.sqrt(2), ordered[0] * math.sqrt(2)]
+    return {value: (ends[k], ends[k + 1]) for k, value in enumerate(ordered)}
+
+
+def _cells(record: Record) -> Points:
+    """One cell a (depth, rate): the bin of its mean accuracy over seeds; None where every seed diverged."""
+    lanes: dict[tuple[float, float], list[float | None]] = defaultdict(list)
+    for row in trace_rows(record, "tune", "confirm", "probe", positive=("depth", "rate")):
+        accuracy = row.get("accuracy")
+        lanes[row["depth"], row["rate"]].append(accuracy if is_number(accuracy) else None)
+    if not lanes:
+        return []
+    across, up = _edges(depth for depth, _ in lanes), _edges(rate for _, rate in lanes)
+    cells = []
+    for (depth, rate), found in sorted(lanes.items()):
+        step = None
+        if any(accuracy is not None for accuracy in found):
+            mean = fmean(accuracy or 0.0 for accuracy in found)  # a lane that diverged counts as 0
+            step = min(max(int(mean * len(BINS)), 0), len(BINS) - 1)
+        (x, x2), (y, y2) = across[depth], up[rate]
+        cells.append({"x": x, "x2": x2, "y": y, "y2": y2, "cx": depth, "cy": rate, "bin": step})
+    return cells
+
+
+def _confirmed(record: Record) -> Points:
+    passed: dict[tuple[float, float], list[bool]] = defaultdict(list)
+    for row in trace_rows(record, "confirm", "probe", positive=("depth", "rate")):
+        passed[row["depth"], row["rate"]].append(row.get("outcome") == Outcome.OK)
+    return [
+        {"cx": depth, "cy": rate, **(DISC if sum(found) * 2 > len(found) else RING)}
+        for (depth, rate), found in sorted(passed.items())
+    ]

@@ -1,0 +1,93 @@
+"""What the figures are built from: trace rows that can be drawn, log axes, the mark of a value."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import altair as alt
+
+from bnsuite.board.format import interval, reading
+from bnsuite.board.svg import WIDTH
+from bnsuite.records import Record
+
+Points = list[dict[str, Any]]
+
+ACCENT, INK, MUTED, FAINT, PAPER = (f"var(--{name})" for name in ("accent", "ink", "muted", "faint", "paper"))
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """A finite number of JSON. Records of others may hold anything where a trace should have one."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_positive(value: object) -> TypeGuard[float]:
+    return is_number(value) and value > 0
+
+
+def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Points:
+    """Trace rows of these phases whose fields in `positive` are; others have no place on a log axis."""
+    return [
+        dict(row)
+        for row in record.trace
+        if row.get("phase") in phases and all(is_positive(row.get(field)) for field in positive)
+    ]
+
+
+def layer(values: Points) -> alt.Chart:
+    return alt.Chart(alt.InlineData(values=values))
+
+
+def panel(*layers: alt.Chart, width: int = WIDTH, height: int = 150) -> alt.LayerChart:
+    return alt.LayerChart(layer=list(layers), width=width, height=height)
+
+
+def powers(base: float, low: float, high: float) -> list[float]:
+    """Powers of a base within a range."""
+    first, last = (math.log(end, base) for end in (low, high))
+    return [float(base**k) for k in range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)]
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Powers of ten within a range, thinned to five; of two where these are too few."""
+    tens = powers(10, low, high)
+    return tens[:: -(-len(tens) // 5)] if len(tens) > 1 else powers(2, low, high)
+
+
+def log_axis(
+    field: str, title: str | None, domain: tuple[float, float], ticks: Sequence[float], extent: float = 0
+) -> dict[str, Any]:
+    """Arguments of a log-scaled channel; the same for every panel of a figure."""
+    room: dict[str, Any] = {"minExtent": extent, "maxExtent": extent} if extent else {}
+    return {
+        "shorthand": f"{field}:Q",
+        "title": title,
+        "scale": alt.Scale(type="log", domain=list(domain), nice=False),
+        "axis": alt.Axis(values=list(ticks), format="~g", grid=False, **room),
+    }
+
+
+def value_rule(record: Record, x: dict[str, Any]) -> list[alt.Chart]:
+    """The record's median as a line with its number above the panel, its interval as a band behind it."""
+    if not is_positive(record.value):
+        return []
+    low, high = x["scale"].domain
+    here = [{"x": record.value, "text": reading(record, record.unit)}]
+    band = [{"x": record.low, "x2": record.high}] if record.low and record.high else []
+    fraction = math.log(record.value / low) / math.log(high / low)
+    align: Any = "left" if fraction < 0.2 else "right" if fraction > 0.8 else "center"
+    at = alt.X(**x)
+    return [
+        layer(band).mark_rect(color=ACCENT, opacity=0.18, clip=True).encode(x=at, x2="x2:Q"),
+        layer(here).mark_rule(color=ACCENT, strokeWidth=1.5, clip=True).encode(x=at),
+        layer(here)
+        .mark_text(color=INK, fontSize=12, fontWeight=600, align=align)
+        .encode(x=at, y=alt.value(-8), text="text:N"),
+    ]
+
+
+def words(record: Record) -> str:
+    """The value with its unit and interval, for captions and descriptions."""
+    if record.value is None:
+        return reading(record, record.unit)
+    ends = interval(record.low, record.high, record.unit)
+    return f"{reading(record, record.unit)} {record.unit} {ends}".strip()

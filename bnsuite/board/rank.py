@@ -1,0 +1,70 @@
+"""Rank intervals: the places that an entry may hold, from what the paired test can tell apart."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from bnsuite.board.composite import Score
+from bnsuite.board.stats import MIN_SEEDS, differs_upwards
+from bnsuite.records import Record
+
+PENALTY = 2.0
+"""A seed without a value stands this factor beyond the worst value of the pair that is compared."""
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Rank(NamedTuple):
+    """All the places that an entry may hold."""
+
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"{self.low}" if self.low == self.high else f"{self.low}–{self.high}"
+
+
+def rank_intervals(items: Sequence[T], beats: Callable[[T, T], bool]) -> dict[T, Rank]:
+    """Per item [1 + number that beat it, N − number that it beats]."""
+    beaten = {one: [other for other in items if beats(one, other)] for one in items}
+    above = Counter(loser for losers in beaten.values() for loser in losers)
+    return {one: Rank(1 + above[one], len(items) - len(beaten[one])) for one in items}
+
+
+def log_advantages(a: Record, b: Record) -> list[float]:
+    """Per common seed, by how much a is better than b: ± log(a / b); bounds enter at their value.
+
+    A seed without a value takes the worst value that either of the two has on these seeds, times `PENALTY`
+    in the bad direction. The rule treats a and b alike, so the sign-flip test stays exact, and it looks
+    at no third entry. Empty where no seed has a value, or one has no logarithm.
+    """
+    sign = 1 if a.better == "higher" else -1
+    of_b = {sample.seed: sample.value for sample in b.samples}
+    pairs = [(sample.value, of_b[sample.seed]) for sample in a.samples if sample.seed in of_b]
+    values = [value for pair in pairs for value in pair if value is not None]
+    if not values or min(values) <= 0:
+        return []
+    worst = min(sign * math.log(value) for value in values) - math.log(PENALTY)
+
+    def good(value: float | None) -> float:
+        return worst if value is None else sign * math.log(value)
+
+    return [good(first) - good(second) for first, second in pairs]
+
+
+def task_ranks(records: Mapping[T, Record]) -> dict[T, Rank]:
+    """Rank intervals of the records of one task that have a value and at least `MIN_SEEDS` seeds."""
+    items = [key for key, record in records.items() if record.value is not None and record.n >= MIN_SEEDS]
+    return rank_intervals(items, lambda a, b: differs_upwards(log_advantages(records[a], records[b])))
+
+
+def overall_ranks(composites: Mapping[T, Mapping[int, Score]]) -> dict[T, Rank]:
+    """Rank intervals on per-seed composites: a beats b where its low ends lie above b's high ends."""
+
+    def beats(a: T, b: T) -> bool:
+        of_a, of_b = composites[a], composites[b]
+        common = sorted(of_a.keys() & of_b.keys())
+        return a != b and differs_upwards([of_a[seed].low - of_b[seed].high for seed in common])
+
+    return rank_intervals([key for key, found in composites.items() if len(found) >= MIN_SEEDS], beats)

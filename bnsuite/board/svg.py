@@ -1,0 +1,87 @@
+"""From an Altair chart to an SVG in the page: scalable, themed by the page's own colours, with a text."""
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from typing import NamedTuple
+
+import altair as alt
+from markupsafe import Markup
+
+from bnsuite.board.format import printable
+
+WIDTH = 250  # of the plotted area, in CSS pixels: a panel fits a phone
+GUTTER = 44  # of the vertical axis: panels of one figure line up
+
+_DROPPED = ("class", "role", "pointer-events", "font-family", "opacity")  # opacity where it is 1
+
+
+class Figure(NamedTuple):
+    """One panel: an SVG element, and its caption."""
+
+    svg: Markup
+    caption: str
+
+
+def draw(chart: alt.LayerChart, name: str, title: str, text: str) -> Markup:
+    """The chart as an inline `<svg>`, with `<title>` and `<desc>`; `name` must be unique in its page.
+
+    Vega passes `var(--…)` through as a colour, so that one drawing serves light and dark. Ids are counted
+    by process in vl-convert: here they become `<name>-1`, `<name>-2`, …, the same in every build.
+    """
+    file = io.StringIO()
+    _themed(chart).save(file, format="svg")
+    root = ET.fromstring(file.getvalue())
+    ids: dict[str, str] = {}
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2]
+        for key, value in list(node.attrib.items()):
+            if key in _DROPPED[:4] or key.startswith("aria-") or (key == "opacity" and value == "1"):
+                del node.attrib[key]
+            elif key == "id":
+                node.set("id", ids.setdefault(value, f"{name}-{len(ids) + 1}"))
+    for node in root.iter():
+        for key, value in node.attrib.items():
+            node.set(key, re.sub(r"url\(#(.+?)\)", lambda found: f"url(#{ids[found[1]]})", value))
+    _prune(root)
+    size = root.attrib.pop("width")
+    del root.attrib["height"]
+    root.attrib = {"role": "img", "style": f"width:{size}px", "viewBox": root.attrib["viewBox"]}
+    root.attrib["aria-labelledby"] = f"{name}-title {name}-desc"
+    for place, (tag, content) in enumerate((("title", title), ("desc", text))):
+        node = ET.Element(tag, {"id": f"{name}-{tag}"})
+        node.text = printable(content)
+        root.insert(place, node)
+    return Markup(ET.tostring(root, encoding="unicode"))  # serialized by ElementTree: escaped
+
+
+def _prune(node: ET.Element) -> None:
+    """Drop what draws nothing: Vega's empty backgrounds, foregrounds and groups."""
+    for child in list(node):
+        _prune(child)
+        hidden = child.get("display") == "none" or child.get("d") == "M0,0h0v0h0Z"
+        if hidden or (child.tag == "g" and len(child) == 0):
+            node.remove(child)
+
+
+def _themed(chart: alt.LayerChart) -> alt.LayerChart:
+    """The quiet look of the board: hairlines, no frame, no titles in bold."""
+    quiet = chart.copy()
+    quiet.config = alt.Config(background="transparent", padding=4, font="sans-serif", aria=False)
+    quiet.config.view = alt.ViewConfig(stroke=None)
+    quiet.config.axis = alt.AxisConfig(
+        domainColor="var(--rule)",
+        gridColor="var(--hair)",
+        tickColor="var(--rule)",
+        labelColor="var(--muted)",
+        titleColor="var(--muted)",
+        labelFontSize=11,
+        titleFontSize=11,
+        titleFontWeight="normal",
+        titlePadding=6,
+        labelPadding=4,
+        tickSize=3,
+        labelLimit=120,
+        labelFlush=False,
+    )
+    return quiet

@@ -1,0 +1,107 @@
+"""Tables: the rows of a track with their rank intervals and composites, in the order of the ranks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bnsuite.board.composite import Scales, Score, composite, seed_composites
+from bnsuite.board.rank import Rank, overall_ranks, task_ranks
+from bnsuite.board.tracks import (
+    Entry,
+    Kept,
+    Track,
+    by_track,
+    entry_of,
+    is_reference,
+    newest,
+    same_question,
+    standard,
+    tasks_of,
+)
+from bnsuite.records import RANKED, Record
+
+
+@dataclass(frozen=True)
+class Row:
+    """An entry with all that its row shows. `foreign`: tasks measured under other settings, never ranked."""
+
+    entry: Entry
+    records: Mapping[str, Record]
+    ranks: Mapping[str, Rank]
+    composite: Score | None
+    overall: Rank | None
+    reference: bool
+    foreign: frozenset[str]
+
+    @property
+    def competes(self) -> bool:
+        """Whether the entry has a record of a ranked task; the others are on the pages of their tasks."""
+        return any(task in self.records for task in RANKED)
+
+    @property
+    def coverage(self) -> int:
+        """Ranked tasks of which the entry has a comparable value."""
+        comparable = [self.records[task] for task in RANKED if task in self.records.keys() - self.foreign]
+        return sum(record.value is not None for record in comparable)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One track: its rows in order, per task the record that says what is asked, and the references."""
+
+    track: Track
+    rows: tuple[Row, ...]
+    standards: Mapping[str, Record]
+    references: Mapping[str, Record]
+
+    @property
+    def ranked(self) -> bool:
+        return any(row.ranks for row in self.rows)
+
+
+def make_tables(kept: Sequence[Kept], scales: Scales) -> list[Table]:
+    """One table a track; the order of `kept` does not matter."""
+    return [make_table(track, found, scales) for track, found in by_track(kept).items()]
+
+
+def make_table(track: Track, kept: Sequence[Kept], scales: Scales) -> Table:
+    """The table of the records of one track."""
+    standards = {task: standard([k for k in kept if k.record.task == task]) for task in tasks_of(kept)}
+    asked = {task: one.record for task, one in standards.items()}
+    owned = {task: one for task, one in standards.items() if task in RANKED and is_reference(one)}
+    references = {task: one.record for task, one in owned.items()}
+    owners = {entry_of(one) for one in owned.values()}
+    shown = newest(kept)
+    comparable = {
+        entry: {task: record for task, record in records.items() if same_question(record, asked[task])}
+        for entry, records in shown.items()
+    }
+    ranks = {task: task_ranks({e: rs[task] for e, rs in comparable.items() if task in rs}) for task in RANKED}
+    scores = _scores(comparable, references if scales.suite_version == track.suite_version else {}, scales)
+    overall = overall_ranks({entry: seeds for entry, (score, seeds) in scores.items() if score})
+    rows = [
+        Row(
+            entry=entry,
+            records=records,
+            ranks={task: ranks[task][entry] for task in RANKED if entry in ranks[task]},
+            composite=scores[entry][0],
+            overall=overall.get(entry),
+            reference=entry in owners,
+            foreign=frozenset(records.keys() - comparable[entry].keys()),
+        )
+        for entry, records in shown.items()
+    ]
+    return Table(track, tuple(sorted(rows, key=_order)), asked, references)
+
+
+def _scores(
+    entries: Mapping[Entry, Mapping[str, Record]], references: Mapping[str, Record], scales: Scales
+) -> dict[Entry, tuple[Score | None, dict[int, Score]]]:
+    return {
+        entry: (composite(records, references, scales), seed_composites(records, references, scales))
+        for entry, records in entries.items()
+    }
+
+
+def _order(row: Row) -> tuple[bool, Rank, bool, Entry]:
+    """By overall rank, low end then high end, then name; without a rank by name, the incomplete last."""
+    return row.overall is None, row.overall or Rank(0, 0), row.composite is None, row.entry

@@ -1,0 +1,126 @@
+"""Tracks and entries: which records may be compared, and which of them a table shows."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from bnsuite.records import RANKED, Record
+
+Origin = Literal["published", "submitted", "local"]
+
+REFERENCE = "batchnorm"
+"""The scheme that ratios are taken to."""
+
+_ORIGINS = ("published", "local", "submitted")
+_PROFILES = ("full", "standard", "quick")  # then any other, then smoke
+
+
+class Kept(NamedTuple):
+    """A record, and where it lay."""
+
+    record: Record
+    origin: Origin
+
+
+class Track(NamedTuple):
+    """Records that may be compared. Never mixed: one table each."""
+
+    suite_version: int
+    profile: str
+    family: str
+    dataset: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset} · {self.family} · {self.profile}"
+
+
+class Entry(NamedTuple):
+    """A row: one scheme on one kind of device from one origin."""
+
+    scheme: str
+    device: str
+    origin: Origin
+
+
+def track_of(record: Record) -> Track:
+    return Track(record.suite_version, record.profile, record.family, record.dataset)
+
+
+def entry_of(kept: Kept) -> Entry:
+    return Entry(kept.record.scheme, kept.record.device, kept.origin)
+
+
+def started(record: Record) -> datetime:
+    """Start of the measurement in UTC; what is not a time counts as long ago."""
+    try:
+        moment = datetime.fromisoformat(record.provenance.started)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def age(record: Record) -> tuple[datetime, str]:
+    """Sorts records from the oldest to the newest."""
+    return started(record), record.id
+
+
+def by_track(kept: Iterable[Kept]) -> dict[Track, list[Kept]]:
+    """Records by track: newest suite first, the largest profile first, `smoke` last."""
+    tracks: dict[Track, list[Kept]] = defaultdict(list)
+    for one in kept:
+        tracks[track_of(one.record)].append(one)
+
+    def order(track: Track) -> tuple[int, int, Track]:
+        places = {profile: place for place, profile in enumerate(_PROFILES)}
+        return -track.suite_version, places.get(track.profile, 9 + (track.profile == "smoke")), track
+
+    return {track: tracks[track] for track in sorted(tracks, key=order)}
+
+
+def newest(kept: Iterable[Kept]) -> dict[Entry, dict[str, Record]]:
+    """What is shown: per entry and task, the newest record, whatever its outcome."""
+    shown: dict[Entry, dict[str, Record]] = defaultdict(dict)
+    for one in sorted(kept, key=lambda k: age(k.record)):
+        shown[entry_of(one)][one.record.task] = one.record
+    return {entry: shown[entry] for entry in sorted(shown)}
+
+
+def tasks_of(kept: Iterable[Kept]) -> list[str]:
+    """Tasks that have a record: the ranked ones in their order, then the others by name."""
+    found = {one.record.task for one in kept}
+    return [task for task in RANKED if task in found] + sorted(found - set(RANKED))
+
+
+def same_question(a: Record, b: Record) -> bool:
+    """Whether two records of a track measured the same thing: nothing else is ever ranked together."""
+    return (a.task, a.task_version, a.unit, a.better, a.settings) == (
+        b.task,
+        b.task_version,
+        b.unit,
+        b.better,
+        b.settings,
+    )
+
+
+def standard(kept: Sequence[Kept]) -> Kept:
+    """The record of one task in one track that defines its question, and its ratio where it can.
+
+    Published batchnorm first, local batchnorm next, a submitted one never; CPU first. Its newest record
+    says what is asked; the earliest with a value that asks the same is the reference, so that measuring
+    again moves no score. Where there is no batchnorm, the first of the others says what is asked.
+    """
+
+    def place(one: Kept) -> tuple[bool, int, str]:
+        eligible = one.record.scheme == REFERENCE and one.origin != "submitted"
+        return not eligible, _ORIGINS.index(one.origin), one.record.device
+
+    first = min(map(place, kept))
+    group = sorted((one for one in kept if place(one) == first), key=lambda k: age(k.record))
+    valued = [one for one in group if one.record.value is not None] or group
+    return next(one for one in valued if same_question(one.record, valued[-1].record))
+
+
+def is_reference(one: Kept) -> bool:
+    """Whether a task's standard is also a number to take ratios to."""
+    return one.record.scheme == REFERENCE and one.origin != "submitted" and one.record.value is not None
