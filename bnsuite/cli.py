@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -108,7 +107,7 @@ def run(
             fail(str(error))
     except KeyboardInterrupt:
         err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
-        _leave_now(130)
+        raise typer.Exit(130) from None
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in found], indent=1))
     else:
@@ -123,13 +122,6 @@ def run(
             "The same command runs these again.",
             code=1,
         )
-
-
-def _leave_now(code: int) -> NoReturn:
-    """End without waiting for worker processes, which end when their parent is gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def results_table(records: "list[Record]") -> Table:

@@ -112,7 +112,8 @@ def _confirmed(record: Record) -> Points:
     passed: dict[tuple[float, float], list[bool]] = defaultdict(list)
     for row in trace_rows(record, "confirm", "probe", positive=("depth", "rate")):
         passed[row["depth"], row["rate"]].append(row.get("outcome") == Outcome.OK)
-    return [
-        {"cx": depth, "cy": rate, **(DISC if sum(found) * 2 > len(found) else RING)}
-        for (depth, rate), found in sorted(passed.items())
-    ]
+    points = []
+    for (depth, rate), found in sorted(passed.items()):
+        fill, stroke = (INK, PAPER) if sum(found) * 2 > len(found) else (PAPER, INK)
+        points.append({"cx": depth, "cy": rate, "fill": fill, "stroke": stroke})
+    return points

@@ -1,74 +1,64 @@
-"""The README's result table: the same numbers as the board's, in Markdown."""
+"""The result table of one track as Markdown, and its place in a README."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterable
 
-from bnsuite.board.format import interval, reading, signed
-from bnsuite.board.site import Source, label, machines, read, seeds
-from bnsuite.board.tables import Row, Table
-from bnsuite.records import RANKED, RecordError
-from bnsuite.records.store import write_atomically
+from bnsuite.board.composite import load_scales
+from bnsuite.board.format import interval, printable, reading, signed
+from bnsuite.board.pages import label, title
+from bnsuite.board.tables import Row, make_tables
+from bnsuite.board.tracks import Kept
+from bnsuite.records import RANKED, Record
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
-def markdown_table(table: Table) -> str:
-    """One track: a row an entry, a column a ranked task, then the composite."""
-    units = [
-        f"`{task}` ({table.standards[task].unit})" if task in table.standards else task for task in RANKED
-    ]
-    lines = [
-        "| scheme | " + " | ".join(units) + " | composite |",
-        "|---|" + "---:|" * (len(RANKED) + 1),
-    ]
-    lines += [_line(row) for row in table.rows if row.competes]
-    note = (
-        f"Track {table.track}, suite version {table.track.suite_version}. Median over n = "
-        f"{seeds(table.rows, RANKED)} confirmation seeds [exact interval of the median] (rank); "
-        f"{'; '.join(machines(table.rows, RANKED))}. Made by `bnsuite board --readme README.md` from "
-        "`leaderboard/records/`."
-    )
-    return "\n".join([*lines, "", note])
+def markdown_table(records: Iterable[Record]) -> str:
+    """Rows of entries by rank, a column a ranked task: value, interval, rank and n; and the composite.
+
+    Raises ValueError unless the records are of exactly one track.
+    """
+    tables = make_tables([Kept(record, "published") for record in records], load_scales())
+    if len(tables) != 1:
+        raise ValueError(f"a table shows 1 track: got {len(tables)}")
+    table = tables[0]
+    tasks = [task for task in RANKED if task in table.standards]
+    heads = ["rank", "scheme", "composite"]
+    for task in tasks:
+        asked = table.standards[task]
+        heads.append(f"{title(task)}, {asked.unit} {'↑' if asked.better == 'higher' else '↓'}")
+    lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
+    for row in table.rows:
+        if row.competes:
+            cells = [_cell(row, task) for task in tasks]
+            lines.append([str(row.overall or "–"), _escape(label(row.entry)), _composite(row), *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _line(row: Row) -> str:
-    cells = [label(row.entry)]
-    for task in RANKED:
-        record = row.records.get(task)
-        if record is None:
-            cells.append("")
-            continue
-        rank = f"({row.ranks[task]})" if task in row.ranks else ""
-        parts = [f"**{reading(record, record.unit)}**", interval(record.low, record.high, record.unit), rank]
-        cells.append(" ".join(part for part in parts if part))
-    score = row.composite
-    cells.append(f"{score.mark} {signed(score.value)}".strip() if score else f"{row.coverage}/4")
-    return "| " + " | ".join(cells) + " |"
+def _composite(row: Row) -> str:
+    if row.composite is None:
+        return f"– ({row.coverage}/{len(RANKED)})"
+    return f"{row.composite.mark} {signed(row.composite.value)}".strip()
+
+
+def _cell(row: Row, task: str) -> str:
+    if task not in row.records:
+        return "–"
+    record = row.records[task]
+    parts = [f"**{reading(record, record.unit)}**", interval(record.low, record.high, record.unit)]
+    notes = [f"rank {row.ranks[task]}"] if task in row.ranks else []
+    notes += ["other settings"] if task in row.foreign else []
+    return " ".join(filter(None, parts)) + f"<br><sub>{' · '.join([*notes, f'n {record.n}'])}</sub>"
+
+
+def _escape(text: str) -> str:
+    """A name as Markdown that shows it and does nothing else."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~&])", r"\\\1", " ".join(printable(text).split()))
 
 
 def replace_table(text: str, table: str) -> str:
-    """The text with the table between its two markers.
-
-    Raises:
-        RecordError: the markers are not there, once each and in order.
-    """
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in tail:
-        raise RecordError(f"the text needs one line {BEGIN} and below it one line {END}: add them.")
-    return f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}"
-
-
-def renew(path: Path, sources: Sequence[Source]) -> None:
-    """Put the first track of the published records into a Markdown file.
-
-    Raises:
-        RecordError: no published records, a file that cannot be read or written, or no markers in it.
-    """
-    tables = read(sources).tables
-    if not tables:
-        raise RecordError(f"{path}: there are no published records to make a table of.")
-    try:
-        write_atomically(path, replace_table(path.read_text(encoding="utf-8"), markdown_table(tables[0])))
-    except OSError as error:
-        raise RecordError(f"{path}: cannot renew the table ({error.strerror or error}).") from error
+    """The text with the table between its markers. Raises ValueError where they are not there once each."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"the text needs one {BEGIN} and, after it, one {END}")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"

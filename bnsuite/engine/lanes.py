@@ -198,20 +198,21 @@ def sweep(
 
 
 def can_stack(network: nn.Module, x: Tensor, y: Tensor) -> bool:
-    """Whether two copies, stacked, take the same two steps as the loop over each; x (N, …), y (N,).
+    """Whether copies, stacked, take the same two steps as the loop over each; x (N, …), y (N,).
 
-    Modules that branch on their data, keep Python state or draw random numbers do not.
+    Modules that branch on their data, keep Python state or draw random numbers do not. One of three
+    copies is dropped between the steps: state that is no buffer would not be dropped with it.
     """
 
     def two_steps(stacked: bool) -> Tensor:
-        stack = Stack([network, network], [0, 0], stacked=stacked)
-        rate = torch.full((2,), 1e-3, device=x.device, dtype=stack.params.dtype)
-        rate[1] = 1e-2
-        for _ in range(2):
-            stepped = training_step(
-                stack.forward, stack.params, None, torch.stack([x, x]), torch.stack([y, y]), rate, 0.0
-            )
-            stack.params = stepped.params
+        stack = Stack([network] * 3, [0] * 3, stacked=stacked)
+        rates = torch.tensor([1e-3, 3e-3, 1e-2], device=x.device, dtype=stack.params.dtype)
+        for staying in ([True, False, True], [True, True]):
+            xs, ys = x.expand(len(stack), *x.shape), y.expand(len(stack), -1)
+            stepped = training_step(stack.forward, stack.params, None, xs, ys, rates, 0.0)
+            stack.params, mask = stepped.params, torch.tensor(staying, device=x.device)
+            stack.keep(mask)
+            rates = rates[mask]
         return torch.cat([stack.params, stack.evaluate(x).flatten(1)], 1)
 
     alone = two_steps(False)

@@ -90,7 +90,7 @@ def unflatten(params: Tensor, network: nn.Module) -> dict[str, Tensor]:
     named = dict(network.named_parameters())
     parts = torch.split(params, [p.numel() for p in named.values()], dim=-1)
     lanes = params.shape[:-1]
-    return {name: part.view(*lanes, *p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
+    return {name: part.view(lanes + p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
 
 
 def call(network: nn.Module, params: Tensor, x: Tensor) -> Tensor:

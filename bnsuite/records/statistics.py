@@ -62,7 +62,7 @@ def summarize(samples: Sequence[Sample], better: Better) -> Summary:
             return math.inf, -1
         return sample.value, {"upper": -1, None: 0, "lower": 1}[sample.outcome.bound]
 
-    ranked = sorted(samples, key=place)
+    ranked = sorted(samples, key=lambda s: (*place(s), s.outcome, s.value or 0.0))  # a total order
     n = len(ranked)
     interval = median_interval(n)
     first, second = ranked[(n - 1) // 2], ranked[n // 2]

@@ -1,10 +1,12 @@
 """The store: a folder of JSON files, one a record, written atomically and never changed."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -90,11 +92,14 @@ def write_atomically(path: Path, text: str) -> None:
 def read_record(path: Path) -> Record:
     """Parse and verify one file, or raise `RecordError` naming it."""
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a number of JSON")
+    def refuse(number: str) -> NoReturn:
+        raise ValueError(f"{number} is not a finite number")
+
+    def finite(number: str) -> float:
+        return value if math.isfinite(value := float(number)) else refuse(number)
 
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, parse_float=finite)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
     except ValueError as error:

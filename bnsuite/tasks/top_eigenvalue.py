@@ -90,7 +90,9 @@ class TopEigenvalue(Task):
                 sample = self._sample(subject, Lane(seed, rate), reached.get(seed), partition)
                 if sample is None:
                     continue
-                samples[seed] = sample.model_copy(update={"detail": {**beside.get(seed, {}), **sample.detail}})
+                samples[seed] = sample.model_copy(
+                    update={"detail": {**beside.get(seed, {}), **sample.detail}}
+                )
                 subject.report(str(sample.outcome) if sample.value is None else f"λ = {sample.value:.4g}")
             rate /= 2
         ordered = [samples[seed] for seed in self.confirmation]

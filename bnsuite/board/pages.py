@@ -1,0 +1,222 @@
+"""Every page of the board as text: the tables, figures and provenance, put into the templates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from bnsuite.board import format
+from bnsuite.board.charts import CHARTS, ratio_panels
+from bnsuite.board.maps import BINS
+from bnsuite.board.stats import ALPHA, MIN_SEEDS
+from bnsuite.board.svg import Figure
+from bnsuite.board.tables import Row, Table
+from bnsuite.board.tracks import REFERENCE, Entry, Kept, Track, age, tasks_of, track_of
+from bnsuite.records import RANKED, Outcome, Record
+
+TITLES = {
+    "max_depth": "Trainable depth",
+    "stable_lr": "Stable rate",
+    "top_eigenvalue": "Sharpness",
+    "time_to_accuracy": "Steps to accuracy",
+}
+"""What a ranked task is called in a heading; another goes by its name."""
+
+COMPANIONS = {
+    "non_monotone": "non-monotone",
+    "accuracy_at_value": "accuracy at the value",
+    "accuracy_above": "accuracy above it",
+    "best_rate": "best rate",
+    "largest_finite_rate": "largest finite rate",
+    "largest_not_rising_rate": "largest rate without a rise",
+    "max_residual": "largest residual",
+    "at_init": "λ at initialization",
+    "at_best_rate": "λ at the best rate",
+    "edge_ratio": "rate · λ / 2",
+    "train_s": "training (s)",
+    "eval_s": "evaluation (s)",
+    "seconds_per_step": "a step (s)",
+    "ratio_to_batchnorm": "seconds / batchnorm’s",
+    "drift": "clock drifted",
+}
+"""Headings of what is shown beside a value and never ranked; another goes by its key."""
+
+SETUP = {
+    "scheme_source": "scheme source",
+    "package_version": "bnsuite",
+    "torch": "torch",
+    "python": "Python",
+    "os": "system",
+    "cpu": "CPU",
+    "gpu": "GPU",
+    "driver": "driver",
+    "threads": "threads",
+    "deterministic": "deterministic",
+    "tf32": "TF32",
+    "flush_subnormals": "subnormals flushed",
+    "commit": "commit",
+    "dirty": "uncommitted changes",
+}
+"""The part of a provenance that records share: shown once for each distinct set-up."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that the pages show."""
+
+    kept: Sequence[Kept]
+    tables: Sequence[Table]
+    rules: Markup | None
+
+
+def title(task: str) -> str:
+    return TITLES.get(task, task.replace("_", " "))
+
+
+def anchor(track: Track) -> str:
+    """Id of a track in every page: stable, safe, and its own."""
+    parts = (track.dataset, track.family, track.profile)
+    return ".".join([*map(format.slug, parts), f"v{track.suite_version}"])
+
+
+def label(entry: Entry) -> str:
+    """An entry in one line: its scheme, and what is not plain about it."""
+    marks = [entry.device] if entry.device != "cpu" else []
+    marks += [entry.origin] if entry.origin != "published" else []
+    return " · ".join([entry.scheme, *marks])
+
+
+def machines(records: Sequence[Record]) -> str:
+    """The processors that the records were made on."""
+    return ", ".join(sorted({r.provenance.gpu or r.provenance.cpu for r in records}))
+
+
+def seeds(records: Sequence[Record]) -> str:
+    """How many seeds the values rest on: 6, or 2–6."""
+    counts = sorted({record.n for record in records if record.value is not None})
+    return "–".join(map(str, dict.fromkeys(counts[:1] + counts[-1:]))) or "0"
+
+
+def companions(records: Sequence[Record]) -> list[str]:
+    """Keys of `derived` that are shown as columns: those with a number, a word or a yes in any record."""
+    keys = list(dict.fromkeys(key for record in records for key in record.derived))
+    return [key for key in keys if any(format.plain(r.derived.get(key)) not in ("", "–") for r in records)]
+
+
+def render(board: Board) -> dict[str, str]:
+    """File name → text of every page."""
+    environment = _environment(board)
+    pages = {"index.html": _index(environment, board)}
+    for task in tasks_of(board.kept):
+        pages[f"task-{format.slug(task)}.html"] = _task(environment, board, task)
+    for scheme in sorted({one.record.scheme for one in board.kept}):
+        pages[f"scheme-{format.slug(scheme)}.html"] = _scheme(environment, board, scheme)
+    if board.rules:
+        pages["rules.html"] = environment.get_template("rules.html").render(rules=board.rules)
+    return pages
+
+
+def _environment(board: Board) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=lambda value: format.printable(value) if type(value) is str else value,
+    )
+    functions = (format.interval, format.number, format.plain, format.reading, format.signed, format.slug)
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.globals |= {
+        function.__name__: function for function in (anchor, label, machines, seeds, title)
+    }
+    environment.globals |= {
+        "tasks": tasks_of(board.kept),
+        "ranked_tasks": [task for task in RANKED if task in tasks_of(board.kept)],
+        "has_rules": board.rules is not None,
+        "ok": Outcome.OK,
+        "min_seeds": MIN_SEEDS,
+        "alpha": ALPHA,
+        "reference_scheme": REFERENCE,
+        "bins": BINS,
+    }
+    return environment
+
+
+def _index(environment: jinja2.Environment, board: Board) -> str:
+    sections = []
+    for table in board.tables:
+        rows = [row for row in table.rows if row.competes]
+        if rows:
+            shown = [row.records[task] for row in rows for task in RANKED if task in row.records]
+            tasks = [task for task in RANKED if task in table.standards]
+            figures = _overview(table, rows)
+            sections.append(
+                {"table": table, "rows": rows, "tasks": tasks, "shown": shown, "figures": figures}
+            )
+    return environment.get_template("index.html").render(sections=sections)
+
+
+def _overview(table: Table, rows: Sequence[Row]) -> list[Figure]:
+    records = {
+        task: {
+            label(row.entry): row.records[task] for row in rows if task in row.records.keys() - row.foreign
+        }
+        for task in table.references
+    }
+    ordered = {task: table.references[task] for task in RANKED if task in table.references}
+    return ratio_panels(anchor(table.track), records, ordered) if len(rows) > 1 else []
+
+
+def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
+    sections = []
+    for table in board.tables:
+        rows = [row for row in table.rows if task in row.records]
+        if not rows:
+            continue
+        records = [row.records[task] for row in rows]
+        draw = CHARTS.get(task)
+        drawn = {label(row.entry): row.records[task] for row in rows}
+        figures = draw(anchor(table.track), drawn, table.references.get(task)) if draw else []
+        columns = {key: COMPANIONS.get(key, key.replace("_", " ")) for key in companions(records)}
+        names = sorted({sample.seed for record in records for sample in record.samples})
+        samples = [(row, {sample.seed: sample for sample in row.records[task].samples}) for row in rows]
+        sections.append(
+            {"table": table, "rows": rows, "shown": records, "figures": figures, "columns": columns}
+            | {"seed_names": names, "samples": samples, "asked": table.standards[task]}
+        )
+    return environment.get_template("task.html").render(task=task, sections=sections)
+
+
+def _scheme(environment: jinja2.Environment, board: Board, scheme: str) -> str:
+    kept = sorted(
+        (k for k in board.kept if k.record.scheme == scheme), key=lambda k: age(k.record), reverse=True
+    )
+    places = {track_of(one.record): place for place, one in enumerate(kept)}
+    setups: dict[tuple[object, ...], str] = {}
+    for one in kept:
+        setups.setdefault(_setup(one.record), f"{len(setups) + 1}")
+    sections = [
+        (table, [row for row in table.rows if row.entry.scheme == scheme])
+        for table in board.tables
+        if table.track in places
+    ]
+    return environment.get_template("scheme.html").render(
+        scheme=scheme,
+        facets=sorted({facet for one in kept for facet in one.record.facets}),
+        sections=sections,
+        kept=[(one, setups[_setup(one.record)], _is_shown(one, board.tables)) for one in kept],
+        setups=[(name, dict(zip(SETUP.values(), setup, strict=True))) for setup, name in setups.items()],
+    )
+
+
+def _setup(record: Record) -> tuple[object, ...]:
+    return tuple(getattr(record.provenance, field) for field in SETUP)
+
+
+def _is_shown(one: Kept, tables: Sequence[Table]) -> bool:
+    """Whether a table shows the record, or a newer one stands in its place."""
+    return any(row.records.get(one.record.task) is one.record for table in tables for row in table.rows)
