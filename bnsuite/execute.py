@@ -47,6 +47,7 @@ class Job:
     scheme: Scheme
     task: Task
     key: str
+    scheme_source: str
     threads: int | None = None
 
 
@@ -164,14 +165,15 @@ def _job(
         device=device,
     )
     built = TASKS[task](**budget.settings(task, family))  # type: ignore[arg-type]
+    source = scheme.source_hash()  # here, since a worker may not see the source of a script's own class
     key = make_key(
         cell,
         task_version=built.version,
         settings=built.settings,
-        scheme_source=scheme.source_hash(),
+        scheme_source=source,
         dataset_checksum=DATASETS[dataset]().checksum,
     )
-    return Job(cell, scheme, built, key)
+    return Job(cell, scheme, built, key, source)
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
@@ -235,7 +237,7 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
             measured = _without_value(Outcome.ERROR, relative_traceback(error))
     provenance = Provenance(
         **flags,
-        scheme_source=job.scheme.source_hash(),
+        scheme_source=job.scheme_source,
         dataset_checksum=data.checksum,
         stacked=stacked,
         seeds={"tuning": list(job.task.tuning), "confirmation": list(job.task.confirmation)},

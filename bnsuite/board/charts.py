@@ -31,7 +31,10 @@ from bnsuite.records import Outcome, Record
 
 Records = Mapping[str, Record]  # by the label of the entry
 
-_LABELS = 128  # width of row labels, in CSS pixels
+_LABELS = 142  # width of row labels, in CSS pixels
+_RATIOS = 118  # width of a panel of ratios: four stand in a row
+_LETTERS = 24  # what fits there
+_SHORT = f"length(datum.label) > {_LETTERS} ? slice(datum.label, 0, {_LETTERS - 1}) + '…' : datum.label"
 _SHARE = alt.Axis(values=[0, 0.5, 1], format="%", minExtent=GUTTER, maxExtent=GUTTER)
 
 
@@ -96,7 +99,16 @@ def sharpness_dots(name: str, records: Records, reference: Record | None) -> lis
 
 
 def _row_labels(labels: Sequence[str]) -> alt.Y:
-    axis = alt.Axis(grid=True, ticks=False, domain=False, minExtent=_LABELS, maxExtent=_LABELS)
+    axis = alt.Axis(
+        grid=True,
+        ticks=False,
+        domain=False,
+        labelExpr=_SHORT,
+        labelFontSize=10,
+        labelLimit=_LABELS,
+        minExtent=_LABELS,
+        maxExtent=_LABELS,
+    )
     return alt.Y("label:N", title=None, sort=None, scale=alt.Scale(domain=list(labels)), axis=axis)
 
 
@@ -174,7 +186,7 @@ def ratio_panels(name: str, records: Mapping[str, Records], references: Records)
         labels = [point["label"] for point in points]
         ends = [point[key] for point in points for key in ("x", "low", "high")] + [0.7, 1.4]
         domain = min(ends) / 1.2, max(ends) * 1.2
-        x = log_axis("x", "times better than batchnorm", domain, ticks(*domain) or powers(2, *domain))
+        x = log_axis("x", "times better", domain, ticks(*domain) or powers(2, *domain))
         at = {"x": alt.X(**x), "y": _row_labels(labels)}
         chart = panel(
             layer([{"x": 1}]).mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=alt.X(**x)),
@@ -184,7 +196,7 @@ def ratio_panels(name: str, records: Mapping[str, Records], references: Records)
             layer(points)
             .mark_point(color=ACCENT, filled=True, size=52, opacity=1)
             .encode(**at, shape=alt.Shape("shape:N", scale=None)),
-            width=WIDTH - _LABELS + GUTTER,
+            width=_RATIOS,
             height=26 * len(labels),
         )
         text = f"{reference.question} Factors against batchnorm, right is better: " + "; ".join(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from bnsuite.board import format
@@ -72,7 +73,7 @@ class Board:
 
 
 def title(task: str) -> str:
-    return TITLES.get(task, task.replace("_", " "))
+    return TITLES.get(task, task.replace("_", " ").capitalize())
 
 
 def anchor(track: Track) -> str:
@@ -108,6 +109,11 @@ def companions(records: Sequence[Record]) -> list[str]:
 def render(board: Board) -> dict[str, str]:
     """File name → text of every page."""
     environment = _environment(board)
+    with debug_mode(False):  # charts of ours need no validation, which is most of a build's time
+        return _render(environment, board)
+
+
+def _render(environment: jinja2.Environment, board: Board) -> dict[str, str]:
     pages = {"index.html": _index(environment, board)}
     for task in tasks_of(board.kept):
         pages[f"task-{format.slug(task)}.html"] = _task(environment, board, task)
@@ -157,7 +163,9 @@ def _index(environment: jinja2.Environment, board: Board) -> str:
             sections.append(
                 {"table": table, "rows": rows, "tasks": tasks, "shown": shown, "figures": figures}
             )
-    return environment.get_template("index.html").render(sections=sections)
+    latest = {one.record.task: one.record.question for one in sorted(board.kept, key=lambda k: age(k.record))}
+    diagnostics = {task: latest[task] for task in tasks_of(board.kept) if task not in RANKED}
+    return environment.get_template("index.html").render(sections=sections, diagnostics=diagnostics)
 
 
 def _overview(table: Table, rows: Sequence[Row]) -> list[Figure]:

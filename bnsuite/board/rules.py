@@ -1,12 +1,13 @@
 """The rules page: RULES.md as HTML, without raw HTML and without links that lead out of the board."""
 
+import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
-
-from bnsuite.board.format import slug
 
 _PLACES = (
     Path(__file__).with_name("RULES.md"),  # in a wheel
@@ -28,22 +29,19 @@ def render_rules(text: str) -> Markup:
     """
     parser = MarkdownIt("commonmark", {"html": False, "xhtmlOut": True}).enable("table")
     tokens = parser.parse(text)
-    used: dict[str, int] = {}
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    used: Counter[str] = Counter()
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
-            name = (
-                "-".join(slug(word) for word in inline.content.lower().split() if word.isalnum()) or "section"
-            )
-            used[name] = used.get(name, 0) + 1
-            opening.attrSet("id", name if used[name] == 1 else f"{name}-{used[name]}")
+            name = re.sub(r"[^\w\- ]", "", inline.content.lower()).strip().replace(" ", "-") or "section"
+            opening.attrSet("id", f"{name}-{used[name]}" if used[name] else name)
+            used[name] += 1
     ids = {str(token.attrGet("id")) for token in tokens if token.type == "heading_open"}
     for token in tokens:
         if token.children:
             token.children = _kept_links(token.children, ids)
     html: str = parser.renderer.render(tokens, parser.options, {})
-    return Markup(
-        html.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-    )
+    html = html.replace("<table>", '<div class="scroll" tabindex="0"><table>')
+    return Markup(html.replace("</table>", "</table></div>"))
 
 
 def _kept_links(tokens: list[Token], ids: set[str]) -> list[Token]:
@@ -52,9 +50,8 @@ def _kept_links(tokens: list[Token], ids: set[str]) -> list[Token]:
     for token in tokens:
         if token.type == "link_open":
             target = str(token.attrGet("href"))
-            keeps.append(
-                target.startswith(("https://", "http://")) or (target[1:] in ids and target[0] == "#")
-            )
+            here = target.startswith("#") and target[1:] in ids
+            keeps.append(here or target.startswith(("https://", "http://")))
         if token.type == "image" or (token.type in ("link_open", "link_close") and not keeps[-1]):
             kept += [] if token.type != "image" else token.children or []
         else:

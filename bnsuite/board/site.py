@@ -44,10 +44,8 @@ def build_site(sources: Sequence[Source], out: Path) -> Path:
 
 def render_files(found: Mapping[Path, Record], sources: Sequence[Source]) -> dict[str, bytes]:
     """Path within the board → content, for every file of it. Records are copied byte for byte."""
-    kept = sorted(
-        (Kept(record, _origin(path, sources)) for path, record in found.items()),
-        key=lambda one: one.record.id,
-    )
+    unsorted = [Kept(record, _origin(path, sources)) for path, record in found.items()]
+    kept = sorted(unsorted, key=lambda one: one.record.id)
     pages = render(Board(kept, make_tables(kept, load_scales()), load_rules()))
     files = {name: text.encode() for name, text in pages.items()}
     files |= {f"records/{record.id}.json": path.read_bytes() for path, record in found.items()}
@@ -79,7 +77,9 @@ def _check_target(out: Path, sources: Sequence[Source]) -> None:
 def _replace(out: Path, files: Mapping[str, bytes]) -> None:
     """Write beside the target, then swap: a reader sees the old board or the new one."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp") as room:
+    with tempfile.TemporaryDirectory(
+        dir=out.parent, prefix=f".{out.name}.", suffix=".tmp", ignore_cleanup_errors=True
+    ) as room:
         fresh, old = Path(room, "new"), Path(room, "old")
         fresh.mkdir()
         for name, content in files.items():

@@ -1,11 +1,11 @@
 """From an Altair chart to an SVG in the page: scalable, themed by the page's own colours, with a text."""
 
-import io
 import re
 import xml.etree.ElementTree as ET
 from typing import NamedTuple
 
 import altair as alt
+import vl_convert
 from markupsafe import Markup
 
 from bnsuite.board.format import printable
@@ -13,6 +13,7 @@ from bnsuite.board.format import printable
 WIDTH = 250  # of the plotted area, in CSS pixels: a panel fits a phone
 GUTTER = 44  # of the vertical axis: panels of one figure line up
 
+_VERSION = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 _DROPPED = ("class", "role", "pointer-events", "font-family", "opacity")  # opacity where it is 1
 
 
@@ -29,9 +30,8 @@ def draw(chart: alt.LayerChart, name: str, title: str, text: str) -> Markup:
     Vega passes `var(--…)` through as a colour, so that one drawing serves light and dark. Ids are counted
     by process in vl-convert: here they become `<name>-1`, `<name>-2`, …, the same in every build.
     """
-    file = io.StringIO()
-    _themed(chart).save(file, format="svg")
-    root = ET.fromstring(file.getvalue())
+    spec = _themed(chart).to_dict(validate=False)
+    root = ET.fromstring(vl_convert.vegalite_to_svg(spec, vl_version=_VERSION))
     ids: dict[str, str] = {}
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2]

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from bnsuite.engine.train import PLAIN, Sgd, call, load_vector, parameter_vector, training_step, unflatten
+from bnsuite.engine.train import (
+    PLAIN,
+    Layout,
+    Sgd,
+    call,
+    load_vector,
+    parameter_vector,
+    training_step,
+    unflatten,
+)
 
 CHUNK = 32
 """Lanes held in memory together; more run in turn."""
@@ -37,6 +46,7 @@ class Stack:
     def __init__(self, networks: Sequence[nn.Module], seeds: Sequence[int], *, stacked: bool) -> None:
         self.params = torch.stack([parameter_vector(network) for network in networks])
         self.stacked = stacked
+        self._layout = Layout.of(networks[0])
         if stacked:
             self._template = copy.deepcopy(networks[0])
             named = [dict(network.named_buffers()) for network in networks]
@@ -51,19 +61,22 @@ class Stack:
     def forward(self, params: Tensor, x: Tensor) -> Tensor:
         """params (R, P), x (R, N, …) → logits (R, N, classes)."""
         if self.stacked:
-            logits: Tensor = vmap(self._call_template)(unflatten(params, self._template), self._buffers, x)
+            named = unflatten(params, self._layout)
+            logits: Tensor = vmap(self._call_template)(named, self._buffers, x)
             return logits
         self._calls += 1
         return torch.stack([self._call_one(i, params[i], x[i]) for i in range(len(self))])
 
     def _call_template(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        logits: Tensor = functional_call(self._template, (params, buffers), (x,))
+        logits: Tensor = functional_call(
+            self._template, (params, buffers), (x,), tie_weights=self._layout.tied
+        )
         return logits
 
     def _call_one(self, i: int, params: Tensor, x: Tensor) -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(self._seeds[i] * 1_000_003 + self._calls)
-            return call(self._networks[i], params, x)
+            return call(self._networks[i], params, x, self._layout)
 
     def keep(self, staying: Tensor) -> None:
         """Drop every lane but those that the mask (R,) names."""
@@ -71,8 +84,8 @@ class Stack:
         if self.stacked:
             self._buffers = {name: buffer[staying] for name, buffer in self._buffers.items()}
         else:
-            self._networks = list(compress(self._networks, staying))
-            self._seeds = list(compress(self._seeds, staying))
+            self._networks = list(compress(self._networks, staying.tolist()))
+            self._seeds = list(compress(self._seeds, staying.tolist()))
 
     def network(self, i: int) -> nn.Module:
         """A network of its own with the parameters and buffers of lane i."""
@@ -169,7 +182,7 @@ def sweep(
     losses = torch.full((steps, len(lanes)), math.nan, device=device, dtype=torch.float64)
     accuracies = losses.clone()
     velocity: Tensor | None = None
-    alive = torch.arange(len(lanes), device=device)
+    rows, alive = list(lanes), torch.arange(len(lanes), device=device)
     look_every = CUDA_CHECK_EVERY if device.type == "cuda" else 1
 
     for step in range(steps):
@@ -180,20 +193,19 @@ def sweep(
         losses[step, alive] = stepped.losses.double()
         accuracies[step, alive] = stepped.accuracies.double()
 
-        leaving = (
-            watch(step + 1, stack, [lanes[i] for i in alive], losses[: step + 1, alive]) if watch else []
-        )
+        leaving = watch(step + 1, stack, rows, losses[: step + 1, alive]) if watch else []
         if not leaving and (step + 1) % look_every:
             continue
-        staying = torch.isfinite(stepped.losses)
+        staying = torch.isfinite(losses[: step + 1, alive]).all(0)
         staying[leaving] = False
         if not bool(staying.any()):
             break
         if not bool(staying.all()):
             stack.keep(staying)
-            alive = alive[staying]
+            rows, alive = list(compress(rows, staying.tolist())), alive[staying]
             velocity = velocity[staying] if velocity is not None else None
-    accuracies[~torch.isfinite(losses)] = math.nan
+    ended = torch.cumsum(~torch.isfinite(losses), 0) > 0
+    losses[ended] = accuracies[ended] = math.nan
     return Curves(losses.cpu(), accuracies.cpu())
 
 

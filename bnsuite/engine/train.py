@@ -85,17 +85,35 @@ def parameter_vector(network: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
-def unflatten(params: Tensor, network: nn.Module) -> dict[str, Tensor]:
-    """Views of a vector (*lanes, P) as the network's parameters by name, each (*lanes, *shape)."""
-    named = dict(network.named_parameters())
-    parts = torch.split(params, [p.numel() for p in named.values()], dim=-1)
+class Layout(NamedTuple):
+    """Where each parameter of a network lies in its vector, so that no step has to walk the modules."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    sizes: tuple[int, ...]
+    tied: bool  # a parameter goes by several names
+
+    @classmethod
+    def of(cls, network: nn.Module) -> "Layout":
+        named = dict(network.named_parameters())
+        shapes = tuple(p.shape for p in named.values())
+        names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+        return cls(tuple(named), shapes, tuple(map(torch.Size.numel, shapes)), len(names) > len(named))
+
+
+def unflatten(params: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """Views of a vector (*lanes, P) as parameters by name, each (*lanes, *shape)."""
+    parts = torch.split(params, list(layout.sizes), dim=-1)
     lanes = params.shape[:-1]
-    return {name: part.view(lanes + p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
+    named = zip(layout.names, parts, layout.shapes, strict=True)
+    return {name: part.view(lanes + shape) for name, part, shape in named}
 
 
-def call(network: nn.Module, params: Tensor, x: Tensor) -> Tensor:
+def call(network: nn.Module, params: Tensor, x: Tensor, layout: Layout | None = None) -> Tensor:
     """Logits of one network at the parameters given as a vector (P,)."""
-    logits: Tensor = functional_call(network, unflatten(params, network), (x,))
+    layout = layout or Layout.of(network)
+    named = unflatten(params, layout)
+    logits: Tensor = functional_call(network, named, (x,), tie_weights=layout.tied)
     return logits
 
 
@@ -103,12 +121,12 @@ def train(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rate: float, sgd: Sgd = PLAIN
 ) -> Tensor:
     """The loop over one network, which is changed in place: losses (steps,) before each step."""
-    params, velocity = parameter_vector(network), None
+    params, velocity, layout = parameter_vector(network), None, Layout.of(network)
     losses = []
     for step, (x, y) in enumerate(batches):
         eta = params.new_tensor(rate * sgd.factor(step))
         stepped = training_step(
-            lambda params, x: call(network, params, x), params, velocity, x, y, eta, sgd.momentum
+            lambda params, x: call(network, params, x, layout), params, velocity, x, y, eta, sgd.momentum
         )
         params, velocity = stepped.params, stepped.velocity
         losses.append(stepped.losses)
@@ -120,5 +138,5 @@ def load_vector(network: nn.Module, params: Tensor) -> None:
     """Write a vector (P,) into a network's parameters."""
     with torch.no_grad():
         named = dict(network.named_parameters())
-        for name, value in unflatten(params, network).items():
+        for name, value in unflatten(params, Layout.of(network)).items():
             named[name].copy_(value)
