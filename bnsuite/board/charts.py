@@ -88,7 +88,7 @@ def sharpness_dots(name: str, records: Records, reference: Record | None) -> lis
     if not every:
         return []
     domain = min(every) / 1.5, max(every) * 1.5
-    x = log_axis("x", "largest eigenvalue (1/learning rate)", domain, ticks(*domain))
+    x = log_axis("x", "λ (1/learning rate)", domain, ticks(*domain))
     figures = []
     for place, (where, found) in enumerate(points.items()):
         if found:

@@ -71,10 +71,10 @@ def _map(cells: Points, record: Record, x: dict[str, Any], y: dict[str, Any]) ->
         layer([cell for cell in cells if cell["bin"] is None])
         .mark_text(text="×", color=MUTED, fontSize=11)
         .encode(**at),
+        *value_rule(record, x),
         layer(_confirmed(record))
         .mark_point(size=40, strokeWidth=1.3, opacity=1)
         .encode(**at, fill=alt.Fill("fill:N", scale=None), stroke=alt.Stroke("stroke:N", scale=None)),
-        *value_rule(record, x),
     )
 
 

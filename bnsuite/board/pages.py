@@ -132,7 +132,7 @@ def _environment(board: Board) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=lambda value: format.printable(value) if type(value) is str else value,
+        finalize=lambda value: value if isinstance(value, Markup) else format.printable(str(value)),
     )
     functions = (format.interval, format.number, format.plain, format.reading, format.signed, format.slug)
     environment.globals |= {function.__name__: function for function in functions}

@@ -78,6 +78,7 @@ def value_rule(record: Record, x: dict[str, Any]) -> list[alt.Chart]:
     at = alt.X(**x)
     return [
         layer(band).mark_rect(color=ACCENT, opacity=0.18, clip=True).encode(x=at, x2="x2:Q"),
+        layer(here).mark_rule(color=PAPER, strokeWidth=4, opacity=0.7, clip=True).encode(x=at),
         layer(here).mark_rule(color=ACCENT, strokeWidth=1.5, clip=True).encode(x=at),
         layer(here)
         .mark_text(color=INK, fontSize=12, fontWeight=600, align=align)

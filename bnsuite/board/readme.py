@@ -1,14 +1,17 @@
 """The result table of one track as Markdown, and its place in a README."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from bnsuite.board.composite import load_scales
 from bnsuite.board.format import interval, printable, reading, signed
 from bnsuite.board.pages import label, title
+from bnsuite.board.site import Source
 from bnsuite.board.tables import Row, make_tables
-from bnsuite.board.tracks import Kept
-from bnsuite.records import RANKED, Record
+from bnsuite.board.tracks import Kept, by_track
+from bnsuite.records import RANKED, Record, RecordError, load_records
+from bnsuite.records.store import write_atomically
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -62,3 +65,26 @@ def replace_table(text: str, table: str) -> str:
         raise ValueError(f"the text needs one {BEGIN} and, after it, one {END}")
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+
+
+def renew(readme: Path, sources: Sequence[Source]) -> None:
+    """Put the first track of the sources' records, in the board's own order, into a README.
+
+    Raises `RecordError`, with the file unchanged, where there is nothing to show or no place for it.
+    """
+    records = load_records([source.folder for source in sources]).values()
+    tracks = by_track(Kept(record, "published") for record in records if record.task in RANKED)
+    if not tracks:
+        raise RecordError(
+            f"{readme}: there is no published record to show. Copy records to leaderboard/records."
+        )
+    first = next(iter(tracks.values()))
+    try:
+        text = replace_table(readme.read_text(encoding="utf-8"), markdown_table(k.record for k in first))
+        write_atomically(readme, text)
+    except ValueError as error:
+        raise RecordError(f"{readme}: {error}. Add the two lines where the table shall stand.") from error
+    except OSError as error:
+        raise RecordError(
+            f"{readme}: cannot be renewed ({error.strerror or error}). Check the path."
+        ) from error

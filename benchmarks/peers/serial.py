@@ -1,0 +1,206 @@
+"""One rung of a depth sweep as a plain loop with torch.optim.SGD, and as lanes, side by side.
+
+MLP of 32 layers, width 64, digits, batch 128: 9 half-decade rates × 2 seeds, the same networks and
+batches on both sides, which take turns in one process. Each side runs on one thread and on all, and the
+better one counts. Both sides start under the environment that `bnsuite` gives its workers.
+"""
+
+import argparse
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnsuite.datasets import digits
+from bnsuite.engine.clock import race
+from bnsuite.engine.lanes import CUDA_CHECK_EVERY, Curves, Examples, Lane, sweep
+from bnsuite.engine.search import log_grid
+from bnsuite.execute import _WORKER_ENVIRONMENT, resolve_device
+from bnsuite.networks import FAMILIES
+from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
+
+DEPTH, WIDTH, BATCH = 32, 64, 128
+LANES = [Lane(seed, rate) for rate in log_grid(1e-3, 2, 9) for seed in (1, 2)]
+
+EARLY = 5
+"""Steps over which both sides' losses must agree, in float64; training amplifies rounding after."""
+
+TOLERANCE = 1e-6
+"""Relative difference of losses that counts as agreement."""
+
+Build = Callable[[int], nn.Module]
+Side = Callable[[Build, Examples, int], Curves]
+
+
+def loop(build: Build, examples: Examples, steps: int) -> Curves:
+    """Each network in turn, until its loss is not finite; looks for that as often as lanes do."""
+    losses = torch.full((steps, len(LANES)), math.nan, device=examples.x.device, dtype=torch.float64)
+    accuracies = losses.clone()
+    look_every = CUDA_CHECK_EVERY if examples.x.is_cuda else 1
+    for i, lane in enumerate(LANES):
+        network = build(lane.seed)
+        optimizer = torch.optim.SGD(network.parameters(), lr=lane.rate)
+        for step, chosen in enumerate(examples.order(lane.seed, steps)):
+            x, y = examples.x[chosen], examples.y[chosen]
+            logits = network(x)
+            loss = F.cross_entropy(logits, y)
+            losses[step, i] = loss.detach()
+            accuracies[step, i] = (logits.argmax(-1) == y).float().mean()
+            if (step + 1) % look_every == 0 and not torch.isfinite(loss):
+                break
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return Curves(losses.cpu(), accuracies.cpu())
+
+
+def lanes(build: Build, examples: Examples, steps: int) -> Curves:
+    """All networks at once."""
+    return sweep(build, LANES, examples, steps, stacked=True)
+
+
+@dataclass
+class Contestant:
+    """One side at one number of threads, and the losses of its last run."""
+
+    side: Side
+    threads: int
+    build: Build
+    examples: Examples
+    steps: int
+    losses: Tensor = field(default_factory=lambda: torch.empty(0))  # (steps, lanes)
+
+    def __call__(self) -> None:
+        torch.set_num_threads(self.threads)
+        self.losses = self.side(self.build, self.examples, self.steps).losses
+
+
+class Entry(NamedTuple):
+    """A side at its better thread setting; spread is (slowest − fastest) / median over the rounds."""
+
+    place: int  # among the contestants
+    threads: int
+    seconds: float
+    spread: float
+    losses: Tensor  # (steps, lanes)
+
+
+class Rung(NamedTuple):
+    """What to train: networks by seed, and on what."""
+
+    build: Build
+    examples: Examples
+
+
+def rung(scheme: Scheme, device: torch.device, dtype: torch.dtype = torch.float32) -> Rung:
+    """Networks and examples of one scheme."""
+    data = digits().to(device)
+
+    def build(seed: int) -> nn.Module:
+        network = FAMILIES["mlp"].build(
+            scheme, DEPTH, width=WIDTH, shape=data.shape, classes=data.classes, seed=seed
+        )
+        return network.to(device, dtype)
+
+    return Rung(build, Examples(data.train_x.to(dtype), data.train_y, BATCH))
+
+
+def measure(scheme: Scheme, steps: int, rounds: int, device: torch.device) -> tuple[Entry, Entry, float]:
+    """Loop, lanes, and the median over rounds of the ratio of their seconds."""
+
+    def contestants(steps: int) -> list[Contestant]:
+        return [Contestant(side, n, *rung(scheme, device), steps) for n in settings for side in (loop, lanes)]
+
+    settings = sorted({1, os.cpu_count() or 1})
+    race(contestants(min(steps, 3)), 1, device, warmup=0)
+    rivals = contestants(steps)
+    times = race(rivals, rounds, device, warmup=0)
+
+    def best(side: Side) -> Entry:
+        i = min((i for i, rival in enumerate(rivals) if rival.side is side), key=times.median)
+        spread = (max(times.seconds[i]) - min(times.seconds[i])) / median(times.seconds[i])
+        return Entry(i, rivals[i].threads, times.median(i), spread, rivals[i].losses)
+
+    a, b = best(loop), best(lanes)
+    return a, b, times.ratio(a.place, b.place)
+
+
+def early_difference(scheme: Scheme, device: torch.device) -> float:
+    """The largest over the first steps, in float64; inf where only one side is finite."""
+    both = rung(scheme, device, torch.float64)
+    one, other = (side(*both, EARLY).losses for side in (loop, lanes))
+    ended = ~torch.isfinite(one) & ~torch.isfinite(other)
+    return float(_difference(one, other).masked_fill(ended, 0.0).nan_to_num(nan=math.inf).max())
+
+
+def late_difference(one: Tensor, other: Tensor) -> tuple[float, int]:
+    """The median at the last of (steps, lanes), over the lanes finite on both sides; and their number."""
+    survivors = _difference(one[-1], other[-1])
+    survivors = survivors[torch.isfinite(survivors)]
+    return float(survivors.median()) if len(survivors) else math.nan, len(survivors)
+
+
+def _difference(one: Tensor, other: Tensor) -> Tensor:
+    """Relative, of losses; a loss under 1e-3 counts as 1e-3."""
+    return (one - other).abs() / one.abs().clamp(min=1e-3)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; 1 where the two sides disagree."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
+    options = parser.parse_args(arguments)
+    device = torch.device(resolve_device(options.device))
+    threads = torch.get_num_threads()
+
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    print(f"{machine}, {os.cpu_count()} cores, {platform.system()}, torch {torch.__version__}")
+    print(f"{len(LANES)} lanes, {DEPTH} layers, {options.steps} steps, n = {options.rounds} rounds")
+    print(
+        f"{'scheme':<20}{'loop s':>9}{'threads':>9}{'spread':>8}{'lanes s':>9}{'threads':>9}{'spread':>8}"
+        f"{'ratio':>7}{'early diff':>12}{'late diff':>11}{'finite':>8}"
+    )
+    agree = True
+    for name in options.schemes:
+        with reproducible(device):
+            early = early_difference(SCHEMES[name], device)
+            a, b, ratio = measure(SCHEMES[name], options.steps, options.rounds, device)
+        late, survivors = late_difference(a.losses, b.losses)
+        agree &= early <= TOLERANCE
+        print(
+            f"{name:<20}{a.seconds:>9.2f}{a.threads:>9}{a.spread:>8.0%}"
+            f"{b.seconds:>9.2f}{b.threads:>9}{b.spread:>8.0%}"
+            f"{ratio:>7.2f}{early:>12.1e}{late:>11.1e}{survivors:>8}",
+            flush=True,
+        )
+    torch.set_num_threads(threads)
+    print(
+        "ratio: loop / lanes, median over rounds. spread: (slowest - fastest) / median. Differences of\n"
+        f"losses are relative: early the largest over {EARLY} steps in float64 (at most {TOLERANCE:g}: "
+        f"{'yes' if agree else 'NO'}),\nlate the median at the last step over the lanes finite on both sides."
+    )
+    return 0 if agree else 1
+
+
+def _start_again_as_a_worker() -> None:
+    """The allocator reads its settings when a process starts, so both sides need a process of their own."""
+    missing = {name: value for name, value in _WORKER_ENVIRONMENT.items() if name not in os.environ}
+    if missing:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing)
+
+
+if __name__ == "__main__":
+    _start_again_as_a_worker()
+    raise SystemExit(main())

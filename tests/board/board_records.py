@@ -1,0 +1,217 @@
+"""A small board's worth of made-up records, shaped like the prototype's numbers."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnsuite.records import RANKED, Outcome, Provenance, Record, Sample, Store, summarize
+
+UNITS = {
+    "max_depth": ("layers", "higher", "How deep a network can it train in 200 steps?"),
+    "stable_lr": ("learning rate", "higher", "How large a step does it stand?"),
+    "top_eigenvalue": ("1/learning rate", "lower", "How sharp is the loss where it has just learned?"),
+    "time_to_accuracy": ("steps", "lower", "How many steps does it need to a given test accuracy?"),
+}
+MEDIANS = {
+    "none": (17, 0.35, 138.0, 68),
+    "batchnorm": (29, 5.1, 5.9, 38),
+    "layernorm": (21, 0.75, 95.0, 56),
+    "residual-batchnorm": (128, 6.8, 3.2, 28),
+}
+SCRIPT = "<script>alert(1)</script>"
+RATES = [0.0032 * 10 ** (k / 2) for k in range(7)]
+
+
+def provenance(device: str = "cpu", day: int = 1, **changes: Any) -> Provenance:
+    settled: dict[str, Any] = {
+        "package_version": "0.1.0",
+        "scheme_source": "5c" * 32,
+        "dataset_checksum": "d1" * 32,
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "dirty": False,
+        "torch": "2.13.0",
+        "python": "3.11.9",
+        "os": "Linux 6.8",
+        "cpu": "AMD EPYC 7B13",
+        "gpu": "NVIDIA H200" if device == "cuda" else None,
+        "driver": "575.57" if device == "cuda" else None,
+        "threads": 2,
+        "deterministic": True,
+        "tf32": False,
+        "flush_subnormals": True,
+        "stacked": True,
+        "seeds": {"tuning": [0, 1], "confirmation": [100, 101, 102, 103, 104, 105]},
+        "started": f"2026-11-{day:02d}T09:30:00+00:00",
+        "duration_s": 21.4,
+    }
+    return Provenance(**{**settled, **changes})
+
+
+def sample(seed: int, value: float | None, outcome: Outcome = Outcome.OK, **more: Any) -> Sample:
+    return Sample(seed=seed, value=value, outcome=outcome, **more)
+
+
+def record(
+    task: str = "max_depth",
+    scheme: str = "batchnorm",
+    samples: Sequence[Sample | float] = (29, 28, 29, 31, 29, 27),
+    *,
+    device: str = "cpu",
+    day: int = 1,
+    source: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Record:
+    """One sealed record from its samples, summarized as the suite does it."""
+    unit, better, question = UNITS.get(task, ("ratio", "lower", "A diagnostic?"))
+    found = [s if isinstance(s, Sample) else sample(100 + i, s) for i, s in enumerate(samples)]
+    fields: dict[str, Any] = {
+        **summarize(found, better)._asdict(),
+        "id": "",
+        "key": "",
+        "task": task,
+        "task_version": 1,
+        "question": question,
+        "scheme": scheme,
+        "family": "mlp",
+        "dataset": "digits",
+        "profile": "quick",
+        "device": device,
+        "settings": {"width": 64, "batch": 128, "target": 0.8},
+        "unit": unit,
+        "better": better,
+        "samples": tuple(found),
+        "provenance": provenance(device, day, **(source or {})),
+    }
+    return Record(**{**fields, **changes}).sealed()
+
+
+def depth(scheme: str, median: float, rng: random.Random, n: int, cap: int) -> dict[str, Any]:
+    samples, trace = [], []
+    for seed in range(n):
+        value = round(median * math.exp(rng.gauss(0, 0.05)))
+        capped = value >= cap
+        ends = (cap, None) if capped else (value - 1, value + 2)
+        outcome = Outcome.CAPPED if capped else Outcome.OK
+        samples.append(sample(100 + seed, min(value, cap), outcome, low=ends[0], high=ends[1]))
+    for layers in sorted({4, 8, 16, 32, 64, 128} | {round(median * f) for f in (0.8, 0.9, 1.1)}):
+        if layers > min(cap, 2.2 * median):
+            continue
+        for k, rate in enumerate(RATES):
+            height = 1.15 - (layers / median) ** 2 * 0.5 - abs(k - 3.4) * 0.17
+            for seed in (0, 1):
+                dead = k == 6 and layers > 8
+                accuracy = None if dead else max(0.1, min(0.99, height + rng.gauss(0, 0.05)))
+                outcome = "nonfinite" if accuracy is None else "ok" if accuracy >= 0.8 else "stuck"
+                row = {"phase": "tune", "depth": layers, "rate": rate, "seed": seed}
+                trace.append({**row, "accuracy": accuracy, "loss": 1.0, "outcome": outcome})
+        for seed in range(n):
+            good = layers <= median
+            row = {"phase": "confirm", "depth": layers, "rate": RATES[3], "seed": 100 + seed}
+            trace.append({**row, "accuracy": 0.9 if good else 0.5, "outcome": "ok" if good else "stuck"})
+    derived = {"non_monotone": False, "accuracy_at_value": 0.86, "accuracy_above": 0.61}
+    return {"samples": samples, "trace": trace, "derived": derived}
+
+
+def rate(scheme: str, median: float, rng: random.Random, n: int, cap: int) -> dict[str, Any]:
+    samples, trace = [], []
+    for seed in range(n):
+        edge = median * 10 ** rng.gauss(0, 0.04)
+        samples.append(sample(100 + seed, edge))
+        for k in range(25):
+            tried = median / 8 * 10 ** (k / 12)
+            good = tried <= edge * 10 ** rng.gauss(0, 0.03)
+            row = {"phase": "confirm", "rate": tried, "seed": 100 + seed, "first_loss": 2.3}
+            trace.append({**row, "loss": 0.3 if good else None, "outcome": "ok" if good else "nonfinite"})
+    derived = {
+        "best_rate": median / 8,
+        "largest_finite_rate": median * 2,
+        "largest_not_rising_rate": median * 1.3,
+    }
+    return {"samples": samples, "trace": trace, "derived": derived}
+
+
+def curvature(scheme: str, median: float, rng: random.Random, n: int, cap: int) -> dict[str, Any]:
+    samples = []
+    for seed in range(n):
+        value = median * math.exp(rng.gauss(0, 0.1))
+        best = {"rate": 0.3, "value": value / 3, "residual": 2e-4, "edge": 0.9}
+        init = {"value": value * 1.7, "residual": 3e-4}
+        detail = {"residual": 4e-4, "products": 41, "at_init": init, "at_best_rate": best, "rate": 0.01}
+        samples.append(sample(100 + seed, value, detail=detail))
+    derived = {"max_residual": 4e-4, "at_init": median * 1.7, "at_best_rate": median / 3, "edge_ratio": 0.9}
+    return {"samples": samples, "derived": {**derived, "best_rate": 0.3}}
+
+
+def time(scheme: str, median: float, rng: random.Random, n: int, cap: int) -> dict[str, Any]:
+    samples, trace = [], []
+    for seed in range(n):
+        steps = 2 * round(median / 2 * math.exp(rng.gauss(0, 0.06)))
+        samples.append(sample(100 + seed, steps))
+        curve = [
+            min(0.97, 0.1 + 0.85 * (1 - math.exp(-3.2 * t / steps)) / (1 - math.exp(-3.2)))
+            for t in range(2, steps + 2, 2)
+        ]
+        row = {"phase": "confirm", "rate": 0.25, "seed": 100 + seed, "steps": steps, "every": 2}
+        trace.append({**row, "accuracy": curve, "outcome": "ok"})
+    derived = {"examples": median * 128, "epochs": median * 128 / 1437, "train_s": median * 0.0023}
+    derived |= {"eval_s": 0.02, "seconds_per_step": 0.0023, "ratio_to_batchnorm": 0.62, "drift": False}
+    return {"samples": samples, "trace": trace, "derived": derived}
+
+
+MAKERS: tuple[Callable[..., dict[str, Any]], ...] = (depth, rate, curvature, time)
+SETTINGS = {"time_to_accuracy": {"target": 0.95, "budget": 400, "every": 2}}
+
+
+def measured(scheme: str, *, n: int = 6, cap: int = 128, seed: int = 0, **changes: Any) -> list[Record]:
+    """The four ranked tasks of one scheme."""
+    rng = random.Random(f"{scheme} {seed}")
+    medians = MEDIANS.get(scheme, (24, 1.2, 40.0, 50))
+    records = []
+    for task, make, median in zip(RANKED, MAKERS, medians, strict=True):
+        found = make(scheme, median, rng, n, cap)
+        if task in SETTINGS:
+            found["settings"] = SETTINGS[task]
+        records.append(record(task, scheme, **{**found, **changes}))
+    return records
+
+
+def without_value(task: str, scheme: str, outcome: Outcome, **changes: Any) -> Record:
+    return record(task, scheme, [sample(100 + i, None, outcome) for i in range(6)], **changes)
+
+
+def published() -> list[Record]:
+    """Four schemes measured in full, and one with every kind of hole."""
+    holes = [
+        without_value("max_depth", SCRIPT, Outcome.STUCK),
+        record("stable_lr", SCRIPT, [0.1] * 6),
+        record("top_eigenvalue", SCRIPT, [], outcome=Outcome.ERROR, error="Traceback:\n  <boom> & gone"),
+        record(
+            "time_to_accuracy",
+            SCRIPT,
+            [sample(100 + i, 400, Outcome.TIMEOUT) for i in range(6)],
+            settings=SETTINGS["time_to_accuracy"],
+        ),
+    ]
+    return [r for scheme in MEDIANS for r in measured(scheme)] + holes
+
+
+def local() -> list[Record]:
+    """A GPU's rows, a smoke track, a remeasured cell, a diagnostic."""
+    return [
+        *measured("batchnorm", device="cuda", seed=1),
+        *measured("none", n=2, cap=8, profile="smoke", family="cnn"),
+        *measured("batchnorm", n=2, cap=8, profile="smoke", family="cnn"),
+        record("max_depth", "layernorm", [20, 21, 22, 21, 20, 23], day=1),
+        record("max_depth", "layernorm", [21, 21, 22, 21, 20, 23], day=2),
+        record("gradient_growth", "batchnorm", [1.2, 1.3, 1.2, 1.2, 1.3, 1.2]),
+        record("gradient_growth", "none", [1.02, 1.03, 1.02, 1.02, 1.01, 1.0]),
+    ]
+
+
+def write(folder: Path, records: Sequence[Record]) -> Path:
+    store = Store(folder)
+    for one in records:
+        store.add(one)
+    return folder

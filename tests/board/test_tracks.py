@@ -1,0 +1,68 @@
+"""What may be compared, what is shown, and what the reference is."""
+
+from board_records import record, without_value
+
+from bnsuite.board.tracks import Entry, Kept, Track, by_track, is_reference, newest, standard, tasks_of
+from bnsuite.records import Outcome
+
+
+def test_tracks_are_never_mixed() -> None:
+    changes = [{}, {"profile": "smoke"}, {"family": "cnn"}, {"dataset": "cifar10"}, {"suite_version": 2}]
+    tracks = by_track(Kept(record(**change), "local") for change in changes)
+    assert len(tracks) == len(changes)
+    assert next(iter(tracks)).suite_version == 2
+    assert list(tracks)[-1] == Track(1, "smoke", "mlp", "digits")
+
+
+def test_newest_record_is_shown_even_if_an_error() -> None:
+    old = record(day=1)
+    failed = record(samples=[], outcome=Outcome.ERROR, error="Traceback", day=2)
+    shown = newest([Kept(failed, "local"), Kept(old, "local")])
+    assert shown == {Entry("batchnorm", "cpu", "local"): {"max_depth": failed}}
+
+
+def test_newest_by_moment_not_by_spelling() -> None:
+    early = record(source={"started": "2026-11-02T01:00:00+05:00"})
+    late = record(source={"started": "2026-11-01T22:00:00Z"})
+    junk = record(source={"started": "yesterday"})
+    shown = newest([Kept(late, "local"), Kept(early, "local"), Kept(junk, "local")])
+    assert shown[Entry("batchnorm", "cpu", "local")]["max_depth"] == late
+
+
+def test_origins_and_devices_are_rows_of_their_own() -> None:
+    kept = [Kept(record(), "published"), Kept(record(day=2), "local"), Kept(record(device="cuda"), "local")]
+    assert len(newest(kept)) == 3
+
+
+def test_reference_is_published_batchnorm_on_the_cpu_the_earliest() -> None:
+    wanted = record(day=3)
+    others = [
+        Kept(record(day=4), "published"),
+        Kept(record(day=1), "local"),
+        Kept(record(day=1, device="cuda"), "published"),
+        Kept(record(scheme="none", day=1), "published"),
+        Kept(record(day=2, samples=[99] * 6), "submitted"),
+    ]
+    assert standard([*others, Kept(wanted, "published")]).record == wanted
+
+
+def test_submitted_batchnorm_is_no_reference() -> None:
+    assert not is_reference(standard([Kept(record(), "submitted")]))
+    assert standard([Kept(record(), "submitted"), Kept(record(day=2), "local")]).origin == "local"
+
+
+def test_reference_has_a_value_and_the_newest_question() -> None:
+    stuck = without_value("max_depth", "batchnorm", Outcome.STUCK, day=1)
+    old = record(day=2, settings={"width": 32})
+    first, again = record(day=3), record(day=4)
+    kept = [Kept(r, "published") for r in (again, old, stuck, first)]
+    assert standard(kept).record == first
+
+
+def test_ranked_tasks_come_first() -> None:
+    tasks = ("a_diagnostic", "time_to_accuracy", "max_depth")
+    assert tasks_of(Kept(record(task), "local") for task in tasks) == [
+        "max_depth",
+        "time_to_accuracy",
+        "a_diagnostic",
+    ]

@@ -1,0 +1,194 @@
+"""The store: whole files or none, and one clear line for what cannot be read or written."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnsuite.records import Outcome, RecordError, Store, load_records
+from bnsuite.records.store import read_record
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def complaint(path: Path) -> str:
+    """The one line with which a file is refused."""
+    with pytest.raises(RecordError) as caught:
+        read_record(path)
+    with pytest.raises(RecordError):
+        Store(path.parent)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+def test_round_trip(tmp_path: Path, make_record: Any) -> None:
+    record = make_record()
+    path = Store(tmp_path).add(record)
+    assert path == tmp_path / "quick" / "mlp-digits" / "max_depth" / f"batchnorm-cpu-{record.id}.json"
+    assert read_record(path) == record
+    assert list(Store(tmp_path)) == [record]
+    assert load_records([tmp_path, tmp_path / "not there"]) == {path: record}
+    assert files_in(tmp_path) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_same_record_gives_the_same_bytes(tmp_path: Path, make_record: Any) -> None:
+    first, second = (Store(tmp_path / name).add(make_record()) for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes().endswith(b"}\n")
+
+
+def test_a_result_is_found_by_key_and_profile(tmp_path: Path, make_record: Any) -> None:
+    store = Store(tmp_path)
+    old, new = make_record(), make_record(started="2026-02-01T00:00:00+00:00")
+    failed = make_record(
+        value=None, low=None, outcome=Outcome.ERROR, error="boom", started="2026-03-01T00:00:00+00:00"
+    )
+    for record in (new, old, failed):
+        store.add(record)
+    assert len({old.key, new.key, failed.key}) == 1
+    assert store.result(old.key, "quick") == new == Store(tmp_path).result(old.key, "quick")
+    assert store.result(old.key, "smoke") is None
+    assert store.result("0" * 32, "quick") is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.OOM, Outcome.STUCK, Outcome.UNSUPPORTED, Outcome.ERROR])
+def test_every_outcome_but_error_is_a_result(tmp_path: Path, make_record: Any, outcome: Outcome) -> None:
+    store = Store(tmp_path)
+    record = make_record(value=None, low=None, outcome=outcome)
+    store.add(record)
+    assert (store.result(record.key, "quick") is None) == (outcome is Outcome.ERROR)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.update(value=25.0),
+        lambda data: data["samples"][0].update(value=17),
+        lambda data: data["provenance"].update(duration_s=0.1),
+        lambda data: data.update(settings={"width": 65, "depths": [4, 128]}),
+        lambda data: data.update(key="0" * 32),
+        lambda data: data.update(id="0" * 16),
+    ],
+)
+def test_an_edited_file_is_refused(tmp_path: Path, make_record: Any, change: Any) -> None:
+    path = Store(tmp_path).add(make_record())
+    rewrite(path, change)
+    assert "edited" in complaint(path)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("field", ['"value": 24.0', '"non_monotone": false'])
+def test_a_number_that_is_not_finite_is_refused(
+    tmp_path: Path, make_record: Any, field: str, number: str
+) -> None:
+    path = Store(tmp_path).add(make_record())
+    text = path.read_text()
+    assert field in text
+    path.write_text(text.replace(field, f"{field.partition(':')[0]}: {number}"))
+    complaint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"id": ', "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[]", "schema_version is None, wanted 1"),
+        (b'"text"', "schema_version is None"),
+        (b'{"schema_version": 99}', "schema_version is 99, wanted 1"),
+        (b'{"schema_version": 1}', "not a record"),
+    ],
+)
+def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "some.json"
+    path.write_bytes(content)
+    assert words in complaint(path)
+
+
+def test_a_folder_named_like_a_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.json").mkdir()
+    assert "cannot be read" in complaint(tmp_path / "folder.json")
+
+
+def test_an_id_occurs_once(tmp_path: Path, make_record: Any) -> None:
+    first = Store(tmp_path / "a").add(make_record())
+    second = Store(tmp_path / "b").add(make_record())
+    with pytest.raises(RecordError) as caught:
+        load_records([tmp_path / "a", tmp_path / "b"])
+    assert str(first) in str(caught.value)
+    assert str(second) in str(caught.value)
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path, make_record: Any) -> None:
+    (tmp_path / "file").write_text("kept")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        store = Store(folder)
+        with pytest.raises(RecordError, match=r"cannot write here.*--records"):
+            store.check_writable()
+        with pytest.raises(RecordError, match="cannot write the record"):
+            store.add(make_record())
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
+    Store(tmp_path / "new").check_writable()
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("where", ["fsync", "replace"])
+def test_a_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, make_record: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    store = Store(tmp_path)
+    kept = store.add(make_record())
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, where, full)
+    with pytest.raises(RecordError) as caught:
+        store.add(make_record(scheme="layernorm"))
+    message = str(caught.value)
+    assert "No space left on device" in message
+    assert "the same command goes on" in message
+    assert "\n" not in message
+    assert files_in(tmp_path) == [kept]
+    assert len(store) == len(Store(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_reader_sees_the_whole_file_or_none(
+    tmp_path: Path, make_record: Any, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    path = Store(tmp_path).path_of(make_record())
+    seen: list[bool] = []
+
+    def look(handle: int) -> None:
+        seen.append(path.exists())
+        assert list(Store(tmp_path)) == []
+        if len(seen) == 1:
+            raise stop
+
+    monkeypatch.setattr(os, "fsync", look)
+    with pytest.raises(stop):
+        Store(tmp_path).add(make_record())
+    assert files_in(tmp_path) == []
+    Store(tmp_path).add(make_record())
+    assert seen == [False, False]
+    assert files_in(tmp_path) == [path]

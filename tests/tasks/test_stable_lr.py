@@ -1,0 +1,95 @@
+"""stable_lr on lanes of known fate: the sample is a count, whatever the order of passes."""
+
+import math
+from typing import Any
+
+import pytest
+
+from bnsuite.engine.lanes import Lane
+from bnsuite.engine.search import log_grid
+from bnsuite.records import Outcome
+from bnsuite.tasks import StableLr, Subject
+
+SEEDS = (101, 102, 103)
+RATES = (0.01, 0.1, 1.0)
+TASK = StableLr(width=8, batch=8, tuning=(1, 2), confirmation=SEEDS, rates=RATES)
+GRID = log_grid(0.1, 12, 25)
+LIMIT = math.log(4) / 2
+STABLE, UNLEARNED, RISEN, DEAD = LIMIT, LIMIT + 1e-6, 1.5, math.nan
+
+
+def ragged(passing: dict[int, set[int]], otherwise: float = UNLEARNED) -> Any:
+    """The k-th rate of the grid is stable for a seed where `passing` says so; 0.1 tunes best."""
+
+    def fate(depth: int, lane: Lane) -> tuple[float, float]:
+        assert depth == 8
+        if lane.seed in (1, 2):
+            return (0.3 if lane.rate == 0.1 else 0.4), 0.5
+        return (STABLE if GRID.index(lane.rate) in passing[lane.seed] else otherwise), 0.5
+
+    return fate
+
+
+def test_the_sample_counts_stable_rates(subject: Subject, lanes_that: Any) -> None:
+    passing = {101: set(range(6)), 102: {0, 1, 2, 5, 7, 9}, 103: {24}}
+    asked = lanes_that(ragged(passing))
+    found = TASK(subject)
+    assert [s.value for s in found.samples] == [GRID[5], GRID[5], GRID[0]]
+    assert [(s.low, s.high) for s in found.samples] == [(GRID[n - 1], GRID[n]) for n in (6, 6, 1)]
+    assert [s.detail for s in found.samples] == [{"passing": n, "tried": 25} for n in (6, 6, 1)]
+    assert (found.value, found.outcome) == (GRID[5], Outcome.OK)
+    assert found.value == pytest.approx(0.1 * 10 ** (5 / 12))
+    assert found.derived["best_rate"] == 0.1
+    assert [steps for _, _, steps in asked] == [100, 100]
+    assert sorted(asked[1][1]) == sorted(Lane(seed, rate) for seed in SEEDS for rate in GRID)
+    assert len(found.trace) == 6 + 75
+
+
+def test_none_stable_is_stuck(subject: Subject, lanes_that: Any) -> None:
+    lanes_that(ragged({101: {1}, 102: set(), 103: set()}))
+    found = TASK(subject)
+    assert [s.outcome for s in found.samples] == [Outcome.OK, Outcome.STUCK, Outcome.STUCK]
+    assert (found.value, found.outcome) == (None, Outcome.STUCK)
+
+
+def test_all_stable_is_capped(subject: Subject, lanes_that: Any) -> None:
+    lanes_that(ragged(dict.fromkeys(SEEDS, set(range(25)))))
+    found = TASK(subject)
+    assert (found.value, found.outcome, found.high) == (GRID[24], Outcome.CAPPED, None)
+
+
+def test_all_dead_in_tuning_is_nonfinite(subject: Subject, lanes_that: Any) -> None:
+    asked = lanes_that(lambda depth, lane: (DEAD, DEAD))
+    found = TASK(subject)
+    assert (found.value, found.outcome) == (None, Outcome.NONFINITE)
+    assert [s.outcome for s in found.samples] == [Outcome.NONFINITE] * 3
+    assert len(asked) == 1
+    assert found.derived["best_rate"] is None
+
+
+def test_dead_lanes_are_not_stable(subject: Subject, lanes_that: Any) -> None:
+    lanes_that(ragged({101: {0}, 102: {0}, 103: {0}}, otherwise=DEAD))
+    found = TASK(subject)
+    assert found.value == GRID[0]
+    assert {row["outcome"] for row in found.trace if row["phase"] == "confirm"} == {"ok", "nonfinite"}
+
+
+def test_beside_it_the_largest_finite_and_the_largest_not_rising(subject: Subject, lanes_that: Any) -> None:
+    def fate(depth: int, lane: Lane) -> tuple[float, float]:
+        if lane.seed in (1, 2):
+            return (0.3 if lane.rate == 0.1 else 0.4), 0.5
+        k = GRID.index(lane.rate) - (lane.seed - 102)
+        return (STABLE if k <= 4 else UNLEARNED if k <= 8 else RISEN if k <= 12 else DEAD), 0.5
+
+    lanes_that(fate)
+    found = TASK(subject)
+    assert found.value == GRID[4]
+    assert found.derived["largest_not_rising_rate"] == GRID[8]
+    assert found.derived["largest_finite_rate"] == GRID[12]
+
+
+def test_a_finer_grid(subject: Subject, lanes_that: Any) -> None:
+    fine = StableLr(width=8, batch=8, tuning=(1,), confirmation=SEEDS, rates=(0.1,), per_decade=24)
+    asked = lanes_that(lambda depth, lane: (STABLE, 0.5))
+    assert fine(subject).value == pytest.approx(10)
+    assert len({lane.rate for lane in asked[1][1]}) == 49

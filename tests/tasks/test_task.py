@@ -1,0 +1,111 @@
+"""What tasks share: settings, seeds apart, the best rate, fates of lanes; and: tuning never sees test data."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from bnsuite.engine.lanes import Curves, Lane
+from bnsuite.records import RANKED, Outcome
+from bnsuite.tasks import TASKS, MaxDepth, StableLr, Subject, Task, TimeToAccuracy, TopEigenvalue
+from bnsuite.tasks._task import best_rate, fates, grid, number
+
+SMALL: dict[str, Any] = {"width": 4, "batch": 16, "tuning": (1,), "confirmation": (101, 102)}
+TINY: dict[str, Task] = {
+    "max_depth": MaxDepth(**SMALL, depths=(1, 4), rates=(0.1, 1.0), steps=20, target=0.5, ratio=1.5),
+    "stable_lr": StableLr(**SMALL, depth=2, rates=(0.01, 0.1), steps=60, per_decade=2),
+    "top_eigenvalue": TopEigenvalue(**SMALL, depth=2, rates=(0.1, 1.0), rate=0.1, steps=200, tuning_steps=20),
+    "time_to_accuracy": TimeToAccuracy(
+        **SMALL, depth=2, rates=(0.01, 0.1), target=0.7, steps=60, every=2, warmup=5
+    ),
+}
+EVERY = pytest.mark.parametrize("task", TINY.values(), ids=TINY)
+
+
+def settle(value: Any) -> Any:
+    """A measurement without its seconds."""
+    derived = {k: v for k, v in value.derived.items() if "_s" not in k and "ratio" not in k and k != "drift"}
+    derived = {k: v for k, v in derived.items() if k != "seconds_per_step"}
+    return value.model_copy(update={"derived": derived})
+
+
+def test_the_table() -> None:
+    assert tuple(TASKS) == RANKED == tuple(TINY)
+    assert all(name == task.name for name, task in TASKS.items())
+    directions = {name: task.better for name, task in TASKS.items()}
+    assert directions == dict(zip(RANKED, ["higher", "higher", "lower", "lower"], strict=True))
+    units = [TASKS[name].unit for name in RANKED]
+    assert units == ["layers", "learning rate", "1/learning rate", "steps"]
+
+
+@EVERY
+def test_seeds_are_apart_and_settings_are_json(task: Task) -> None:
+    assert json.loads(json.dumps(task.settings)) == task.settings
+    assert task.settings["confirmation"] == [101, 102]
+    with pytest.raises(ValueError, match=r"disjoint: both hold \[101\]"):
+        type(task)(**{**vars(task), "tuning": (1, 101)})
+
+
+@EVERY
+@pytest.mark.parametrize("scheme", ["none", "batchnorm"])
+def test_a_task_measures_every_confirmation_seed_and_repeats_itself(
+    task: Task, scheme: str, make_subject: Callable[..., Subject]
+) -> None:
+    said: list[str] = []
+    found = task(make_subject(scheme, report=said.append))
+    assert [sample.seed for sample in found.samples] == [101, 102]
+    assert found.outcome.has_value, found
+    assert said
+    assert {row["phase"] for row in found.trace} <= {"tune", "confirm", "probe"}
+    for row in found.trace:
+        assert row["seed"] in (task.tuning if row["phase"] == "tune" else task.confirmation)
+    assert settle(task(make_subject(scheme))) == settle(found)
+
+
+@EVERY
+def test_tuning_never_sees_test_data(task: Task, make_subject: Callable[..., Subject]) -> None:
+    one, other = task(make_subject("batchnorm")), task(make_subject("batchnorm", test_seed=2))
+
+    def tuned(measured: Any) -> list[Any]:
+        return [row for row in measured.trace if row["phase"] == "tune"]
+
+    assert tuned(one) == tuned(other)
+    assert tuned(one)
+    if task.name == "time_to_accuracy":
+        assert one.derived["rate"] == other.derived["rate"]
+        assert one.trace != other.trace  # which confirmation does see
+    else:
+        assert one == other
+
+
+def curves(*columns: list[float]) -> Curves:
+    losses = torch.tensor(columns, dtype=torch.float64).T
+    return Curves(losses, 1 - losses)
+
+
+def test_fates() -> None:
+    found = fates(
+        curves([1.0] * 9 + [0.2], [1.0] * 10, [0.1, math.inf] + [math.nan] * 8), lambda loss, _: loss < 0.5
+    )
+    assert found == [Outcome.OK, Outcome.STUCK, Outcome.NONFINITE]
+    assert fates(curves([0.3] * 10), lambda _, accuracy: accuracy == pytest.approx(0.7)) == [Outcome.OK]
+
+
+def test_the_best_rate_has_the_lowest_mean_loss_ties_to_the_smaller() -> None:
+    lanes = grid([0.1, 1.0, 10.0], [1, 2])
+    assert lanes == [Lane(1, 0.1), Lane(2, 0.1), Lane(1, 1.0), Lane(2, 1.0), Lane(1, 10.0), Lane(2, 10.0)]
+    everything = [True] * 6
+    assert best_rate(lanes, [3, 1, 1, 2, 9, 9], everything) == 1.0
+    assert best_rate(lanes, [2, 2, 1, 3, 2, 2], everything) == 0.1
+    assert best_rate(lanes, [3, 1, 0, math.inf, 0, math.nan], everything) == 0.1
+    assert best_rate(lanes, [3, 1, 1, 2, 0, 0], [True] * 4 + [False] * 2) == 1.0
+    assert best_rate(lanes, [3, 1, 1, 2, 0, 0], [False] * 6) is None
+
+
+def test_numbers_of_the_trace() -> None:
+    assert number(0.123456789) == 0.123457
+    assert number(0.98765, 2) == 0.99
+    assert [number(value) for value in (math.nan, math.inf, -math.inf)] == [None] * 3

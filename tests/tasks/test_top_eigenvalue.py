@@ -1,0 +1,122 @@
+"""top_eigenvalue: the checkpoint found again by the single loop, λ by an explicit Hessian."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from bnsuite.engine.curvature import HessianOperator
+from bnsuite.engine.lanes import Examples
+from bnsuite.engine.train import train
+from bnsuite.networks import softplus
+from bnsuite.records import Outcome, Sample
+from bnsuite.tasks import Subject, TopEigenvalue
+from bnsuite.tasks.top_eigenvalue import PARTITION_SEED
+
+SEEDS = (101, 102)
+TASK = TopEigenvalue(
+    width=4,
+    batch=16,
+    tuning=(1,),
+    confirmation=SEEDS,
+    depth=2,
+    rates=(0.05, 0.1),
+    rate=0.1,
+    steps=200,
+    tuning_steps=20,
+)
+
+
+def partition(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
+    examples = Examples(subject.data.train_x.double(), subject.data.train_y, TASK.batch)
+    order = examples.order(PARTITION_SEED, 4)
+    assert sorted(order.flatten().tolist()) == list(range(64))  # the whole training set, once
+    return examples.x[order], examples.y[order]
+
+
+def spectrum(subject: Subject, network: torch.nn.Module) -> torch.Tensor:
+    """All eigenvalues, ascending, from the explicit matrix."""
+    operator = HessianOperator(network.double(), *partition(subject), stacked=False)
+    columns = [operator @ row for row in torch.eye(operator.size, dtype=torch.float64)]
+    return torch.linalg.eigvalsh(torch.stack(columns))
+
+
+def checkpoint(subject: Subject, sample: Sample) -> tuple[torch.nn.Module, list[float]]:
+    """The network of a sample's seed after its steps at its rate, by the single loop."""
+    rate, steps = sample.detail["rate"], sample.detail["step"]
+    assert isinstance(rate, float)
+    assert isinstance(steps, int)
+    network = subject.network(TASK.depth, TASK.width, sample.seed, softplus)
+    data = Examples(subject.data.train_x, subject.data.train_y, TASK.batch)
+    batches = [(data.x[row], data.y[row]) for row in data.order(sample.seed, steps)]
+    return network, train(network, batches, rate).tolist()
+
+
+@pytest.mark.parametrize("scheme", ["none", "batchnorm"])
+def test_the_value_is_the_top_of_the_spectrum_at_matched_loss(
+    scheme: str, make_subject: Callable[..., Subject]
+) -> None:
+    subject = make_subject(scheme)
+    found = TASK(subject)
+    limit = math.log(4) / 2
+    for sample in found.samples:
+        network, losses = checkpoint(subject, sample)
+        means = [sum(losses[i - 5 : i]) / 5 for i in range(5, len(losses) + 1)]
+        assert means[-1] <= limit < min(means[:-1])
+        truth = spectrum(subject, network)
+        assert sample.value == pytest.approx(float(truth[-1]), rel=2e-3)
+        residual = sample.detail["residual"]
+        assert isinstance(residual, float)
+        assert residual <= TASK.tolerance
+        assert sample.low == pytest.approx(sample.value * (1 - residual))  # type: ignore[operator]
+        assert sample.detail["rate"] * sample.value / 2 <= 0.5  # type: ignore[operator]
+        assert 0 < sample.detail["loss"] < math.log(4)  # type: ignore[operator]
+        if sample.seed == SEEDS[0]:
+            assert sample.detail["lambda_min"] == pytest.approx(float(truth[0]), rel=1e-2, abs=1e-3)
+            assert sample.detail["eigenvalues"] == pytest.approx(truth.flip(0)[:4].tolist(), rel=1e-2)
+        initial = spectrum(subject, subject.network(TASK.depth, TASK.width, sample.seed, softplus))
+        assert sample.detail["at_init"]["value"] == pytest.approx(float(initial[-1]), rel=2e-3)  # type: ignore
+        edge = sample.detail["at_best_rate"]
+        assert edge["edge"] == pytest.approx(edge["rate"] * edge["value"] / 2)  # type: ignore[index, call-overload]
+    assert found.outcome is Outcome.OK
+    assert found.derived["max_residual"] <= TASK.tolerance  # type: ignore[operator]
+
+
+def test_a_rate_that_sets_its_own_curvature_is_halved(subject: Subject) -> None:
+    found = dataclasses.replace(TASK, rate=1.6, steps=400)(subject)
+    rates = [sample.detail["rate"] for sample in found.samples]
+    assert all(rate in [1.6 / 2**k for k in range(1, 8)] for rate in rates)
+    for sample in found.samples:
+        rate, value = sample.detail["rate"], sample.value
+        assert isinstance(rate, float)
+        assert value is not None
+        assert rate * value / 2 <= 0.5
+        network, _ = checkpoint(subject, sample)
+        assert value == pytest.approx(float(spectrum(subject, network)[-1]), rel=2e-3)
+
+
+def test_never_reached_is_stuck(subject: Subject) -> None:
+    found = dataclasses.replace(TASK, rate=1e-6, steps=10)(subject)
+    assert (found.value, found.outcome) == (None, Outcome.STUCK)
+    assert [s.outcome for s in found.samples] == [Outcome.STUCK] * 2
+    assert found.samples[0].detail["at_init"]["value"] > 0  # type: ignore[index, call-overload, operator]
+
+
+@pytest.mark.parametrize("change", [{"max_products": 2}, {"max_products": 4, "tolerance": 1e-9}])
+def test_a_missed_tolerance_is_unconverged(subject: Subject, change: dict[str, Any]) -> None:
+    found = dataclasses.replace(TASK, **change)(subject)
+    assert (found.value, found.outcome) == (None, Outcome.UNCONVERGED)
+    for sample in found.samples:
+        residual = sample.detail["residual"]
+        assert isinstance(residual, float)
+        assert residual > change.get("tolerance", TASK.tolerance)
+
+
+def test_the_checkpoint_does_not_depend_on_the_other_seeds(make_subject: Callable[..., Subject]) -> None:
+    both = TASK(make_subject("batchnorm"))
+    alone = dataclasses.replace(TASK, confirmation=(102,))(make_subject("batchnorm"))
+    assert alone.samples[0].value == pytest.approx(both.samples[1].value, rel=1e-3)
+    assert alone.samples[0].detail["step"] == both.samples[1].detail["step"]

@@ -1,0 +1,214 @@
+"""Networks: the protocol's equations, written out again by hand; initialization; shapes."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnsuite.datasets import digits
+from bnsuite.networks import FAMILIES, Network, UnsupportedError, relu, softplus
+from bnsuite.norms import BatchNorm, LayerNorm
+from bnsuite.schemes import SCHEMES, Scheme
+
+FAMILY = pytest.mark.parametrize("family", FAMILIES)
+IMAGES = {8: torch.Size([1, 8, 8]), 20: torch.Size([3, 20, 20])}
+
+
+def build(scheme: Scheme, family: str = "mlp", depth: int = 4, seed: int = 0, **changes: Any) -> Network:
+    settled: dict[str, Any] = {"width": 6, "shape": IMAGES[8], "classes": 5}
+    return FAMILIES[family].build(scheme, depth, seed=seed, **{**settled, **changes})
+
+
+def images(side: int = 8, n: int = 7) -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(n, *IMAGES[side], generator=draw, dtype=torch.float64)
+
+
+def weights(network: Network) -> list[tuple[Tensor, Tensor]]:
+    return [(layer.weight, layer.bias) for layer in (network.stem, *network.layers)]  # type: ignore[misc]
+
+
+def by_hand(
+    network: Network, family: str, x: Tensor, skip: str, branch: Any = None, phi: Any = F.relu
+) -> Tensor:
+    """Logits by the protocol's equations, N_l being the network's own normalizers in their order."""
+    norms, (stem, *hidden) = list(network.norms), weights(network)
+    branch = branch or (lambda h: h)
+
+    def linear(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return h @ w.T + b if family == "mlp" else F.conv2d(h, w, b, padding=1)
+
+    h = linear(x.flatten(1) if family == "mlp" else x, *stem)
+    if family == "cnn" and x.shape[-1] > 16:
+        h = (h[..., ::2, ::2] + h[..., 1::2, ::2] + h[..., ::2, 1::2] + h[..., 1::2, 1::2]) / 4
+    for i, (w, b) in enumerate(hidden):
+        if skip == "none":
+            h = linear(phi(norms[i](h)), w, b)
+        elif skip == "pre":
+            h = h + branch(linear(phi(norms[i](h)), w, b))
+        else:
+            h = norms[i](h + branch(linear(phi(h), w, b)))
+    last = phi(h) if skip == "post" else phi(norms[-1](h))
+    pooled = last if family == "mlp" else last.mean((2, 3))
+    return pooled @ network.head.weight.T + network.head.bias
+
+
+@FAMILY
+@pytest.mark.parametrize("skip", ["none", "pre", "post"])
+@pytest.mark.parametrize("norm", [None, BatchNorm, LayerNorm])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_the_equations(family: str, skip: Any, norm: Any, depth: int) -> None:
+    network = build(Scheme("x", norm, skip=skip), family, depth).double()
+    for p in network.parameters():  # biases and shifts too
+        p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
+    again = copy.deepcopy(network)
+    assert torch.allclose(network(images()), by_hand(again, family, images(), skip), rtol=1e-10, atol=1e-12)
+    assert len(network.norms) == (depth - 1 if skip == "post" else depth)
+
+
+@pytest.mark.parametrize("branch", [0.25, lambda c, depth: nn.Linear(c, c)])
+@pytest.mark.parametrize("skip", ["pre", "post"])
+def test_a_branch_scale(skip: Any, branch: Any) -> None:
+    network = build(Scheme("x", LayerNorm, skip=skip, branch=branch)).double()
+    own = network.branches[0]
+    if callable(branch):
+        for other in network.branches:
+            other.load_state_dict(own.state_dict())
+    expected = by_hand(network, "mlp", images(), skip, own if callable(branch) else lambda h: 0.25 * h)
+    assert torch.allclose(network(images()), expected, rtol=1e-10)
+
+
+def test_a_branch_is_told_width_and_depth() -> None:
+    told: list[tuple[int, int]] = []
+
+    def branch(width: int, depth: int) -> nn.Module:
+        told.append((width, depth))
+        return nn.Identity()
+
+    build(Scheme("x", skip="pre", branch=branch), depth=4)
+    assert told == [(6, 4)] * 3
+
+
+@FAMILY
+@pytest.mark.parametrize("depth", [1, 2, 9])
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_depth_counts_hidden_weight_layers(family: str, depth: int, scheme: Scheme) -> None:
+    network = build(scheme, family, depth)
+    kind = nn.Linear if family == "mlp" else nn.Conv2d
+    found = [m for m in network.modules() if isinstance(m, kind) and m is not network.head]
+    assert len(found) == depth
+    assert network(images().float()).shape == (7, 5)
+    with pytest.raises(ValueError, match="at least 1 hidden layer: got depth 0"):
+        build(scheme, family, 0)
+
+
+@pytest.mark.parametrize(("side", "pools"), [(8, False), (16, False), (17, True), (20, True), (32, True)])
+def test_one_pool_where_the_image_is_above_16(side: int, pools: bool) -> None:
+    shape = torch.Size([3, side, side])
+    assert isinstance(build(SCHEMES["none"], "cnn", shape=shape).pool, nn.AvgPool2d) is pools
+    assert isinstance(build(SCHEMES["none"], "mlp", shape=shape).pool, nn.Identity)
+    network = build(SCHEMES["none"], "cnn", shape=IMAGES[20]).double()
+    assert torch.allclose(network(images(20)), by_hand(network, "cnn", images(20), "none"), rtol=1e-10)
+
+
+@FAMILY
+def test_initial_variances(family: str) -> None:
+    network = build(SCHEMES["batchnorm"], family, 3, width=128, shape=torch.Size([3, 12, 12]), classes=200)
+    for weight, bias in weights(network):
+        fan_in = weight[0].numel()
+        assert float(weight.detach().std()) == pytest.approx(math.sqrt(2 / fan_in), rel=0.05)
+        assert abs(float(weight.detach().mean())) < 0.05 * math.sqrt(2 / fan_in)
+        assert not bias.any()
+    head = network.head
+    assert float(head.weight.detach().std()) == pytest.approx(math.sqrt(1 / 128), rel=0.05)
+    assert not head.bias.any()
+    gaussian = weights(network)[1][0].flatten() / math.sqrt(2 / weights(network)[1][0][0].numel())
+    assert float((gaussian.detach() ** 4).mean()) == pytest.approx(3, rel=0.15)
+
+
+class Drawing(nn.Module):
+    """Draws from the global stream while it is built."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.randn(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0 * self.start
+
+
+@FAMILY
+def test_one_seed_gives_every_scheme_the_same_weights(family: str) -> None:
+    schemes = [*SCHEMES.values(), Scheme("drawing", Drawing), Scheme("post", BatchNorm, skip="post")]
+    networks = [build(scheme, family, seed=3) for scheme in schemes]
+    first = [*weights(networks[0]), (networks[0].head.weight, networks[0].head.bias)]
+    for network in networks[1:]:
+        found = [*weights(network), (network.head.weight, network.head.bias)]
+        assert all(
+            torch.equal(a, b) for x, y in zip(first, found, strict=True) for a, b in zip(x, y, strict=True)
+        )
+    assert torch.equal(build(schemes[4], family, seed=3).norms[0].start, networks[4].norms[0].start)
+    assert not torch.equal(build(SCHEMES["none"], family, seed=4).stem.weight, networks[0].stem.weight)
+
+
+@FAMILY
+def test_building_leaves_the_callers_random_stream_alone(family: str) -> None:
+    state = torch.get_rng_state()
+    build(Scheme("drawing", Drawing), family)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_own_activation_takes_the_place_of_the_tasks() -> None:
+    def own(num_features: int) -> nn.Module:
+        return nn.PReLU(num_features)
+
+    network = build(Scheme("x", activation=own), activation=softplus)
+    assert len([m for m in network.modules() if isinstance(m, nn.PReLU)]) == 4
+    assert not [m for m in network.modules() if isinstance(m, nn.Softplus)]
+    smooth = build(SCHEMES["none"], activation=softplus).double()
+    expected = by_hand(smooth, "mlp", images(), "none", phi=lambda h: torch.log1p(torch.exp(10 * h)) / 10)
+    assert torch.allclose(smooth(images()), expected, rtol=1e-9)
+    assert isinstance(relu(3), nn.ReLU)
+
+
+def test_own_init_sees_the_initialized_network() -> None:
+    seen: list[float] = []
+
+    def init(network: nn.Module) -> None:
+        seen.append(float(network.stem.weight.detach().std()))
+        nn.init.zeros_(network.head.weight)
+
+    network = build(Scheme("x", init=init))
+    assert seen == [pytest.approx(math.sqrt(2 / 64), rel=0.2)]
+    assert not network(images().float()).any()
+
+
+@FAMILY
+def test_own_weight_wraps_every_hidden_layer_and_keeps_its_start(family: str) -> None:
+    plain = build(SCHEMES["none"], family)
+    wrapped = build(Scheme("x", weight=nn.utils.parametrizations.weight_norm), family)
+    names = [name for name, _ in wrapped.named_parameters() if "original" in name]
+    assert len(names) == 2 * 4
+    assert not any("head" in name for name in names)
+    assert torch.allclose(wrapped(images().float()), plain(images().float()), rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_built_is_unsupported() -> None:
+    def groups(num_features: int) -> nn.Module:
+        return nn.GroupNorm(4, num_features)
+
+    with pytest.raises(UnsupportedError, match=r"groups cannot be built for mlp: .*divisible"):
+        build(Scheme("groups", groups))
+    build(Scheme("groups", groups), width=8)
+
+
+@FAMILY
+def test_a_real_batch_goes_through(family: str) -> None:
+    data = digits()
+    network = FAMILIES[family].build(SCHEMES["batchnorm"], 3, width=8, shape=data.shape, classes=10, seed=0)
+    assert network.training
+    assert network(data.train_x[:5]).shape == (5, 10)
