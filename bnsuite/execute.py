@@ -137,9 +137,9 @@ def plan(
         lookup("dataset", dataset, DATASETS)
     return [
         _job(budget, task, scheme, family, dataset, device)
-        for task in sorted(tasks or budget.tasks, key=lambda name: -TASKS[name].weight)
-        for family in families or budget.families
-        for dataset in datasets or budget.datasets
+        for task in sorted(dict.fromkeys(tasks or budget.tasks), key=lambda name: -TASKS[name].weight)
+        for family in dict.fromkeys(families or budget.families)
+        for dataset in dict.fromkeys(datasets or budget.datasets)
         for scheme in chosen
         if budget.asks(task, family)
     ]

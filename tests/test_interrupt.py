@@ -1,7 +1,6 @@
 """Runs that are stopped, in processes of their own: nothing half written, nothing measured twice."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from bnsuite.records import Record, Store
+from bnsuite import execute, run
+from bnsuite.profiles import Profile
+from bnsuite.records import Record
 
 COMMAND = [
     *(sys.executable, "-m", "bnsuite", "run", "--profile", "smoke", "--device", "cpu", "--family", "mlp"),
@@ -29,12 +30,9 @@ class Mine(nn.BatchNorm1d):
 
 tiny = Profile.model_validate(json.loads(sys.argv[1]))
 bnsuite.execute.load_profile = lambda name: tiny
-both = []
-for workers in (1, 2):
-    found = bnsuite.run("tiny", schemes=["none", bnsuite.Scheme("mine", Mine)], device="cpu",
-                        records=f"{sys.argv[2]}/{workers}", workers=workers)
-    both.append([record.model_dump(mode="json") for record in found])
-print(json.dumps(both))
+found = bnsuite.run("tiny", schemes=["none", bnsuite.Scheme("mine", Mine)], device="cpu",
+                    records=sys.argv[2], workers=2)
+print(json.dumps([record.model_dump(mode="json") for record in found]))
 """
 TINY = {
     "name": "tiny",
@@ -64,6 +62,7 @@ def records_in(folder: Path) -> list[Path]:
 
 def stop_early(folder: Path, with_signal: signal.Signals, workers: int) -> tuple[int, str, int]:
     """Start the command, signal it after its first record; exit code, what it said, its session."""
+    before = len(records_in(folder))
     process = subprocess.Popen(
         [*COMMAND, "--records", str(folder), "--workers", str(workers)],
         stdout=subprocess.PIPE,
@@ -73,13 +72,13 @@ def stop_early(folder: Path, with_signal: signal.Signals, workers: int) -> tuple
     )
     try:
         end = time.monotonic() + 60
-        while not records_in(folder) and process.poll() is None and time.monotonic() < end:
+        while len(records_in(folder)) == before and process.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
         process.send_signal(with_signal)
         _, said = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert 0 < len(records_in(folder)) < CELLS, said
+    assert before < len(records_in(folder)) < CELLS, said
     return process.returncode, said, process.pid
 
 
@@ -96,15 +95,9 @@ def processes_of(session: int) -> list[str]:
 
 
 def finish(folder: Path) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [*COMMAND, "--records", str(folder), "--workers", "1"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    """What the same command does, from Python."""
+    found = run("smoke", device="cpu", families=["mlp"], tasks=["time_to_accuracy"], records=folder)
+    return [lasting(record.model_dump(mode="json")) for record in found]
 
 
 @pytest.fixture(scope="module")
@@ -112,46 +105,52 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, An
     return finish(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize(("how", "workers"), [(signal.SIGKILL, 1), (signal.SIGINT, 1), (signal.SIGINT, 2)])
-def test_a_stopped_run_goes_on_where_it_was(
-    tmp_path: Path, uninterrupted: list[dict[str, Any]], how: signal.Signals, workers: int
-) -> None:
-    code, said, session = stop_early(tmp_path, how, workers)
+def check_tidy(folder: Path, code: int, said: str, session: int) -> None:
+    assert code == 130
+    assert "Traceback" not in said
+    assert "Finished cells are kept" in said
+    assert "the same command" in said
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    assert files == set(records_in(folder)), "nothing half written"
+    end = time.monotonic() + 10
+    while processes_of(session) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not processes_of(session), "no worker is left behind"
+
+
+def test_killed_then_interrupted_then_finished(tmp_path: Path, uninterrupted: list[dict[str, Any]]) -> None:
+    code, _, _ = stop_early(tmp_path, signal.SIGKILL, workers=1)
+    assert code == -signal.SIGKILL
     kept = {path: path.read_bytes() for path in records_in(tmp_path)}
-    if how is signal.SIGINT:
-        assert code == 130
-        assert "Traceback" not in said
-        assert "Finished cells are kept" in said
-        assert "the same command" in said
-        files = {path for path in tmp_path.rglob("*") if path.is_file()}
-        assert files == set(kept), "nothing half written"
-        end = time.monotonic() + 10
-        while processes_of(session) and time.monotonic() < end:
-            time.sleep(0.1)
-        assert not processes_of(session), "no worker is left behind"
-    else:
-        assert code == -signal.SIGKILL
-    Store(tmp_path)  # whole records all
-
-    found = finish(tmp_path)
+    check_tidy(tmp_path, *stop_early(tmp_path, signal.SIGINT, workers=1))
+    kept |= {path: path.read_bytes() for path in records_in(tmp_path) if path not in kept}
+    assert finish(tmp_path) == uninterrupted
     assert {path: path.read_bytes() for path in kept} == kept
-    assert len(records_in(tmp_path)) == CELLS == len(found)
-    assert [lasting(record) for record in found] == [lasting(record) for record in uninterrupted]
+    assert len(records_in(tmp_path)) == CELLS
 
 
-def test_worker_processes_measure_the_same_even_a_scripts_own_class(tmp_path: Path) -> None:
+def test_workers_are_interrupted_with_their_run(tmp_path: Path, uninterrupted: list[dict[str, Any]]) -> None:
+    check_tidy(tmp_path, *stop_early(tmp_path, signal.SIGINT, workers=2))
+    assert finish(tmp_path) == uninterrupted
+    assert len(records_in(tmp_path)) == CELLS
+
+
+def test_worker_processes_measure_the_same_even_a_scripts_own_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, str(script), json.dumps(TINY), str(tmp_path)],
+        [sys.executable, str(script), json.dumps(TINY), str(tmp_path / "side by side")],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    alone, side_by_side = json.loads(done.stdout)
-    assert [lasting(record) for record in alone] == [lasting(record) for record in side_by_side]
-    assert [Record.model_validate(record).outcome for record in alone] != ["error", "error"]
-    assert {path.name.rpartition("-")[0] for path in records_in(tmp_path / "2")} == {"mine-cpu", "none-cpu"}
+    none, mine = json.loads(done.stdout)
+    assert mine["outcome"] != "error", mine["error"]
+    assert len(records_in(tmp_path / "side by side")) == 2
+    monkeypatch.setattr(execute, "load_profile", lambda name: Profile.model_validate(TINY))
+    alone = run("tiny", device="cpu", records=tmp_path / "alone")
+    assert [lasting(record.model_dump(mode="json")) for record in alone] == [lasting(none)]

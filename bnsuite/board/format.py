@@ -7,6 +7,7 @@ import re
 from bnsuite.records import Outcome, Record, Sample
 
 DASH = "–"
+OPEN = "…"
 COUNTED = ("layers", "steps")
 """Units that are counted: whole numbers stay whole."""
 
@@ -59,10 +60,11 @@ def reading(one: Record | Sample, unit: str) -> str:
 
 
 def interval(low: float | None, high: float | None, unit: str) -> str:
-    """[17, 19]; an open end is a dash; empty where both are."""
+    """[17, 19]; an open end is …; empty where both are."""
     if low is None and high is None:
         return ""
-    return f"[{number(low, unit)}, {number(high, unit)}]"
+    ends = (OPEN if end is None else number(end, unit) for end in (low, high))
+    return f"[{', '.join(ends)}]"
 
 
 def plain(value: object) -> str:

@@ -117,6 +117,14 @@ def test_no_other_entry_moves_a_composite(others: list[str]) -> None:
     assert among.composite == alone.composite
 
 
+def test_submitted_records_move_no_composite() -> None:
+    ours = [Kept(r, "published") for r in measured("batchnorm") + measured("none")]
+    theirs = [Kept(r, "submitted") for r in measured("batchnorm", seed=5) + measured("none", seed=5)]
+    among = [r for r in make_tables(theirs + ours, SCALES)[0].rows if r.entry.origin == "published"]
+    alone = make_tables(ours, SCALES)[0].rows
+    assert {r.entry: r.composite for r in among} == {r.entry: r.composite for r in alone}
+
+
 def test_without_a_value_or_a_reference_there_is_none() -> None:
     stuck = without_value("max_depth", "mine", Outcome.STUCK)
     mine = [r for r in measured("mine") if r.task != "max_depth"]

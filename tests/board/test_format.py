@@ -58,7 +58,7 @@ def test_reading_shows_the_outcome(outcome: Outcome, value: float | None, text: 
 
 def test_interval() -> None:
     assert format.interval(17, 19, "layers") == "[17, 19]"
-    assert format.interval(128, None, "layers") == "[128, –]"
+    assert format.interval(128, None, "layers") == "[128, …]"
     assert format.interval(None, None, "layers") == ""
 
 

@@ -21,11 +21,8 @@ and [nothing](#nowhere). <script>alert(1)</script> ![a picture](picture.png)
 
 def test_rules() -> None:
     page = ET.fromstring(f"<main>{render_rules(TEXT)}</main>")
-    assert [node.get("id") for node in page if node.get("id")] == [
-        "the-rules",
-        "what-it-means",
-        "what-it-means-1",
-    ]
+    ids = [node.get("id") for node in page if node.get("id")]
+    assert ids == ["the-rules", "what-it-means", "what-it-means-1"]
     assert [a.get("href") for a in page.iter("a")] == ["#what-it-means", "https://example.org/x?a=1&b=2"]
     words = "".join(page.itertext())
     assert "the code" in words

@@ -49,6 +49,10 @@ def test_reference_is_published_batchnorm_on_the_cpu_the_earliest() -> None:
 def test_submitted_batchnorm_is_no_reference() -> None:
     assert not is_reference(standard([Kept(record(), "submitted")]))
     assert standard([Kept(record(), "submitted"), Kept(record(day=2), "local")]).origin == "local"
+    assert (
+        standard([Kept(record(), "submitted"), Kept(record(scheme="none"), "published")]).origin
+        == "published"
+    )
 
 
 def test_reference_has_a_value_and_the_newest_question() -> None:

@@ -1,0 +1,245 @@
+"""The command line: what it prints, how it refuses, with which exit code."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+import bnsuite
+from bnsuite import execute
+from bnsuite.cli import app, reading, results_table
+from bnsuite.profiles import Profile
+from bnsuite.records import Outcome, Record, Store
+
+TINY = Profile.model_validate(
+    {
+        "name": "tiny",
+        "about": "",
+        "datasets": ["digits"],
+        "schemes": ["none", "batchnorm"],
+        "seeds": {"tuning": [1], "confirmation": [101, 102]},
+        "families": {"mlp": {"width": 5, "batch": 64}},
+        "tasks": {"stable_lr": {"rates": [0.1], "depth": 1, "steps": 10, "per_decade": 1}},
+    }
+)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "load_profile", lambda name: TINY)
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def complaint(result: Result, code: int = 2) -> str:
+    """The one line with which a command was refused."""
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit), "no traceback"
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("bnsuite: ")
+    return lines[0].removeprefix("bnsuite: ")
+
+
+def run(folder: Path, *more: object) -> Result:
+    return call("run", "--device", "cpu", "--workers", 1, "--records", folder, *more)
+
+
+def test_version_and_help() -> None:
+    assert call("--version").stdout == f"{bnsuite.__version__}\n"
+    for arguments in ([], ["run"], ["list"], ["board"], ["schema"]):
+        result = call(*arguments, "--help")
+        assert result.exit_code == 0
+        assert "Usage" in result.stdout
+
+
+def test_schema_is_the_models() -> None:
+    assert json.loads(call("schema").stdout) == Record.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("schemes", ["none", "batchnorm", "residual-batchnorm", "layernorm"]),
+        ("tasks", ["max_depth", "stable_lr", "top_eigenvalue", "time_to_accuracy"]),
+        ("families", ["mlp", "cnn"]),
+        ("datasets", ["digits"]),
+        ("profiles", ["smoke", "quick", "standard", "full"]),
+    ],
+)
+def test_lists(kind: str, names: list[str]) -> None:
+    found = json.loads(call("list", kind, "--json").stdout)
+    assert list(found)[: len(names)] == names
+    text = call("list", kind).stdout
+    assert all(name in text for name in found)
+    assert call("list", "colours").exit_code == 2
+
+
+def test_json_is_the_records_and_nothing_else(tmp_path: Path, tiny: None) -> None:
+    result = run(tmp_path, "--json")
+    assert result.exit_code == 0
+    found = [Record.model_validate(data) for data in json.loads(result.stdout)]
+    assert sorted(found, key=lambda r: r.id) == sorted(Store(tmp_path), key=lambda r: r.id)
+    again = run(tmp_path, "--json")
+    assert json.loads(again.stdout) == json.loads(result.stdout)
+    assert "2 of 2 cells were there already." in again.stderr
+
+
+def test_what_a_person_sees(tmp_path: Path, tiny: None) -> None:
+    result = run(tmp_path)
+    assert result.exit_code == 0
+    assert "stable_lr none mlp/digits: " in result.stderr
+    for word in ("none", "batchnorm", "stable_lr", "learning rate", "median over confirmation seeds"):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "nearest", "all_of_them"),
+    [
+        ("--profile", "quik", "quick", "smoke, quick, standard, full"),
+        ("--task", "max-depth", "max_depth", "max_depth, stable_lr, top_eigenvalue, time_to_accuracy"),
+        ("--scheme", "batch-norm", "batchnorm", "none, batchnorm, residual-batchnorm, layernorm"),
+        ("--family", "mpl", "mlp", "mlp, cnn"),
+        ("--dataset", "digit", "digits", "digits"),
+    ],
+)
+def test_unknown_names(tmp_path: Path, option: str, given: str, nearest: str, all_of_them: str) -> None:
+    line = complaint(run(tmp_path / "new", option, given))
+    assert f"{given!r}. Did you mean {nearest}? There are: {all_of_them}" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_family_that_the_profile_lacks(tmp_path: Path) -> None:
+    line = complaint(run(tmp_path, "--profile", "quick", "--family", "cnn"))
+    assert line == "unknown family of profile quick 'cnn'. There are: mlp."
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(tmp_path: Path) -> None:
+    line = complaint(call("run", "--profile", "smoke", "--device", "cuda", "--records", tmp_path))
+    assert line.startswith("no GPU: torch sees none here. Use --device cpu")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, tiny: None) -> None:
+    (tmp_path / "file").write_text("kept")
+    line = complaint(run(tmp_path / "file"))
+    assert str(tmp_path / "file") in line
+    assert "--records" in line
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_broken_record_in_the_folder(tmp_path: Path, tiny: None, make_record: Any) -> None:
+    path = Store(tmp_path).add(make_record())
+    whole = path.read_text()
+    for broken in (
+        whole[:100],
+        whole.replace('"value": 24.0', '"value": NaN'),
+        whole.replace("24.0", "25.0"),
+    ):
+        path.write_text(broken)
+        for result in (run(tmp_path), call("board", "--records", tmp_path, "--out", tmp_path / "site")):
+            assert str(path) in complaint(result)
+        assert path.read_text() == broken
+    assert [p for p in tmp_path.rglob("*.json") if p != path] == []
+
+
+def test_the_board_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert "no such folder" in complaint(call("board", "--records", tmp_path / "none", "--out", tmp_path))
+
+
+def test_a_full_disk(tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, calls = os.fsync, []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = run(tmp_path)
+    assert result.exit_code == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert "No space left on device" in last
+    assert "the same command goes on" in last
+    monkeypatch.undo()
+    assert len(Store(tmp_path)) == 1
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+def test_exit_code_1_where_a_cell_failed(tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: object, subject: Any) -> None:
+        raise RuntimeError("[a bracket] and no more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execute.TASKS["stable_lr"], "__call__", broken)
+        result = run(tmp_path)
+    assert result.exit_code == 1
+    assert "error in stable_lr none mlp/digits: RuntimeError: [a bracket] and no more" in result.stderr
+    assert "2 of 2 cells failed" in result.stderr
+    assert "The same command runs these again." in result.stderr
+    assert {record.outcome for record in Store(tmp_path)} == {Outcome.ERROR}
+    assert run(tmp_path).exit_code == 0
+    assert len(Store(tmp_path)) == 4
+
+
+def test_ctrl_c(tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bnsuite import cli
+
+    def interrupted(self: object, subject: Any) -> None:
+        raise KeyboardInterrupt
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(execute.TASKS["stable_lr"], "__call__", interrupted)
+    monkeypatch.setattr(cli, "_leave_now", leave)
+    result = run(tmp_path)
+    assert result.exit_code == 130
+    assert "Finished cells are kept; the same command goes on with the rest." in result.stderr
+    assert list(Store(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"outcome": Outcome.OK}, "24"),
+        ({"outcome": Outcome.CAPPED}, "≥ 24"),
+        ({"outcome": Outcome.FLOOR}, "< 24"),
+        ({"outcome": Outcome.TIMEOUT}, "> 24"),
+        ({"outcome": Outcome.STUCK, "value": None}, "stuck"),
+    ],
+)
+def test_a_value_is_read_as_its_outcome_says(make_record: Any, change: dict[str, Any], text: str) -> None:
+    record = make_record(**change)
+    assert reading(record).partition("\n")[0] == text
+    assert results_table([record]).row_count == 1
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "--task", "nonsense"]])
+def test_as_a_program(arguments: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bnsuite", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    if arguments == ["--version"]:
+        assert (done.returncode, done.stdout) == (0, f"{bnsuite.__version__}\n")
+    else:
+        assert done.returncode == 2
+        assert "unknown task 'nonsense'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
