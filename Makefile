@@ -20,7 +20,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 bench: .venv/installed-dev  ## micro-benchmarks of the engine and of every normalizer
-	$(BIN)/python -m pytest benchmarks/micro -o python_files='bench_*.py' --benchmark-only
+	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
 
 peers: .venv/installed-dev  ## lanes beside the plain loop that people write
 	$(BIN)/python benchmarks/peers/serial.py

@@ -26,7 +26,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 # Large blocks come back from the heap, in huge pages, and not fresh from the kernel at every operation:
 # a quarter less time a step (glibc; ignored elsewhere). Read when a process starts, so for workers only.
-_WORKER_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
@@ -201,13 +201,13 @@ def _measure_all(jobs: Sequence[Job], workers: int, observe: Observer) -> Iterat
     cells = {str(job.cell): job.cell for job in jobs}
     threads = max(1, (os.cpu_count() or 1) // workers)
     before = dict(os.environ)
-    os.environ.update({name: value for name, value in _WORKER_ENVIRONMENT.items() if name not in before})
+    os.environ.update({name: value for name, value in WORKER_ENVIRONMENT.items() if name not in before})
     try:
         with Channel(lambda name, found: observe(Event(cells[name], found))) as channel:
             pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)
             yield from pool(delayed(_measure_in_worker)(job, threads, channel.address) for job in jobs)
     finally:
-        for name in _WORKER_ENVIRONMENT.keys() - before.keys():
+        for name in WORKER_ENVIRONMENT.keys() - before.keys():
             del os.environ[name]
 
 

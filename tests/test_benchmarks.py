@@ -78,6 +78,7 @@ def test_a_track_follows_each_ranked_task_over_every_scheme(name: str, found: di
 
 def test_asv_finds_nothing_in_micro_and_peers(found: dict[str, Any]) -> None:
     assert {name.partition(".")[0] for name in found} == {"ranked", "engine"}
+    assert not any((ROOT / "benchmarks" / f / "__init__.py").exists() for f in ("micro", "peers"))
 
 
 def test_regressions_are_off_exactly_where_higher_is_better(config: Config, found: dict[str, Any]) -> None:

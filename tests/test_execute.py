@@ -1,6 +1,7 @@
 """A run: complete records, the same again from the same seeds, nothing measured twice, errors as results."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,11 @@ TINY = Profile.model_validate(
         "tasks": {
             "stable_lr": {"rates": [0.1], "depth": 1, "steps": 30, "per_decade": 1, "cnn": False},
             "time_to_accuracy": {
-                **{"rates": [0.1], "depth": 1, "steps": 30, "every": 5, "target": 0.5},
+                "rates": [0.1],
+                "depth": 1,
+                "steps": 30,
+                "every": 5,
+                "target": 0.5,
                 "cnn": {"steps": 10},
             },
         },
@@ -108,7 +113,8 @@ def test_records_come_out_complete(tmp_path: Path) -> None:
         assert (made.torch, made.gpu, made.threads) == (torch.__version__, None, torch.get_num_threads())
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made.started)
         assert 0 < made.duration_s < 60
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled(), "the caller's ways are restored"
+    assert sys.float_info.min / 2 > 0, "subnormals among them"
 
 
 def test_the_same_seeds_twice_give_the_same_record(tmp_path: Path) -> None:
@@ -228,7 +234,7 @@ def test_what_is_named_twice_is_planned_once() -> None:
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto") == resolve_device("cpu") == "cpu"
-    with pytest.raises(DeviceError, match="no GPU: torch sees none here. Use --device cpu"):
+    with pytest.raises(DeviceError, match=r"no GPU: torch sees none here\. Use --device cpu"):
         resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto") == resolve_device("cuda") == "cuda"

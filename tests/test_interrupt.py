@@ -12,7 +12,6 @@ import pytest
 
 from bnsuite import execute, run
 from bnsuite.profiles import Profile
-from bnsuite.records import Record
 
 COMMAND = [
     *(sys.executable, "-m", "bnsuite", "run", "--profile", "smoke", "--device", "cpu", "--family", "mlp"),
@@ -100,11 +99,6 @@ def finish(folder: Path) -> list[dict[str, Any]]:
     return [lasting(record.model_dump(mode="json")) for record in found]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return finish(tmp_path_factory.mktemp("whole"))
-
-
 def check_tidy(folder: Path, code: int, said: str, session: int) -> None:
     assert code == 130
     assert "Traceback" not in said
@@ -118,21 +112,15 @@ def check_tidy(folder: Path, code: int, said: str, session: int) -> None:
     assert not processes_of(session), "no worker is left behind"
 
 
-def test_killed_then_interrupted_then_finished(tmp_path: Path, uninterrupted: list[dict[str, Any]]) -> None:
+def test_killed_then_interrupted_then_finished(tmp_path: Path) -> None:
     code, _, _ = stop_early(tmp_path, signal.SIGKILL, workers=1)
     assert code == -signal.SIGKILL
     kept = {path: path.read_bytes() for path in records_in(tmp_path)}
-    check_tidy(tmp_path, *stop_early(tmp_path, signal.SIGINT, workers=1))
-    kept |= {path: path.read_bytes() for path in records_in(tmp_path) if path not in kept}
-    assert finish(tmp_path) == uninterrupted
-    assert {path: path.read_bytes() for path in kept} == kept
-    assert len(records_in(tmp_path)) == CELLS
-
-
-def test_workers_are_interrupted_with_their_run(tmp_path: Path, uninterrupted: list[dict[str, Any]]) -> None:
     check_tidy(tmp_path, *stop_early(tmp_path, signal.SIGINT, workers=2))
-    assert finish(tmp_path) == uninterrupted
-    assert len(records_in(tmp_path)) == CELLS
+    kept |= {path: path.read_bytes() for path in records_in(tmp_path) if path not in kept}
+    assert finish(tmp_path) == finish(tmp_path / "uninterrupted")
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert len(records_in(tmp_path)) == 2 * CELLS
 
 
 def test_worker_processes_measure_the_same_even_a_scripts_own_class(

@@ -1,6 +1,7 @@
 """Scheme: its messages, its facets, and a source hash that follows what it is made of."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,23 +126,19 @@ def test_every_scheme_of_the_file_is_told_apart(tmp_path: Path) -> None:
     assert len(set(found.values())) == len(found)
 
 
-def test_the_hash_is_the_same_in_every_process(tmp_path: Path) -> None:
+def test_the_hash_is_the_same_in_another_process(tmp_path: Path) -> None:
     (tmp_path / "entry.py").write_text(SOURCE)
     program = "import entry\nfor n, s in entry.schemes.items(): print(n, s.source_hash())"
-    runs = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=tmp_path,
-            env={"PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(runs) == 1
-    assert dict(line.split() for line in runs.pop().splitlines()) == hashes(tmp_path, SOURCE)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert dict(line.split() for line in done.stdout.splitlines()) == hashes(tmp_path, SOURCE)
 
 
 def test_a_scheme_without_source_has_a_hash_that_follows_its_code() -> None:

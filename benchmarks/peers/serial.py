@@ -23,7 +23,7 @@ from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import CUDA_CHECK_EVERY, Curves, Examples, Lane, sweep
 from bnsuite.engine.search import log_grid
-from bnsuite.execute import _WORKER_ENVIRONMENT, resolve_device
+from bnsuite.execute import WORKER_ENVIRONMENT, resolve_device
 from bnsuite.networks import FAMILIES
 from bnsuite.provenance import cpu_name, reproducible
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
@@ -188,17 +188,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     torch.set_num_threads(threads)
     print(
-        "ratio: loop / lanes, median over rounds; fastest: of the fastest rounds, which a busy machine\n"
-        "disturbs least. spread: (slowest - fastest) / median. Differences of\n"
-        f"losses are relative: early the largest over {EARLY} steps in float64 (at most {TOLERANCE:g}: "
-        f"{'yes' if agree else 'NO'}),\nlate the median at the last step over the lanes finite on both sides."
+        "ratio: loop / lanes, median over rounds. fastest: the same of the fastest rounds, which a busy\n"
+        "machine disturbs least. spread: (slowest - fastest) / median. Differences of losses are relative:\n"
+        f"early the largest over {EARLY} steps in float64 (at most {TOLERANCE:g}: "
+        f"{'yes' if agree else 'NO'}), late the median\nat the last step over the lanes finite on both sides."
     )
     return 0 if agree else 1
 
 
 def _start_again_as_a_worker() -> None:
     """The allocator reads its settings when a process starts, so both sides need a process of their own."""
-    missing = {name: value for name, value in _WORKER_ENVIRONMENT.items() if name not in os.environ}
+    missing = {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in os.environ}
     if missing:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing)
 

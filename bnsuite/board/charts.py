@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from bnsuite.board.format import number
+from bnsuite.board.format import number, reading
 from bnsuite.board.maps import trainability_maps
 from bnsuite.board.panels import (
     ACCENT,
@@ -62,7 +62,7 @@ def threshold_plots(name: str, records: Records, reference: Record | None) -> li
         stands = words(records[label])
         text = f"Share of the seeds of {label} that learn, against the rate; the median seed stands {stands}."
         svg = draw(chart, f"{name}-{place}", f"{label}: seeds that learn", text)
-        figures.append(Figure(svg, f"{label}: {number(records[label].value)}"))
+        figures.append(Figure(svg, f"{label}: {reading(records[label], records[label].unit)}"))
     return figures
 
 

@@ -19,7 +19,6 @@ from bnsuite.board.panels import (
     log_axis,
     panel,
     powers,
-    ticks,
     trace_rows,
     value_rule,
     words,
@@ -46,7 +45,9 @@ def trainability_maps(
     across = min(cell["x"] for cell in every), max(cell["x2"] for cell in every)
     up = min(cell["y"] for cell in every), max(cell["y2"] for cell in every)
     x = log_axis("x", "depth (layers)", across, powers(2, *across))
-    y = log_axis("y", "learning rate", up, ticks(*up), extent=GUTTER)
+    tens = powers(10, *up)
+    rates = tens if len(tens) > 1 else sorted({cell["cy"] for cell in every})
+    y = log_axis("y", "learning rate", up, rates, extent=GUTTER)
     figures = []
     for place, (label, cells) in enumerate(found.items()):
         median = words(records[label])

@@ -10,57 +10,23 @@ from markupsafe import Markup
 
 from bnsuite.board import format
 from bnsuite.board.charts import CHARTS, ratio_panels
+from bnsuite.board.labels import (
+    COMPANIONS,
+    SETUP,
+    anchor,
+    companions,
+    label,
+    machines,
+    seeds,
+    short_labels,
+    title,
+)
 from bnsuite.board.maps import BINS
 from bnsuite.board.stats import ALPHA, MIN_SEEDS
 from bnsuite.board.svg import Figure
 from bnsuite.board.tables import Row, Table
-from bnsuite.board.tracks import REFERENCE, Entry, Kept, Track, age, tasks_of, track_of
+from bnsuite.board.tracks import REFERENCE, Kept, age, tasks_of, track_of
 from bnsuite.records import RANKED, Outcome, Record
-
-TITLES = {
-    "max_depth": "Trainable depth",
-    "stable_lr": "Stable rate",
-    "top_eigenvalue": "Sharpness",
-    "time_to_accuracy": "Steps to accuracy",
-}
-"""What a ranked task is called in a heading; another goes by its name."""
-
-COMPANIONS = {
-    "non_monotone": "non-monotone",
-    "accuracy_at_value": "accuracy at the value",
-    "accuracy_above": "accuracy above it",
-    "best_rate": "best rate",
-    "largest_finite_rate": "largest finite rate",
-    "largest_not_rising_rate": "largest rate without a rise",
-    "max_residual": "largest residual",
-    "at_init": "λ at initialization",
-    "at_best_rate": "λ at the best rate",
-    "edge_ratio": "rate · λ / 2",
-    "train_s": "training (s)",
-    "eval_s": "evaluation (s)",
-    "seconds_per_step": "a step (s)",
-    "ratio_to_batchnorm": "seconds / batchnorm’s",
-    "drift": "clock drifted",
-}
-"""Headings of what is shown beside a value and never ranked; another goes by its key."""
-
-SETUP = {
-    "scheme_source": "scheme source",
-    "package_version": "bnsuite",
-    "torch": "torch",
-    "python": "Python",
-    "os": "system",
-    "cpu": "CPU",
-    "gpu": "GPU",
-    "driver": "driver",
-    "threads": "threads",
-    "deterministic": "deterministic",
-    "tf32": "TF32",
-    "flush_subnormals": "subnormals flushed",
-    "commit": "commit",
-    "dirty": "uncommitted changes",
-}
-"""The part of a provenance that records share: shown once for each distinct set-up."""
 
 
 @dataclass(frozen=True)
@@ -70,40 +36,6 @@ class Board:
     kept: Sequence[Kept]
     tables: Sequence[Table]
     rules: Markup | None
-
-
-def title(task: str) -> str:
-    return TITLES.get(task, task.replace("_", " ").capitalize())
-
-
-def anchor(track: Track) -> str:
-    """Id of a track in every page: stable, safe, and its own."""
-    parts = (track.dataset, track.family, track.profile)
-    return ".".join([*map(format.slug, parts), f"v{track.suite_version}"])
-
-
-def label(entry: Entry) -> str:
-    """An entry in one line: its scheme, and what is not plain about it."""
-    marks = [entry.device] if entry.device != "cpu" else []
-    marks += [entry.origin] if entry.origin != "published" else []
-    return " · ".join([entry.scheme, *marks])
-
-
-def machines(records: Sequence[Record]) -> str:
-    """The processors that the records were made on."""
-    return ", ".join(sorted({r.provenance.gpu or r.provenance.cpu for r in records}))
-
-
-def seeds(records: Sequence[Record]) -> str:
-    """How many seeds the values rest on: 6, or 2–6."""
-    counts = sorted({record.n for record in records if record.value is not None})
-    return "–".join(map(str, dict.fromkeys(counts[:1] + counts[-1:]))) or "0"
-
-
-def companions(records: Sequence[Record]) -> list[str]:
-    """Keys of `derived` that are shown as columns: those with a number, a word or a yes in any record."""
-    keys = list(dict.fromkeys(key for record in records for key in record.derived))
-    return [key for key in keys if any(format.plain(r.derived.get(key)) not in ("", "–") for r in records)]
 
 
 def render(board: Board) -> dict[str, str]:
@@ -169,14 +101,13 @@ def _index(environment: jinja2.Environment, board: Board) -> str:
 
 
 def _overview(table: Table, rows: Sequence[Row]) -> list[Figure]:
+    references = {task: table.references[task] for task in RANKED if task in table.references}
+    labels = short_labels(rows)
     records = {
-        task: {
-            label(row.entry): row.records[task] for row in rows if task in row.records.keys() - row.foreign
-        }
-        for task in table.references
+        task: {labels[r.entry]: r.records[task] for r in rows if task in r.records.keys() - r.foreign}
+        for task in references
     }
-    ordered = {task: table.references[task] for task in RANKED if task in table.references}
-    return ratio_panels(anchor(table.track), records, ordered) if len(rows) > 1 else []
+    return ratio_panels(anchor(table.track), records, references) if len(rows) > 1 else []
 
 
 def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
@@ -187,7 +118,8 @@ def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
             continue
         records = [row.records[task] for row in rows]
         draw = CHARTS.get(task)
-        drawn = {label(row.entry): row.records[task] for row in rows}
+        labels = short_labels(table.rows)
+        drawn = {labels[row.entry]: row.records[task] for row in rows}
         figures = draw(anchor(table.track), drawn, table.references.get(task)) if draw else []
         columns = {key: COMPANIONS.get(key, key.replace("_", " ")) for key in companions(records)}
         names = sorted({sample.seed for record in records for sample in record.samples})

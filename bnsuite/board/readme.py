@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bnsuite.board.composite import load_scales
 from bnsuite.board.format import interval, printable, reading, signed
-from bnsuite.board.pages import label, title
+from bnsuite.board.labels import label, title
 from bnsuite.board.site import Source
 from bnsuite.board.tables import Row, make_tables
 from bnsuite.board.tracks import Kept, by_track

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import ClassVar, final
 
 from bnsuite.engine.lanes import Lane
@@ -70,6 +71,8 @@ class MaxDepth(Task):
         ]
         derived: dict[str, Json] = {
             "non_monotone": result.non_monotone,
+            "accuracy_at_value": _middle(samples, "accuracy_passed"),
+            "accuracy_above": _middle(samples, "accuracy_failed"),
             "best_rates": {str(depth): rate for depth, rate in sorted(best.items())},
         }
         return self.measurement(samples, derived, trace)
@@ -107,6 +110,12 @@ class MaxDepth(Task):
                 lanes, final_mean(curves.losses), final_mean(curves.accuracies), outcomes, strict=True
             )
         ]
+
+
+def _middle(samples: Sequence[Sample], name: str) -> float | None:
+    """Median over seeds of a number in their detail."""
+    found = [value for sample in samples if isinstance(value := sample.detail.get(name), float)]
+    return median(found) if found else None
 
 
 def _sample(seed: int, bracket: Bracket, accuracy: dict[tuple[int, int], float | None]) -> Sample:

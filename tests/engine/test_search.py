@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -153,15 +154,15 @@ def test_an_impossible_ladder_is_refused(arguments: tuple[int, int, float]) -> N
 def test_a_ladder_doubles_to_its_top(low: int, span: int) -> None:
     rungs = ladder(low, low + span)
     assert (rungs[0], rungs[-1]) == (low, low + span)
-    assert all(b == 2 * a for a, b in zip(rungs[:-2], rungs[1:-1], strict=True))
-    assert all(a < b <= 2 * a for a, b in zip(rungs, rungs[1:], strict=False))
+    assert all(b == 2 * a for a, b in pairwise(rungs[:-1]))
+    assert all(a < b <= 2 * a for a, b in pairwise(rungs))
 
 
 @given(st.floats(1e-6, 1e6), st.integers(1, 48), st.integers(0, 100))
 def test_a_log_grid_has_equal_ratios(start: float, per_decade: int, count: int) -> None:
     grid = log_grid(start, per_decade, count)
     assert len(grid) == count
-    assert all(b / a == pytest.approx(10 ** (1 / per_decade)) for a, b in zip(grid, grid[1:], strict=False))
+    assert all(b / a == pytest.approx(10 ** (1 / per_decade)) for a, b in pairwise(grid))
     if grid:
         assert grid[0] == pytest.approx(start, rel=1e-15)
     if count > per_decade:

@@ -11,10 +11,30 @@ from pydantic import ValidationError
 from bnsuite.records import Cell, Measurement, Outcome, Record, Sample
 from bnsuite.records.record import digest
 
-NEEDED = (
-    "id, key, schema_version, suite_version, task, task_version, scheme, family, dataset, profile, device, "
-    "settings, value, unit, better, outcome, low, high, samples, derived, trace, provenance"
-).split(", ")
+NEEDED = [
+    "id",
+    "key",
+    "schema_version",
+    "suite_version",
+    "task",
+    "task_version",
+    "scheme",
+    "family",
+    "dataset",
+    "profile",
+    "device",
+    "settings",
+    "value",
+    "unit",
+    "better",
+    "outcome",
+    "low",
+    "high",
+    "samples",
+    "derived",
+    "trace",
+    "provenance",
+]
 
 
 def test_a_record_satisfies_the_exported_schema(make_record: Any) -> None:

@@ -53,7 +53,7 @@ def test_none_stable_is_stuck(subject: Subject, lanes_that: Any) -> None:
 
 
 def test_all_stable_is_capped(subject: Subject, lanes_that: Any) -> None:
-    lanes_that(ragged(dict.fromkeys(SEEDS, set(range(25)))))
+    lanes_that(ragged({seed: set(range(25)) for seed in SEEDS}))
     found = TASK(subject)
     assert (found.value, found.outcome, found.high) == (GRID[24], Outcome.CAPPED, None)
 

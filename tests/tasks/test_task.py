@@ -1,4 +1,4 @@
-"""What tasks share: settings, seeds apart, the best rate, fates of lanes; and: tuning never sees test data."""
+"""What tasks share: settings, seeds apart, best rates, fates of lanes; tuning never sees test data."""
 
 import json
 import math
