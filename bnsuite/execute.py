@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from bnsuite.channel import Channel, send
+from bnsuite.channel import Channel, leave_with_parent, send
 from bnsuite.datasets import DATASETS
 from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.profiles import Profile, load_profile
@@ -212,6 +212,7 @@ def _measure_all(jobs: Sequence[Job], workers: int, observe: Observer) -> Iterat
 
 
 def _measure_in_worker(job: Job, threads: int, address: tuple[str, bytes]) -> Record:
+    leave_with_parent()
     torch.set_num_threads(threads)
     return measure(job, lambda found: send(address, str(job.cell), found))
 

@@ -29,10 +29,18 @@ def examples() -> Examples:
     return Examples(data.train_x[:64].double(), data.train_y[:64], batch=16)
 
 
-def builder(scheme: Scheme, family: str = "mlp", activation: Any = None) -> Callable[[int], nn.Module]:
+def builder(
+    scheme: Scheme, family: str = "mlp", activation: Any = None, depth: int = 0
+) -> Callable[[int], nn.Module]:
     def build(seed: int) -> nn.Module:
         network = FAMILIES[family].build(
-            scheme, DEPTH[family], width=6, shape=digits().shape, classes=10, seed=seed, activation=activation
+            scheme,
+            depth or DEPTH[family],
+            width=6,
+            shape=digits().shape,
+            classes=10,
+            seed=seed,
+            activation=activation,
         )
         return network.double()
 
@@ -87,7 +95,7 @@ def test_lanes_and_the_single_loop_give_the_same_curve(
 @FAMILY
 @STACKED
 def test_a_lane_that_dies_leaves_the_others_as_they_are(scheme: Scheme, family: str, stacked: bool) -> None:
-    build = builder(scheme, family)
+    build = builder(scheme, family, depth=3)
     lanes = [Lane(1, 0.1), Lane(2, 1e12), Lane(2, 0.1), Lane(1, DEADLY), Lane(3, 0.01), Lane(3, 1e100)]
     curves, networks = together(build, lanes, stacked)
     for i, lane in enumerate(lanes):
@@ -99,6 +107,9 @@ def test_a_lane_that_dies_leaves_the_others_as_they_are(scheme: Scheme, family: 
         assert bool(living.all()) == (lane in networks) == (lane in own_networks)
         assert lane.rate < DEADLY or not living.all()
         assert lane.rate > 1 or living.all()
+        if lane.rate < 1:  # and it keeps its own running statistics
+            own_state, state = own_networks[lane].state_dict(), networks[lane].state_dict()
+            assert all(torch.allclose(state[name], own_state[name], rtol=1e-7) for name in own_state)
         end = int(living.sum())
         assert bool(living[:end].all())
         assert end >= 1
