@@ -55,12 +55,11 @@ def send(address: tuple[str, bytes], name: str, text: str) -> None:
 
 
 @cache
-def leave_with_parent() -> None:
-    """From now on, end this worker process within a second of its parent, however that ended.
+def leave_with_parent(parent: int) -> None:
+    """From now on, end this worker within a second of its parent (a process id), however that ended.
 
     A killed run would otherwise leave workers behind that measure for nobody, beside the run that goes on.
     """
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

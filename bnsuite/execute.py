@@ -205,14 +205,16 @@ def _measure_all(jobs: Sequence[Job], workers: int, observe: Observer) -> Iterat
     try:
         with Channel(lambda name, found: observe(Event(cells[name], found))) as channel:
             pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)
-            yield from pool(delayed(_measure_in_worker)(job, threads, channel.address) for job in jobs)
+            yield from pool(
+                delayed(_measure_in_worker)(job, threads, channel.address, os.getpid()) for job in jobs
+            )
     finally:
         for name in WORKER_ENVIRONMENT.keys() - before.keys():
             del os.environ[name]
 
 
-def _measure_in_worker(job: Job, threads: int, address: tuple[str, bytes]) -> Record:
-    leave_with_parent()
+def _measure_in_worker(job: Job, threads: int, address: tuple[str, bytes], parent: int) -> Record:
+    leave_with_parent(parent)
     torch.set_num_threads(threads)
     return measure(job, lambda found: send(address, str(job.cell), found))
 

@@ -37,7 +37,7 @@ def test_a_parent_that_is_gone_ends_the_worker() -> None:
 
 def test_a_worker_leaves_with_a_parent_that_was_killed() -> None:
     worker = (
-        "import time; from bnsuite.channel import leave_with_parent; leave_with_parent(); "
+        "import os, time; from bnsuite.channel import leave_with_parent; leave_with_parent(os.getppid()); "
         "print('ready', flush=True); time.sleep(60)"
     )
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
