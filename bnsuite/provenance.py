@@ -44,11 +44,11 @@ def reproducible(device: torch.device) -> Iterator[None]:
 
     On a CPU subnormal arithmetic is 10 to 60 times slower, and dying networks are full of it.
     """
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    mode = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler: 2 s
     memory.fill_uninitialized_memory = False
     flushed = sys.float_info.min / 2 == 0.0
     torch.set_flush_denormal(True)
@@ -60,7 +60,7 @@ def reproducible(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(flushed)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(mode)
         memory.fill_uninitialized_memory = fill
         if cuda:
             torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -172,10 +172,11 @@ def test_a_cell_that_raises_is_a_record_and_the_run_goes_on(tmp_path: Path, meas
     assert not re.search(r"(^|\s)/", bad.error), "no absolute path"
     assert str(Path.home()) not in bad.error
 
-    run("tiny", tasks=["stable_lr"], schemes=schemes, records=tmp_path, **MLP)
+    again, kept = run("tiny", tasks=["stable_lr"], schemes=schemes, records=tmp_path, **MLP)
     assert measured.count("stable_lr raising mlp/digits") == 2
     assert measured.count("stable_lr batchnorm mlp/digits") == 1
-    assert len(Store(tmp_path)) == 3
+    assert {record.id for record in Store(tmp_path)} == {bad.id, again.id, good.id}
+    assert kept == good
 
 
 def test_what_cannot_be_built_is_a_result(tmp_path: Path, measured: list[str]) -> None:

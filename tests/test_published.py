@@ -1,0 +1,59 @@
+"""What is published agrees with itself: records, frozen scales, the README's table."""
+
+from pathlib import Path
+
+import pytest
+
+from bnsuite.board.composite import derive_scales, load_scales
+from bnsuite.board.readme import markdown_table
+from bnsuite.board.tracks import Kept, by_track
+from bnsuite.profiles import load_profile
+from bnsuite.records import RANKED, SUITE_VERSION, Record, load_records
+from bnsuite.schemes import REFERENCES
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def quick() -> list[Record]:
+    records = load_records([ROOT / "leaderboard" / "records"]).values()
+    return [r for r in records if (r.profile, r.suite_version, r.device) == ("quick", SUITE_VERSION, "cpu")]
+
+
+def test_every_reference_has_every_ranked_task(quick: list[Record]) -> None:
+    assert {(r.scheme, r.task) for r in quick} >= {(s, t) for s in REFERENCES for t in RANKED}
+    assert all(r.n >= 6 and r.provenance.dirty is False for r in quick)
+
+
+def test_the_scales_are_those_of_the_published_references(quick: list[Record]) -> None:
+    frozen, derived = load_scales(), derive_scales(quick)
+    assert frozen.suite_version == derived.suite_version
+    assert frozen.units == pytest.approx(derived.units, rel=5e-3)
+
+
+def test_the_readme_shows_the_published_numbers() -> None:
+    records = load_records([ROOT / "leaderboard" / "records"]).values()
+    first = next(iter(by_track(Kept(r, "published") for r in records if r.task in RANKED).values()))
+    assert markdown_table(k.record for k in first) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_claims_of_the_reference_schemes(quick: list[Record]) -> None:
+    """What the quick profile is for: it separates the four schemes, in the order the field expects."""
+    value = {(r.task, r.scheme): r.value or 0.0 for r in quick}
+    assert value["max_depth", "batchnorm"] * 2 < value["max_depth", "residual-batchnorm"]
+    assert value["stable_lr", "batchnorm"] >= 3 * value["stable_lr", "none"]
+    steps = {s: value["time_to_accuracy", s] for s in REFERENCES}
+    assert min(steps, key=steps.__getitem__) == "residual-batchnorm"
+    assert max(steps, key=steps.__getitem__) == "none"
+    assert value["top_eigenvalue", "none"] >= 5 * value["top_eigenvalue", "batchnorm"]
+    residuals = [s.detail["residual"] for r in quick if r.task == "top_eigenvalue" for s in r.samples]
+    assert max(float(str(r)) for r in residuals) <= 1e-3
+
+
+def test_the_quick_profile_asks_what_was_published(quick: list[Record]) -> None:
+    from bnsuite.tasks import TASKS
+
+    for record in quick:
+        settings = load_profile("quick").settings(record.task, record.family)
+        task = TASKS[record.task](**settings)  # type: ignore[arg-type]
+        assert (task.version, task.settings) == (record.task_version, record.settings)
