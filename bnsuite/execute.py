@@ -48,7 +48,6 @@ class Job:
     task: Task
     key: str
     scheme_source: str
-    threads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Curvature: a loss's Hessian as an operator, and its extreme eigenvalues with a certificate."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -145,8 +144,3 @@ def certified(operator: CurvatureOperator, vector: Tensor) -> Eigenvalue:
     value = float(vector @ product)
     residual = float((product - value * vector).norm()) / max(abs(value), 1e-300)
     return Eigenvalue(value, residual, vector)
-
-
-def worst_residual(eigenvalues: Sequence[Eigenvalue]) -> float:
-    """The largest of the residuals."""
-    return max(e.residual for e in eigenvalues)
