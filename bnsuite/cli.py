@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import bnsuite
+from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
     from bnsuite.records import Record
@@ -81,10 +82,11 @@ def run(
 ) -> None:
     """Measure what the records folder does not have yet; stop and start it as you like."""
     try:
-        from bnsuite.execute import DeviceError, plan, resolve_device
-        from bnsuite.execute import run as execute
-        from bnsuite.progress import Display
-        from bnsuite.records import Outcome, RecordError
+        with interrupts_wait():  # half imported, numpy cannot be imported again
+            from bnsuite.execute import DeviceError, plan, resolve_device
+            from bnsuite.execute import run as execute
+            from bnsuite.progress import Display
+            from bnsuite.records import Outcome, RecordError
 
         try:
             on = resolve_device(device.value)

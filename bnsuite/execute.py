@@ -11,9 +11,9 @@ from typing import Literal
 
 import torch
 
-from bnsuite.channel import Channel, leave_with_parent, send
 from bnsuite.datasets import DATASETS
 from bnsuite.networks import FAMILIES, UnsupportedError
+from bnsuite.processes import Channel, interrupts_wait, leave_with_parent, send
 from bnsuite.profiles import Profile, load_profile
 from bnsuite.provenance import environment, reproducible
 from bnsuite.records import Cell, Measurement, Outcome, Provenance, Record, Store
@@ -204,9 +204,10 @@ def _measure_all(jobs: Sequence[Job], workers: int, observe: Observer) -> Iterat
     try:
         with Channel(lambda name, found: observe(Event(cells[name], found))) as channel:
             pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)
-            yield from pool(
-                delayed(_measure_in_worker)(job, threads, channel.address, os.getpid()) for job in jobs
-            )
+            calls = [delayed(_measure_in_worker)(job, threads, channel.address, os.getpid()) for job in jobs]
+            with interrupts_wait():  # a pool that is half started cannot be stopped
+                records = pool(calls)
+            yield from records
     finally:
         for name in WORKER_ENVIRONMENT.keys() - before.keys():
             del os.environ[name]

@@ -13,6 +13,10 @@ POOL_ABOVE = 16
 """Image side above which the `cnn` pools once, 2×2, after its stem."""
 
 
+Apply = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+"""(part of a network, h) → what the part makes of h"""
+
+
 class UnsupportedError(Exception):
     """The scheme cannot be built for this family: a result, not a failure."""
 
@@ -44,19 +48,22 @@ class Network(nn.Module):
         self._prepare, self._gather = prepare, gather
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.pool(self.stem(self._prepare(x)))
+        return self.compose(x, lambda part, h: part(h))
+
+    def compose(self, x: Tensor, apply: Apply) -> Tensor:
+        """The forward pass with every part called by `apply`, for one network or for stacked ones."""
+        h = apply(self.pool, apply(self.stem, apply(self._prepare, x)))
         *inner, last = self.activations
         for i, (layer, phi, branch) in enumerate(zip(self.layers, inner, self.branches, strict=True)):
             if self.skip == "none":
-                h = layer(phi(self.norms[i](h)))
+                h = apply(layer, apply(phi, apply(self.norms[i], h)))
             elif self.skip == "pre":
-                h = h + branch(layer(phi(self.norms[i](h))))
+                h = h + apply(branch, apply(layer, apply(phi, apply(self.norms[i], h))))
             else:
-                h = self.norms[i](h + branch(layer(phi(h))))
+                h = apply(self.norms[i], h + apply(branch, apply(layer, apply(phi, h))))
         if self.skip != "post":
-            h = self.norms[-1](h)
-        logits: Tensor = self.head(self._gather(last(h)))
-        return logits
+            h = apply(self.norms[-1], h)
+        return apply(self.head, apply(self._gather, apply(last, h)))
 
 
 class Scale(nn.Module):

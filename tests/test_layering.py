@@ -15,7 +15,7 @@ FLOOR = {
     "words": set[str](),
     "engine": set[str](),
     "norms": set[str](),
-    "channel": set[str](),
+    "processes": set[str](),
 }
 MAY_IMPORT: dict[str, set[str]] = {
     **FLOOR,
@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "provenance": {""},
     "tasks": {"datasets", "engine", "networks", "records", "schemes"},
     "execute": {
-        *("channel", "datasets", "engine", "networks", "profiles", "provenance", "records", "schemes"),
+        *("processes", "datasets", "engine", "networks", "profiles", "provenance", "records", "schemes"),
         *("tasks", "words"),
     },
     "board": {"records"},
@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Room → the other rooms that it may import; "" is the package itself (its version)."""
 
-NO_TORCH = ["records", "words", "profiles", "channel", "board", "cli", "__main__", ""]
+NO_TORCH = ["records", "words", "profiles", "processes", "board", "cli", "__main__", ""]
 """Rooms that import no torch of their own when they are imported."""
 
 

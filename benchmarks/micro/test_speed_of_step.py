@@ -1,14 +1,14 @@
 """One training step of one network and of stacked ones: MLP, width 64, 8 layers, batch 128."""
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
+from torch.func import functional_call
 
 from bnsuite.datasets import digits
 from bnsuite.engine.lanes import Stack
-from bnsuite.engine.train import call, parameter_vector, training_step
+from bnsuite.engine.train import parameters_of, training_step
 from bnsuite.networks import FAMILIES
 from bnsuite.schemes import REFERENCES, SCHEMES
 
@@ -19,9 +19,12 @@ Benchmark = Callable[[Callable[[], object]], object]
 @pytest.mark.parametrize("scheme", REFERENCES)
 def test_single(benchmark: Benchmark, scheme: str) -> None:
     network, x, y = _setting(scheme)
-    rate = torch.tensor(0.01)
-    forward = partial(call, network)
-    benchmark(lambda: training_step(forward, parameter_vector(network), None, x, y, rate, 0.0))
+    params, rate = parameters_of(network), torch.tensor(0.01)
+    benchmark(
+        lambda: training_step(
+            lambda params, x: functional_call(network, params, (x,)), params, None, x, y, rate, 0.0
+        )
+    )
 
 
 @pytest.mark.parametrize("lanes", [2, 18])

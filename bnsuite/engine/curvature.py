@@ -6,9 +6,10 @@ import torch
 from hessian_eigenthings import CurvatureOperator
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from bnsuite.engine.lanes import Stack
-from bnsuite.engine.train import mean_cross_entropy, parameter_vector
+from bnsuite.engine.train import Parameters, mean_cross_entropy
 
 MINIBATCHES_AT_ONCE = 16
 
@@ -26,11 +27,13 @@ class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library s
     """
 
     def __init__(self, network: nn.Module, x: Tensor, y: Tensor, *, stacked: bool) -> None:
-        self._params = parameter_vector(network).requires_grad_()
+        self._params = parameters_to_vector(network.parameters()).detach().requires_grad_()
+        named = unflatten(self._params, network)
         self._gradients: list[Tensor] = []
         for part in torch.split(torch.arange(len(x)), MINIBATCHES_AT_ONCE):
             stack = Stack([network] * len(part), [0] * len(part), stacked=stacked)
-            logits = stack.forward(self._params.expand(len(part), -1), x[part])
+            shared = {name: p.expand(len(part), *p.shape) for name, p in named.items()}
+            logits = stack.forward(shared, x[part])
             loss = mean_cross_entropy(logits, y[part]).sum() / len(x)
             self._gradients += torch.autograd.grad(loss, self._params, create_graph=True)
 
@@ -57,6 +60,13 @@ class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library s
             for gradient in self._gradients
         )
         return torch.stack(list(products)).sum(0)
+
+
+def unflatten(vector: Tensor, network: nn.Module) -> Parameters:
+    """Views of a vector (P,) as the parameters of a network by name."""
+    named = dict(network.named_parameters())
+    parts = torch.split(vector, [p.numel() for p in named.values()])
+    return {name: part.view(p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
 
 
 class Eigenvalue(NamedTuple):

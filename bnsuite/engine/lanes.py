@@ -9,18 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
-from bnsuite.engine.train import (
-    PLAIN,
-    Layout,
-    Sgd,
-    call,
-    load_vector,
-    parameter_vector,
-    training_step,
-    unflatten,
-)
+from bnsuite.engine.stacked import StackedCall
+from bnsuite.engine.train import PLAIN, Parameters, Sgd, parameters_of, training_step
 
 CHUNK = 32
 """Lanes held in memory together; more run in turn."""
@@ -37,52 +29,44 @@ class Lane(NamedTuple):
 
 
 class Stack:
-    """R networks of one architecture behind one call, their parameters a matrix (R, P).
+    """R networks of one architecture behind one call, their parameters (R, *shape) by name.
 
-    Stacked, one `vmap` serves all; otherwise each network is called in turn with its own Python state
-    and random numbers of its own (seed, call), so that dropping lanes shifts nobody's stream.
+    Stacked, they share one call (`engine.stacked`); otherwise each network is called in turn with its own
+    Python state and random numbers of its own (seed, call), so that dropping lanes shifts nobody's stream.
     """
 
     def __init__(self, networks: Sequence[nn.Module], seeds: Sequence[int], *, stacked: bool) -> None:
-        self.params = torch.stack([parameter_vector(network) for network in networks])
+        self.params = _stack([parameters_of(network) for network in networks])
         self.stacked = stacked
-        self._layout = Layout.of(networks[0])
         if stacked:
             self._template = copy.deepcopy(networks[0])
-            named = [dict(network.named_buffers()) for network in networks]
-            self._buffers = {name: torch.stack([each[name] for each in named]) for name in named[0]}
+            self._buffers = _stack([dict(network.named_buffers()) for network in networks])
+            self._call = StackedCall(self._template)
         else:
             self._networks = [copy.deepcopy(network) for network in networks]
             self._seeds, self._calls = list(seeds), 0
 
     def __len__(self) -> int:
-        return self.params.shape[0]
+        return len(next(iter(self.params.values())))
 
-    def forward(self, params: Tensor, x: Tensor) -> Tensor:
-        """params (R, P), x (R, N, …) → logits (R, N, classes)."""
+    def forward(self, params: Parameters, x: Tensor) -> Tensor:
+        """params (R, *shape) each, x (R, N, …) → logits (R, N, classes)."""
         if self.stacked:
-            named = unflatten(params, self._layout)
-            logits: Tensor = vmap(self._call_template)(named, self._buffers, x)
-            return logits
+            return self._call(params, self._buffers, x)
         self._calls += 1
-        return torch.stack([self._call_one(i, params[i], x[i]) for i in range(len(self))])
+        return torch.stack([self._call_one(i, _row(params, i), x[i]) for i in range(len(x))])
 
-    def _call_template(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        logits: Tensor = functional_call(
-            self._template, (params, buffers), (x,), tie_weights=self._layout.tied
-        )
-        return logits
-
-    def _call_one(self, i: int, params: Tensor, x: Tensor) -> Tensor:
+    def _call_one(self, i: int, params: Parameters, x: Tensor) -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(self._seeds[i] * 1_000_003 + self._calls)
-            return call(self._networks[i], params, x, self._layout)
+            logits: Tensor = functional_call(self._networks[i], params, (x,))
+            return logits
 
     def keep(self, staying: Tensor) -> None:
         """Drop every lane but those that the mask (R,) names."""
-        self.params = self.params[staying]
+        self.params = _row(self.params, staying)
         if self.stacked:
-            self._buffers = {name: buffer[staying] for name, buffer in self._buffers.items()}
+            self._buffers = _row(self._buffers, staying)
         else:
             self._networks = list(compress(self._networks, staying.tolist()))
             self._seeds = list(compress(self._seeds, staying.tolist()))
@@ -90,11 +74,10 @@ class Stack:
     def network(self, i: int) -> nn.Module:
         """A network of its own with the parameters and buffers of lane i."""
         network = copy.deepcopy(self._template if self.stacked else self._networks[i])
-        load_vector(network, self.params[i])
-        if self.stacked:
-            buffers = dict(network.named_buffers())
-            for name, values in self._buffers.items():
-                buffers[name].copy_(values[i])
+        state = _row(self.params, i) | (_row(self._buffers, i) if self.stacked else {})
+        with torch.no_grad():
+            for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+                tensor.copy_(state.get(name, tensor))
         return network
 
     @torch.no_grad()
@@ -107,6 +90,15 @@ class Stack:
         for network in networks:
             network.train()
         return logits
+
+
+def _stack(named: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([each[name] for each in named]) for name in named[0]}
+
+
+def _row(named: dict[str, Tensor], rows: int | Tensor) -> dict[str, Tensor]:
+    """Of every tensor the row, or the rows that a mask names."""
+    return {name: tensor[rows] for name, tensor in named.items()}
 
 
 class Curves(NamedTuple):
@@ -175,13 +167,13 @@ def sweep(
     seeds = sorted({lane.seed for lane in lanes})
     networks = {seed: build(seed) for seed in seeds}
     stack = Stack([networks[lane.seed] for lane in lanes], [lane.seed for lane in lanes], stacked=stacked)
-    device, dtype = examples.x.device, stack.params.dtype
+    device, dtype = examples.x.device, examples.x.dtype
     orders = torch.stack([examples.order(seed, steps) for seed in seeds])  # (seeds, steps, batch)
     seed_of = torch.tensor([seeds.index(lane.seed) for lane in lanes], device=device)
     rates = torch.tensor([lane.rate for lane in lanes], device=device, dtype=dtype)
     losses = torch.full((steps, len(lanes)), math.nan, device=device, dtype=torch.float64)
     accuracies = losses.clone()
-    velocity: Tensor | None = None
+    velocity: Parameters | None = None
     rows, alive = list(lanes), torch.arange(len(lanes), device=device)
     look_every = CUDA_CHECK_EVERY if device.type == "cuda" else 1
 
@@ -203,7 +195,7 @@ def sweep(
         if not bool(staying.all()):
             stack.keep(staying)
             rows, alive = list(compress(rows, staying.tolist())), alive[staying]
-            velocity = velocity[staying] if velocity is not None else None
+            velocity = _row(velocity, staying) if velocity else None
     ended = torch.cumsum(~torch.isfinite(losses), 0) > 0
     losses[ended] = accuracies[ended] = math.nan
     return Curves(losses.cpu(), accuracies.cpu())
@@ -218,14 +210,15 @@ def can_stack(network: nn.Module, x: Tensor, y: Tensor) -> bool:
 
     def two_steps(stacked: bool) -> Tensor:
         stack = Stack([network] * 3, [0] * 3, stacked=stacked)
-        rates = torch.tensor([1e-3, 3e-3, 1e-2], device=x.device, dtype=stack.params.dtype)
+        rates = torch.tensor([1e-3, 3e-3, 1e-2], device=x.device, dtype=x.dtype)
         for staying in ([True, False, True], [True, True]):
             xs, ys = x.expand(len(stack), *x.shape), y.expand(len(stack), -1)
             stepped = training_step(stack.forward, stack.params, None, xs, ys, rates, 0.0)
             stack.params, mask = stepped.params, torch.tensor(staying, device=x.device)
             stack.keep(mask)
             rates = rates[mask]
-        return torch.cat([stack.params, stack.evaluate(x).flatten(1)], 1)
+        tensors = [*stack.params.values(), stack.evaluate(x)]
+        return torch.cat([tensor.reshape(len(stack), -1) for tensor in tensors], 1)
 
     alone = two_steps(False)
     try:

@@ -1,7 +1,7 @@
 """One pure training step, and the loop over one network.
 
-The step works on a flat parameter vector (P,) of one network or on a matrix (R, P) of R stacked ones:
-the gradient of the summed losses is, row by row, the gradient of each lane's own loss.
+The step works on the parameters of one network, by name, or on those of R stacked ones, (R, *shape) each:
+the gradient of the summed losses is, lane by lane, the gradient of each lane's own loss.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-Forward = Callable[[Tensor, Tensor], Tensor]
-"""(params (*lanes, P), x (*lanes, N, …)) → logits (*lanes, N, classes)"""
+Parameters = dict[str, Tensor]
+"""By name, each (*lanes, *shape)."""
+
+Forward = Callable[[Parameters, Tensor], Tensor]
+"""(params, x (*lanes, N, …)) → logits (*lanes, N, classes)"""
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,16 @@ PLAIN = Sgd()
 class Stepped(NamedTuple):
     """What one step returns: the next parameters and velocity; loss and accuracy before the step."""
 
-    params: Tensor  # (*lanes, P)
-    velocity: Tensor | None  # (*lanes, P)
+    params: Parameters
+    velocity: Parameters | None
     losses: Tensor  # (*lanes,)
     accuracies: Tensor  # (*lanes,)
 
 
 def training_step(
     forward: Forward,
-    params: Tensor,
-    velocity: Tensor | None,
+    params: Parameters,
+    velocity: Parameters | None,
     x: Tensor,
     y: Tensor,
     rate: Tensor,
@@ -58,15 +61,17 @@ def training_step(
 
     Pure but for buffers: a forward pass in training mode updates running statistics where they lie.
     """
-    params = params.detach().requires_grad_()
+    params = {name: p.detach().requires_grad_() for name, p in params.items()}
     logits = forward(params, x)
     losses = mean_cross_entropy(logits, y)
-    (gradient,) = torch.autograd.grad(losses.sum(), params)
+    found = torch.autograd.grad(losses.sum(), list(params.values()), materialize_grads=True)
     with torch.no_grad():
+        gradient = dict(zip(params, found, strict=True))
         if momentum:
-            velocity = gradient if velocity is None else momentum * velocity + gradient
-            gradient = gradient + momentum * velocity
-        moved = torch.addcmul(params, gradient, rate.unsqueeze(-1), value=-1)
+            velocity = {n: momentum * velocity[n] + g if velocity else g for n, g in gradient.items()}
+            gradient = {n: g + momentum * velocity[n] for n, g in gradient.items()}
+        rates = {n: rate.view(rate.shape + (1,) * (p.dim() - rate.dim())) for n, p in params.items()}
+        moved = {n: torch.addcmul(p, gradient[n], rates[n], value=-1) for n, p in params.items()}
         return Stepped(moved, velocity, losses.detach(), accuracy(logits, y))
 
 
@@ -80,63 +85,29 @@ def accuracy(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.argmax(-1) == y).to(logits.dtype).mean(-1)
 
 
-def parameter_vector(network: nn.Module) -> Tensor:
-    """All parameters of a network as one vector (P,), in the order of `named_parameters`."""
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
-
-
-class Layout(NamedTuple):
-    """Where each parameter of a network lies in its vector, so that no step has to walk the modules."""
-
-    names: tuple[str, ...]
-    shapes: tuple[torch.Size, ...]
-    sizes: tuple[int, ...]
-    tied: bool  # a parameter goes by several names
-
-    @classmethod
-    def of(cls, network: nn.Module) -> "Layout":
-        named = dict(network.named_parameters())
-        shapes = tuple(p.shape for p in named.values())
-        names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
-        return cls(tuple(named), shapes, tuple(map(torch.Size.numel, shapes)), len(names) > len(named))
-
-
-def unflatten(params: Tensor, layout: Layout) -> dict[str, Tensor]:
-    """Views of a vector (*lanes, P) as parameters by name, each (*lanes, *shape)."""
-    parts = torch.split(params, list(layout.sizes), dim=-1)
-    lanes = params.shape[:-1]
-    named = zip(layout.names, parts, layout.shapes, strict=True)
-    return {name: part.view(lanes + shape) for name, part, shape in named}
-
-
-def call(network: nn.Module, params: Tensor, x: Tensor, layout: Layout | None = None) -> Tensor:
-    """Logits of one network at the parameters given as a vector (P,)."""
-    layout = layout or Layout.of(network)
-    named = unflatten(params, layout)
-    logits: Tensor = functional_call(network, named, (x,), tie_weights=layout.tied)
-    return logits
+def parameters_of(network: nn.Module) -> Parameters:
+    """The parameters of a network by name, detached; one that goes by several names once."""
+    return {name: p.detach() for name, p in network.named_parameters()}
 
 
 def train(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rate: float, sgd: Sgd = PLAIN
 ) -> Tensor:
     """The loop over one network, which is changed in place: losses (steps,) before each step."""
-    params, velocity, layout = parameter_vector(network), None, Layout.of(network)
+    params, velocity = parameters_of(network), None
     losses = []
     for step, (x, y) in enumerate(batches):
-        eta = params.new_tensor(rate * sgd.factor(step))
+        eta = x.new_tensor(rate * sgd.factor(step))
         stepped = training_step(
-            lambda params, x: call(network, params, x, layout), params, velocity, x, y, eta, sgd.momentum
+            lambda params, x: functional_call(network, params, (x,)),
+            params,
+            velocity,
+            x,
+            y,
+            eta,
+            sgd.momentum,
         )
         params, velocity = stepped.params, stepped.velocity
         losses.append(stepped.losses)
-    load_vector(network, params)
+    network.load_state_dict(params, strict=False)
     return torch.stack(losses)
-
-
-def load_vector(network: nn.Module, params: Tensor) -> None:
-    """Write a vector (P,) into a network's parameters."""
-    with torch.no_grad():
-        named = dict(network.named_parameters())
-        for name, value in unflatten(params, Layout.of(network)).items():
-            named[name].copy_(value)

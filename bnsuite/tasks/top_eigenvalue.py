@@ -50,7 +50,8 @@ class TopEigenvalue(Task):
         rates: tried at `tuning_steps` steps for the scheme's own best rate, at which λ is shown beside.
         eigenvalues: how many of the largest are listed for the first confirmation seed, with the smallest
             if more than 1; 0 for as many as there are classes.
-        beside: whether λ_max is also measured at initialization and at the scheme's own best rate.
+        beside: confirmation seeds, from the first, at which λ_max is also measured at initialization and
+            at the scheme's own best rate.
     """
 
     name: ClassVar[str] = "top_eigenvalue"
@@ -67,7 +68,7 @@ class TopEigenvalue(Task):
     tolerance: float = 1e-3
     max_products: int = 200
     eigenvalues: int = 0
-    beside: bool = True
+    beside: int = 3
 
     def __call__(self, subject: Subject) -> Measurement:
         limit = math.log(subject.data.classes) / 2
@@ -80,7 +81,7 @@ class TopEigenvalue(Task):
         trace, losses, outcomes = rate_rows(curves, lanes, "tune", lambda loss, _: loss <= limit)
         best = best_rate(lanes, losses, [outcome is not Outcome.NONFINITE for outcome in outcomes])
 
-        beside = self._beside(subject, partition, best) if self.beside else {}
+        beside = self._beside(subject, partition, best)
         samples: dict[int, Sample] = {}
         rate = self.rate
         while len(samples) < len(self.confirmation):
@@ -101,13 +102,14 @@ class TopEigenvalue(Task):
     def _beside(
         self, subject: Subject, partition: tuple[Tensor, Tensor], best: float | None
     ) -> dict[int, dict[str, Json]]:
-        """λ_max of every seed at initialization, and at the scheme's own best rate after tuning's steps."""
+        """λ_max by seed at initialization, and at the scheme's own best rate after tuning's steps."""
+        seeds = self.confirmation[: self.beside]
         found: dict[int, dict[str, Json]] = {}
         tuned: dict[int, Checkpoint] = {}
         if best is not None:
-            lanes = [Lane(seed, best) for seed in self.confirmation]
+            lanes = [Lane(seed, best) for seed in seeds]
             tuned = self._train(subject, lanes, self.tuning_steps, None)
-        for seed in self.confirmation:
+        for seed in seeds:
             initial = subject.network(self.depth, self.width, seed, softplus)
             found[seed] = {"at_init": _entry(self._spectrum(subject, initial, partition, seed))}
             if best is not None and seed in tuned:

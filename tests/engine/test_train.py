@@ -9,15 +9,10 @@ from torch import Tensor, nn
 
 from bnsuite.engine.train import (
     PLAIN,
-    Layout,
     Sgd,
     accuracy,
-    call,
-    load_vector,
     mean_cross_entropy,
-    parameter_vector,
     train,
-    unflatten,
 )
 
 STEPS, RATE = 12, 0.2
@@ -85,24 +80,3 @@ def test_cross_entropy_and_accuracy_are_a_lanes_own() -> None:
         assert losses[i].item() == pytest.approx(-sum(map(math.log, picked)) / 6)
         assert right[i].item() == sum(logits[i].argmax(-1) == y[i]).item() / 6
         assert mean_cross_entropy(logits[i], y[i]).item() == pytest.approx(losses[i].item())
-
-
-def test_a_vector_and_back() -> None:
-    net = network()
-    vector = parameter_vector(net)
-    assert vector.shape == (sum(p.numel() for p in net.parameters()),)
-    named = unflatten(torch.stack([vector, 2 * vector]), Layout.of(net))
-    for name, parameter in net.named_parameters():
-        assert torch.equal(named[name], torch.stack([parameter, 2 * parameter]))
-    load_vector(net, 3 * vector)
-    assert torch.equal(parameter_vector(net), 3 * vector)
-    assert all(p.requires_grad for p in net.parameters())
-
-
-def test_a_call_at_other_parameters_leaves_the_networks_own() -> None:
-    net, x = network(), batches()[0][0]
-    vector = parameter_vector(net)
-    other = network()
-    load_vector(other, 2 * vector)
-    assert torch.equal(call(net, 2 * vector, x), other(x))
-    assert torch.equal(parameter_vector(net), vector)

@@ -1,12 +1,14 @@
-"""What workers say reaches the parent, in order; a worker that breaks off harms nobody."""
+"""What workers say reaches the parent, in order; whoever breaks off harms nobody."""
 
+import signal
 import subprocess
 import sys
 from multiprocessing.connection import Client
+from threading import Thread
 
 import pytest
 
-from bnsuite.channel import Channel, send
+from bnsuite.processes import Channel, interrupts_wait, send
 
 
 def test_messages_arrive_in_order() -> None:
@@ -37,7 +39,7 @@ def test_a_parent_that_is_gone_ends_the_worker() -> None:
 
 def test_a_worker_leaves_with_a_parent_that_was_killed() -> None:
     worker = (
-        "import os, time; from bnsuite.channel import leave_with_parent; leave_with_parent(os.getppid()); "
+        "import os, time; from bnsuite.processes import leave_with_parent; leave_with_parent(os.getppid()); "
         "print('ready', flush=True); time.sleep(60)"
     )
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
@@ -46,3 +48,31 @@ def test_a_worker_leaves_with_a_parent_that_was_killed() -> None:
         assert parent.stdout.readline() == "ready\n"
         parent.kill()
         parent.communicate(timeout=20)  # ends when the worker lets go of the pipe, too
+
+
+def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
+    reached = []
+
+    def interrupted() -> None:
+        with interrupts_wait():
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert reached == ["the end"]
+    with pytest.raises(KeyboardInterrupt):  # and after it comes as ever
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_interrupts_are_the_main_threads_alone() -> None:
+    reached = []
+
+    def elsewhere() -> None:
+        with interrupts_wait():
+            reached.append("the end")
+
+    thread = Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert reached == ["the end"]
