@@ -134,7 +134,7 @@ def plan(
         lookup("task", task, TASKS)
     for dataset in datasets or ():
         lookup("dataset", dataset, DATASETS)
-    return [
+    jobs = [
         _job(budget, task, scheme, family, dataset, device)
         for task in sorted(dict.fromkeys(tasks or budget.tasks), key=lambda name: -TASKS[name].weight)
         for family in dict.fromkeys(families or budget.families)
@@ -142,6 +142,9 @@ def plan(
         for scheme in chosen
         if budget.asks(task, family)
     ]
+    if not jobs:
+        raise ValueError(f"nothing to measure: profile {profile} has none of these tasks for these families")
+    return jobs
 
 
 def _scheme(scheme: str | Scheme) -> Scheme:
@@ -244,9 +247,16 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
         dataset_checksum=data.checksum,
         stacked=stacked,
         seeds={"tuning": list(job.task.tuning), "confirmation": list(job.task.confirmation)},
-        started=started.isoformat(timespec="seconds"),
+        started=started.isoformat(timespec="milliseconds"),
         duration_s=round(time.perf_counter() - clock, 3),
     )
+    try:
+        return _sealed(job, measured, provenance)
+    except ValueError as error:  # a NaN among what stands beside the value
+        return _sealed(job, _without_value(Outcome.ERROR, relative_traceback(error)), provenance)
+
+
+def _sealed(job: Job, measured: Measurement, provenance: Provenance) -> Record:
     return Record(
         **dict(measured),
         **job.cell.model_dump(),
@@ -263,11 +273,14 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
 
 
 def _without_value(outcome: Outcome, error: str) -> Measurement:
+    """A record names no path of a machine."""
+    for place, short in ((Path.cwd(), "."), (Path.home(), "~")):
+        error = error.replace(f"{place}{os.sep}", f"{short}{os.sep}")
     return Measurement(value=None, outcome=outcome, low=None, high=None, error=error)
 
 
 def relative_traceback(error: BaseException) -> str:
-    """The traceback with file names from the package on, so that a record names no path of a machine."""
+    """The traceback with file names from the package on."""
     lines = []
     for frame in traceback.extract_tb(error.__traceback__):
         parts = Path(frame.filename).parts

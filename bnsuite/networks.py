@@ -115,7 +115,7 @@ class Family:
             activation: φ from `num_features`; ReLU by default. A scheme with its own keeps it.
 
         Raises:
-            UnsupportedError: the scheme's parts cannot be built at this width.
+            UnsupportedError: the scheme's parts refuse this width, with a ValueError.
             ValueError: depth below 1.
         """
         if depth < 1:
@@ -135,14 +135,14 @@ class Family:
                     pool,
                     self.gather,
                 )
-            except (TypeError, ValueError) as error:
+            except ValueError as error:
                 raise UnsupportedError(f"{scheme.name} cannot be built for {self.name}: {error}") from error
             _initialize(layers, network.head, seed)
             if scheme.init is not None:
                 scheme.init(network)
             if scheme.weight is not None:
-                for layer in layers:
-                    scheme.weight(layer)
+                network.stem = scheme.weight(network.stem)
+                network.layers = nn.ModuleList(map(scheme.weight, network.layers))
         return network
 
 

@@ -37,7 +37,8 @@ class Scheme:
         norm: builds the normalizer from `num_features`; any module on (N, C, *S). None: no normalizer.
         skip: topology, as above.
         branch: α_l, a number, or a factory (num_features, depth) → module applied to the branch.
-        weight: wraps each hidden weight layer, such as `torch.nn.utils.parametrizations.weight_norm`.
+        weight: each hidden weight layer → the one in its place, such as
+            `torch.nn.utils.parametrizations.weight_norm`.
         init: changes the initialized network in place (facet `own-init`).
         activation: builds φ from `num_features` (facet `own-activation`). None: the task's.
         paper: where the scheme is from, for its page.

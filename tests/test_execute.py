@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bnsuite import execute
 from bnsuite.execute import DeviceError, Event, plan, relative_traceback, resolve_device, run
 from bnsuite.profiles import Profile
-from bnsuite.records import Outcome, Record, RecordError, Store
+from bnsuite.records import Measurement, Outcome, Record, RecordError, Store
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.words import UnknownNameError
 
@@ -111,7 +111,7 @@ def test_records_come_out_complete(tmp_path: Path) -> None:
         )
         assert made.scheme_source == SCHEMES[record.scheme].source_hash()
         assert (made.torch, made.gpu, made.threads) == (torch.__version__, None, torch.get_num_threads())
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made.started)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", made.started)
         assert 0 < made.duration_s < 60
     assert not torch.are_deterministic_algorithms_enabled(), "the caller's ways are restored"
     assert sys.float_info.min / 2 > 0, "subnormals among them"
@@ -188,6 +188,44 @@ def test_what_cannot_be_built_is_a_result(tmp_path: Path, measured: list[str]) -
     assert len(measured) == 1
 
 
+def test_a_nan_beside_the_value_is_an_error_of_that_cell_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = execute.TASKS["stable_lr"].__call__
+
+    def with_nan(self: Any, subject: Any) -> Measurement:
+        measured: Measurement = whole(self, subject)
+        if subject.scheme.name == "none":
+            return measured.model_copy(update={"derived": {"edge": float("nan")}})
+        return measured
+
+    monkeypatch.setattr(execute.TASKS["stable_lr"], "__call__", with_nan)
+    bad, good = run("tiny", tasks=["stable_lr"], schemes=["none", "batchnorm"], records=tmp_path, **MLP)
+    assert (bad.outcome, good.outcome.has_value) == (Outcome.ERROR, True)
+    assert "not JSON compliant" in str(bad.error)
+    assert len(Store(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("home", [Path.home(), Path.cwd()])
+def test_a_message_names_no_folder_of_the_machine(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(self: object, subject: object) -> None:
+        raise FileNotFoundError(f"no file {home / 'secret' / 'weights.pt'}")
+
+    monkeypatch.setattr(execute.TASKS["stable_lr"], "__call__", lost)
+    (found,) = run("tiny", tasks=["stable_lr"], schemes=["none"], records=tmp_path, **MLP)
+    assert str(home) not in str(found.error)
+    assert "secret/weights.pt" in str(found.error)
+
+
+def test_a_wrong_signature_is_an_error(tmp_path: Path) -> None:
+    wrong = Scheme("wrong", lambda: nn.Identity())  # type: ignore[arg-type, misc]
+    (found,) = run("tiny", tasks=["stable_lr"], schemes=[wrong], records=tmp_path, **MLP)
+    assert found.outcome is Outcome.ERROR
+    assert "takes 0 positional arguments" in str(found.error)
+
+
 def test_memory_that_runs_out_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: object, subject: object) -> None:
         raise torch.OutOfMemoryError("no memory")
@@ -225,6 +263,11 @@ def test_schemes_have_names_of_their_own() -> None:
     with pytest.raises(ValueError, match="names of their own: got x, x"):
         plan("tiny", None, [Scheme("x"), Scheme("x", Noisy)], None, None, "cpu")
     assert plan("tiny", ["stable_lr"], [SCHEMES["none"]], ["mlp"], None, "cpu")[0].cell.scheme == "none"
+
+
+def test_a_run_that_would_measure_nothing_says_so() -> None:
+    with pytest.raises(ValueError, match="nothing to measure: profile tiny has none of these tasks"):
+        plan("tiny", ["stable_lr"], None, ["cnn"], None, "cpu")
 
 
 def test_what_is_named_twice_is_planned_once() -> None:

@@ -133,7 +133,7 @@ PROGRAMS = {
     "help": "from typer.testing import CliRunner; from bnsuite.cli import app; "
     "assert CliRunner().invoke(app, ['--help']).exit_code == 0",
     "the board": "import pathlib, sys; from bnsuite.board.site import Source, build_site; "
-    "build_site([Source(pathlib.Path(sys.argv[1]), 'local')], pathlib.Path(sys.argv[1]) / 'site')",
+    "build_site([Source(pathlib.Path(sys.argv[1]), 'local')], pathlib.Path(sys.argv[1] + '-site'))",
 }
 
 

@@ -197,6 +197,22 @@ def test_own_weight_wraps_every_hidden_layer_and_keeps_its_start(family: str) ->
     assert torch.allclose(wrapped(images().float()), plain(images().float()), rtol=1e-4, atol=1e-5)
 
 
+def test_a_weight_wrapper_may_return_another_module() -> None:
+    class Doubled(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * self.layer(x)  # type: ignore[no-any-return]
+
+    plain, doubled = build(Scheme("plain")), build(Scheme("doubled", weight=Doubled))
+    x = images().float()
+    depth = len(plain.layers) + 1
+    assert not plain.head.bias.any()  # without biases a ReLU network is homogeneous
+    assert torch.allclose(doubled(x), 2**depth * plain(x), rtol=1e-4, atol=1e-5)
+
+
 def test_what_cannot_be_built_is_unsupported() -> None:
     def groups(num_features: int) -> nn.Module:
         return nn.GroupNorm(4, num_features)

@@ -69,9 +69,12 @@ def _check_target(out: Path, sources: Sequence[Source]) -> None:
             f"{out}: holds files that are not a board, and the board replaces its folder. "
             "Give an empty or a new folder with --out."
         )
-    inside = next((s.folder for s in sources if s.folder.resolve().is_relative_to(out)), None)
-    if inside is not None:
-        raise RecordError(f"{out}: the records in {inside} lie within it. Give another folder with --out.")
+    for folder in (source.folder.resolve() for source in sources):
+        if folder.is_relative_to(out) or out.is_relative_to(folder):
+            raise RecordError(
+                f"{out}: one of the board and the records in {folder} would lie within the other. "
+                "Give another folder with --out."
+            )
 
 
 def _replace(out: Path, files: Mapping[str, bytes]) -> None:

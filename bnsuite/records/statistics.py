@@ -73,6 +73,8 @@ def summarize(samples: Sequence[Sample], better: Better) -> Summary:
         outcome = first.outcome if first.value is None else second.outcome
     else:
         value = (first.value + second.value) / 2
+    if {first.outcome.bound, second.outcome.bound} == {"upper", "lower"}:  # between them lies anything
+        value, outcome = None, Outcome.UNCONVERGED
     return Summary(
         value,
         outcome,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import ClassVar, final
 
 from bnsuite.engine.lanes import Curves, Lane
@@ -105,12 +106,12 @@ def rate_rows(
 
 
 def _median_of_largest(lanes: Sequence[Lane], passing: Sequence[bool], seeds: Sequence[int]) -> float | None:
-    """Median over seeds of the largest passing rate; a seed without one counts as smallest."""
-    largest = sorted(
+    """Lower median over seeds of the largest passing rate; a seed without one counts as smallest."""
+    largest = (
         max(
             (lane.rate for lane, ok in zip(lanes, passing, strict=True) if ok and lane.seed == seed),
             default=0.0,
         )
         for seed in seeds
     )
-    return largest[(len(largest) - 1) // 2] or None
+    return median_low(largest) or None

@@ -88,7 +88,7 @@ class TopEigenvalue(Task):
             waiting = [Lane(seed, rate) for seed in self.confirmation if seed not in samples]
             reached = self._train(subject, waiting, self.steps, limit)
             for seed, _ in waiting:
-                sample = self._sample(subject, Lane(seed, rate), reached.get(seed), partition)
+                sample = self._sample(subject, Lane(seed, rate), reached[seed], partition)
                 if sample is None:
                     continue
                 samples[seed] = sample.model_copy(
@@ -105,15 +105,15 @@ class TopEigenvalue(Task):
         """λ_max by seed at initialization, and at the scheme's own best rate after tuning's steps."""
         seeds = self.confirmation[: self.beside]
         found: dict[int, dict[str, Json]] = {}
-        tuned: dict[int, Checkpoint] = {}
+        tuned: dict[int, Checkpoint | Outcome] = {}
         if best is not None:
             lanes = [Lane(seed, best) for seed in seeds]
             tuned = self._train(subject, lanes, self.tuning_steps, None)
         for seed in seeds:
             initial = subject.network(self.depth, self.width, seed, softplus)
             found[seed] = {"at_init": _entry(self._spectrum(subject, initial, partition, seed))}
-            if best is not None and seed in tuned:
-                spectrum = self._spectrum(subject, tuned[seed].network, partition, seed)
+            if best is not None and isinstance(there := tuned[seed], Checkpoint):
+                spectrum = self._spectrum(subject, there.network, partition, seed)
                 edge = best * spectrum.top[0].value / 2
                 found[seed]["at_best_rate"] = {**_entry(spectrum), "rate": best, "edge": edge}
         return found
@@ -122,12 +122,12 @@ class TopEigenvalue(Task):
         self,
         subject: Subject,
         lane: Lane,
-        checkpoint: Checkpoint | None,
+        checkpoint: Checkpoint | Outcome,
         partition: tuple[Tensor, Tensor],
     ) -> Sample | None:
         """The sample of one seed; None where the rate was too large for its curvature."""
-        if checkpoint is None:
-            return Sample(seed=lane.seed, value=None, outcome=Outcome.STUCK)
+        if isinstance(checkpoint, Outcome):
+            return Sample(seed=lane.seed, value=None, outcome=checkpoint)
         network = checkpoint.network
         listed = self.eigenvalues or subject.data.classes if lane.seed == self.confirmation[0] else 1
         spectrum = self._spectrum(subject, network, partition, lane.seed, top=listed, bottom=int(listed > 1))
@@ -153,12 +153,12 @@ class TopEigenvalue(Task):
 
     def _train(
         self, subject: Subject, lanes: Sequence[Lane], steps: int, limit: float | None
-    ) -> dict[int, Checkpoint]:
+    ) -> dict[int, Checkpoint | Outcome]:
         """By seed, the network at the first step whose windowed loss is at most `limit` (None: the last).
 
-        A seed that died, or never came so far, is missing.
+        In its place `nonfinite` for a seed that died, `stuck` for one that never came so far.
         """
-        reached: dict[int, Checkpoint] = {}
+        reached: dict[int, Checkpoint | Outcome] = {}
 
         def watch(step: int, stack: Stack, rows: Sequence[Lane], losses: Tensor) -> list[int]:
             if limit is None:
@@ -167,11 +167,15 @@ class TopEigenvalue(Task):
                 there = (losses[-WINDOW:].mean(0) <= limit) & (len(losses) >= WINDOW)
             leaving: list[int] = there.nonzero().flatten().tolist()
             for i in leaving:
-                reached[rows[i].seed] = Checkpoint(stack.network(i), step)
+                network = stack.network(i)
+                finite = all(bool(torch.isfinite(p).all()) for p in network.parameters())
+                reached[rows[i].seed] = Checkpoint(network, step) if finite else Outcome.NONFINITE
             return leaving
 
-        self.sweep(subject, self.depth, lanes, steps, activation=softplus, watch=watch)
-        return reached
+        curves = self.sweep(subject, self.depth, lanes, steps, activation=softplus, watch=watch)
+        alive = torch.isfinite(curves.losses).all(0).tolist()
+        fates = (Outcome.STUCK if living else Outcome.NONFINITE for living in alive)
+        return {lane.seed: fate for lane, fate in zip(lanes, fates, strict=True)} | reached
 
     def _spectrum(
         self,

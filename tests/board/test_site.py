@@ -74,9 +74,15 @@ def test_an_empty_folder_will_do_and_a_file_will_not(tmp_path: Path) -> None:
 def test_records_inside_the_target_are_not_deleted(tmp_path: Path) -> None:
     site = build_site([], tmp_path / "site").parent
     source = Source(write(site / "mine", [record()]), "local")
-    with pytest.raises(RecordError, match="lie within it"):
+    with pytest.raises(RecordError, match="lie within the other"):
         build_site([source], site)
     assert len(list(source.folder.rglob("*.json"))) == 1
+
+
+def test_a_board_among_the_records_would_be_read_as_records(tmp_path: Path) -> None:
+    source = Source(write(tmp_path / "records", [record()]), "local")
+    with pytest.raises(RecordError, match="lie within the other"):
+        build_site([source], source.folder / "site")
 
 
 def test_an_unsound_record_stops_the_build_and_changes_nothing(tmp_path: Path) -> None:

@@ -35,6 +35,17 @@ def stuck() -> Sample:
     return Sample(seed=0, value=None, outcome=Outcome.STUCK)
 
 
+def test_between_an_upper_and_a_lower_bound_lies_no_median() -> None:
+    bounds = [
+        Sample(seed=0, value=4, outcome=Outcome.FLOOR),
+        Sample(seed=1, value=128, outcome=Outcome.CAPPED),
+    ]
+    found = summarize(bounds, "higher")
+    assert (found.value, found.outcome) == (None, Outcome.UNCONVERGED)
+    assert (found.low, found.high) == (None, None)
+    assert summarize([*bounds, Sample(seed=2, value=8)], "higher").value == 8
+
+
 @pytest.mark.parametrize("n", range(1, 41))
 def test_coverage_is_that_of_the_binomial(n: int) -> None:
     low, high, coverage = median_interval(n)

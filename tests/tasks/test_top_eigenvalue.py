@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bnsuite.engine.curvature import HessianOperator
-from bnsuite.engine.lanes import Examples
+from bnsuite.engine.lanes import Examples, Stack
 from bnsuite.engine.train import train
 from bnsuite.networks import softplus
 from bnsuite.records import Outcome, Sample
@@ -103,6 +103,31 @@ def test_never_reached_is_stuck(subject: Subject) -> None:
     assert (found.value, found.outcome) == (None, Outcome.STUCK)
     assert [s.outcome for s in found.samples] == [Outcome.STUCK] * 2
     assert found.samples[0].detail["at_init"]["value"] > 0  # type: ignore[index, call-overload, operator]
+
+
+def test_a_seed_that_died_is_nonfinite(subject: Subject) -> None:
+    found = dataclasses.replace(TASK, rate=1e30, steps=30)(subject)
+    assert (found.value, found.outcome) == (None, Outcome.NONFINITE)
+
+
+def test_a_checkpoint_with_parameters_that_overflowed_is_nonfinite(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Stack, i: int) -> torch.nn.Module:
+        network = whole(self, i)
+        network.head.bias.data.fill_(math.nan)
+        return network
+
+    whole = Stack.network
+    monkeypatch.setattr(Stack, "network", broken)
+    found = TASK(subject)
+    assert (found.value, found.outcome) == (None, Outcome.NONFINITE)
+    assert "at_best_rate" not in found.samples[0].detail
+
+
+def test_only_the_first_seeds_are_measured_beside(subject: Subject) -> None:
+    one = dataclasses.replace(TASK, beside=1)(subject)
+    assert ["at_init" in sample.detail for sample in one.samples] == [True, False]
 
 
 @pytest.mark.parametrize("change", [{"max_products": 2}, {"max_products": 4, "tolerance": 1e-9}])
