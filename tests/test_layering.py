@@ -20,6 +20,7 @@ FLOOR = {
 MAY_IMPORT: dict[str, set[str]] = {
     **FLOOR,
     "datasets": set(),
+    "theory": {"words"},
     "schemes": {"norms"},
     "networks": {"schemes"},
     "profiles": {"records", "words"},

@@ -1,0 +1,168 @@
+"""Theory: closed forms and quadratures that instruments are held to."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.polynomial.legendre import leggauss
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bnsuite.words import lookup
+
+Activation = Callable[[Tensor], Tensor]
+Array = NDArray[np.float64]
+Norm = Literal["batch", "layer", "rms", "identity"]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "linear": lambda x: x,
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "selu": F.selu,
+    "softplus": lambda x: F.softplus(x, beta=10),
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "erf": torch.erf,
+}
+"""Activations by name; softplus is ln(1 + e^{10x}) / 10."""
+
+
+def gradient_growth(
+    norm: Norm, activation: str | Activation = "relu", batch_size: int | None = None
+) -> float:
+    """β: by how much E‖∂L/∂h_l‖² grows a layer, from the output towards the input, at initialization.
+
+    For wide networks without skips, the normalizer before φ, gain 1, shift 0, ε = 0, weights
+    N(0, σ_w² / width) and z ~ N(0, 1):
+
+    - `batch`: with u uniform on the unit sphere orthogonal to 1 in R^B, y = √B u, D = diag φ′(y),
+      G = I − 11ᵀ/B and s = E‖Gφ(y)‖² / (B − 1), β = B / ((B − 1)(B − 3) s) · E‖(G − uuᵀ) D G‖²_F. For
+      large B it tends to E φ′(z)² / Var φ(z): π / (π − 1) for ReLU. Any σ_w.
+    - `layer`, `rms`: E φ′(z)² / E φ(z)². Any σ_w.
+    - `identity`: 2 E φ′(√q z)² where q = 2 E φ(√q z)², that is at σ_w² = 2 (He).
+
+    Source: Yang et al., arXiv 1902.08129; the forms for any φ were derived from its setting for this
+    project. The norm itself grows by √β. Derivatives are by autograd, integrals by Gauss quadrature that is
+    split at 0, so that a kink there costs nothing. For activations that are not monotone (GELU, SiLU)
+    simulated networks lie above this theory.
+
+    Args:
+        activation: a name in `ACTIVATIONS`, or an elementwise function of a tensor.
+        batch_size: B; None for B → ∞. Only `batch` depends on it.
+
+    Raises:
+        UnknownNameError: no such normalizer or activation.
+        ValueError: B ≤ 3 under batch normalization; an activation that is not elementwise, not
+            differentiable, not finite or constant.
+    """
+    phi = lookup("activation", activation, ACTIVATIONS) if isinstance(activation, str) else activation
+    if lookup("normalizer", norm, _GAUSSIAN) is not _batch or batch_size is None:
+        return _GAUSSIAN[norm](phi)
+    if batch_size <= 3:
+        raise ValueError(
+            f"batch normalization has a gradient of finite variance from 4 examples on: got {batch_size}"
+        )
+    return _finite_batch(phi, batch_size)
+
+
+class _Values(NamedTuple):
+    """φ and φ′ at the same points."""
+
+    phi: Array
+    slope: Array
+
+
+def _evaluate(phi: Activation, points: Array) -> _Values:
+    x = torch.from_numpy(points).requires_grad_()
+    y = phi(x)
+    if not isinstance(y, Tensor) or y.shape != x.shape:
+        raise ValueError("an activation maps a tensor to one of the same shape: this one does not")
+    if not y.requires_grad:
+        raise ValueError("the activation is not differentiable: autograd finds no way from its value back")
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    if not bool((torch.isfinite(y) & torch.isfinite(slope)).all()):
+        where = f"between {points.min():.3g} and {points.max():.3g}"
+        raise ValueError(f"the activation, or its derivative, is not finite {where}")
+    return _Values(y.detach().numpy(), slope.numpy())
+
+
+def _gaussian(phi: Activation, deviation: float = 1.0) -> tuple[float, float, float]:
+    """E φ, E φ² and E φ′² under N(0, deviation²), by Gauss–Legendre on both sides of 0."""
+    nodes, weights = leggauss(200)
+    z = 5 * (nodes + 1)  # 0 … 10
+    z, weights = np.concatenate([-z[::-1], z]), np.concatenate([weights[::-1], weights])
+    weights = 5 * weights * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    value, slope = _evaluate(phi, deviation * z)
+    return float(weights @ value), float(weights @ value**2), float(weights @ slope**2)
+
+
+def _ratio(slope: float, spread: float, square: float) -> float:
+    if spread <= 1e-9 * square or square == 0:  # rounding of the quadrature
+        raise ValueError("the activation is constant where its input lies: nothing to normalize")
+    return slope / spread
+
+
+def _batch(phi: Activation) -> float:
+    mean, square, slope = _gaussian(phi)
+    return _ratio(slope, square - mean**2, square)
+
+
+def _per_sample(phi: Activation) -> float:
+    _, square, slope = _gaussian(phi)
+    return _ratio(slope, square, square)
+
+
+def _identity(phi: Activation) -> float:
+    """Follow the variance through the layers to where it stays, vanishes or grows without bound."""
+    q, slope = 1.0, 0.0
+    for _ in range(10_000):
+        _, square, slope = _gaussian(phi, math.sqrt(q))
+        if abs(2 * square - q) <= 1e-12 * q or not 1e-12 < square < 1e12:
+            break
+        q = 2 * square
+    return 2 * slope
+
+
+_GAUSSIAN: dict[str, Callable[[Activation], float]] = {
+    "batch": _batch,
+    "layer": _per_sample,
+    "rms": _per_sample,
+    "identity": _identity,
+}
+
+
+def _finite_batch(phi: Activation, b: int) -> float:
+    """The rate at batch size b, from the joint law of two coordinates of y.
+
+    Two coordinates of a uniform unit vector in R^{b−1} are (t₁, t₂) = r (cos θ, sin θ), θ uniform and
+    1 − r² = w^{2/(b−3)} with w uniform in (0, 1); y_i = √(b−1) t₁, and y_j likewise at correlation
+    −1 / (b−1). The trace is written out in d = φ′(y):
+    E‖(G − uuᵀ) D G‖² = (b−1) E d_i² (1 − 1/b − y_i²/b) + (b−1)/b · E d_i d_j (1 + y_i y_j).
+    """
+    rho = -1 / (b - 1)
+    turn = math.asin(-rho)  # where y_j changes its sign
+    corners = np.array([-math.pi / 2, turn, math.pi / 2, turn + math.pi, 3 * math.pi / 2])
+    nodes, weights = leggauss(48)
+    middle, half = (corners[1:] + corners[:-1]) / 2, np.diff(corners) / 2
+    theta = (middle[:, None] + np.outer(half, nodes)).ravel()
+    of_theta = np.outer(half, weights).ravel()
+    nodes, weights = leggauss(400)
+    radius = np.sqrt(1 - ((nodes + 1) / 2) ** (2 / (b - 3)))
+    weight = np.outer(weights / 2, of_theta / (2 * math.pi))
+    t1, t2 = np.outer(radius, np.cos(theta)), np.outer(radius, np.sin(theta))
+    x, y = math.sqrt(b - 1) * t1, math.sqrt(b - 1) * (rho * t1 + math.sqrt(1 - rho**2) * t2)
+    (phi_x, dx), (phi_y, dy) = _evaluate(phi, x), _evaluate(phi, y)
+
+    def mean(values: Array) -> float:
+        return float((weight * values).sum())
+
+    square = mean(phi_x**2)
+    spread = square - mean(phi_x * phi_y)
+    trace = (b - 1) * mean(dx**2 * (1 - 1 / b - x**2 / b)) + (b - 1) / b * mean(dx * dy * (1 + x * y))
+    return b / ((b - 1) * (b - 3)) * _ratio(trace, spread, square)
