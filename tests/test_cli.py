@@ -139,7 +139,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, tiny: None) -> None:
 
 
 def test_a_broken_record_in_the_folder(tmp_path: Path, tiny: None, make_record: Any) -> None:
-    path = Store(tmp_path).add(make_record())
+    folder = tmp_path / "records"
+    path = Store(folder).add(make_record())
     whole = path.read_text()
     for broken in (
         whole[:100],
@@ -147,7 +148,7 @@ def test_a_broken_record_in_the_folder(tmp_path: Path, tiny: None, make_record: 
         whole.replace("24.0", "25.0"),
     ):
         path.write_text(broken)
-        for result in (run(tmp_path), call("board", "--records", tmp_path, "--out", tmp_path / "site")):
+        for result in (run(folder), call("board", "--records", folder, "--out", tmp_path / "site")):
             assert str(path) in complaint(result)
         assert path.read_text() == broken
     assert [p for p in tmp_path.rglob("*.json") if p != path] == []
