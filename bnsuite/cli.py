@@ -65,18 +65,32 @@ def _main(
 
 @app.command()
 def run(
-    profile: Annotated[str, typer.Option("--profile", "-p", help="smoke, quick, standard, full.")] = "quick",
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Repeatable.")] = None,
-    scheme: Annotated[list[str] | None, typer.Option("--scheme", "-s", help="Repeatable.")] = None,
-    family: Annotated[list[str] | None, typer.Option("--family", help="Repeatable.")] = None,
-    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Repeatable.")] = None,
+    profile: Annotated[
+        str,
+        typer.Option("--profile", "-p", help="Budgets: smoke (no ranks), quick, standard and full (drafts)."),
+    ] = "quick",
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", help="Only this one; repeatable. See `bnsuite list tasks`."),
+    ] = None,
+    scheme: Annotated[
+        list[str] | None,
+        typer.Option("--scheme", "-s", help="Only this one; repeatable. See `list schemes`."),
+    ] = None,
+    family: Annotated[
+        list[str] | None, typer.Option("--family", help="Only this one; repeatable. See `list families`.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Only this one; repeatable. See `list datasets`.")
+    ] = None,
     device: Annotated[
         DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")
     ] = DeviceChoice.auto,
     records: Annotated[Path, typer.Option(help="Where records lie, and go.")] = Path("results"),
     force: Annotated[bool, typer.Option(help="Measure again what is there; nothing is deleted.")] = False,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes side by side; 0: one a core on a CPU, one on a GPU.")
+        int,
+        typer.Option(min=0, help="Processes side by side. 0: one per CPU core, or a single one on a GPU."),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as a JSON list.")] = False,
 ) -> None:
@@ -215,9 +229,18 @@ def _tables() -> dict[Kind, Callable[[], dict[str, str]]]:
 @app.command()
 def board(
     records: Annotated[
-        list[Path] | None, typer.Option("--records", help="Repeatable; by default all that there are.")
+        list[Path] | None,
+        typer.Option(
+            "--records",
+            help="Folder of records; repeatable. By default results/ and what is published in the checkout.",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where the site goes.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder of the site; by default leaderboard/site/ in a checkout, else site/."
+        ),
+    ] = None,
     readme: Annotated[
         Path | None, typer.Option("--readme", help="Also renew the result table of this Markdown file.")
     ] = None,

@@ -70,7 +70,7 @@ def test_one_table_a_track(site: Path) -> None:
     captions = [words(caption) for caption in page.iter("caption")]
     assert len(captions) == 2
     assert "n = 6 seeds" in captions[0]
-    assert "Fewer seeds: no ranks" in captions[1]
+    assert "No ranks: they need" in captions[1]
     assert "AMD EPYC 7B13, NVIDIA H200" in captions[0]
 
 
