@@ -128,6 +128,8 @@ def run(
         print(json.dumps([record.model_dump(mode="json") for record in found], indent=1))
     else:
         Console().print(results_table(found))
+        of_them = "" if records == Path("results") else f" --records {records}"
+        print(f"Records are in {records}. Next: bnsuite board{of_them}")
     failed = [record for record in found if record.outcome is Outcome.ERROR]
     for record in failed:
         reason = (record.error or "").strip().splitlines()[-1:]
@@ -142,6 +144,7 @@ def run(
 
 def results_table(records: "list[Record]") -> Table:
     """One row a scheme and network, one column a task."""
+    from bnsuite.board.labels import coverage
     from bnsuite.records import RANKED
 
     tasks = sorted(
@@ -149,7 +152,11 @@ def results_table(records: "list[Record]") -> Table:
         key=lambda task: (RANKED.index(task) if task in RANKED else len(RANKED), task),
     )
     units = {record.task: record.unit for record in records}
-    table = Table(caption="median over confirmation seeds [interval]")
+    sure = f" ({coverage(records)})" if coverage(records) else ""
+    table = Table(
+        title=" · ".join(sorted({f"{record.profile} on {record.device}" for record in records})),
+        caption=f"median over n confirmation seeds, \\[its exact interval{sure}]",
+    )
     table.add_column("scheme", no_wrap=True)
     for task in tasks:
         table.add_column(f"{task}\n({units[task]})", justify="right")
@@ -157,20 +164,17 @@ def results_table(records: "list[Record]") -> Table:
     for record in records:
         rows.setdefault((record.scheme, record.family, record.dataset), {})[record.task] = record
     for (scheme, family, dataset), row in rows.items():
-        cells = [reading(row[task]) if task in row else "" for task in tasks]
+        cells = [_cell(row[task]) if task in row else "" for task in tasks]
         table.add_row(f"{scheme}\n[dim]{family}, {dataset}[/]", *cells)
     return table
 
 
-def reading(record: "Record") -> str:
-    """A value as a person reads it: ≥ and < for bounds, the outcome where there is no value."""
-    from bnsuite.records import Outcome
+def _cell(record: "Record") -> str:
+    from bnsuite.board.format import interval, reading, tally
 
-    if record.value is None:
-        return str(record.outcome)
-    mark = {Outcome.CAPPED: "≥ ", Outcome.TIMEOUT: "> ", Outcome.FLOOR: "< "}.get(record.outcome, "")
-    low, high = (f"{end:.3g}" if end is not None else "…" for end in (record.low, record.high))
-    return f"{mark}{record.value:.3g}\n[dim]\\[{low}, {high}][/]"
+    ends = interval(record.low, record.high, record.unit)
+    lines = (reading(record, record.unit), escape(ends), f"n {tally(record)}")
+    return "\n[dim]".join(filter(None, lines))
 
 
 @app.command("list")
@@ -193,7 +197,7 @@ def _tables() -> dict[Kind, Callable[[], dict[str, str]]]:
     def schemes() -> dict[str, str]:
         from bnsuite.schemes import SCHEMES
 
-        return {name: ", ".join((*s.facets, s.paper)).strip(", ") for name, s in SCHEMES.items()}
+        return {name: s.about for name, s in SCHEMES.items()}
 
     def tasks() -> dict[str, str]:
         from bnsuite.tasks import TASKS

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
+from bnsuite.board.format import reading
 from bnsuite.execute import Event
-from bnsuite.records import Cell, Outcome
+from bnsuite.records import Cell
 from bnsuite.tasks import TASKS
 
 
@@ -46,6 +47,7 @@ class Display:
             TimeLeft(),
             console=console,
             transient=True,
+            disable=not console.is_interactive,  # it would end in an empty line
         )
         self._all = self._progress.add_task(
             "cells", total=sum(self._weights.values()), found=f"0/{len(cells)}", left=0.0, measured=0.0
@@ -78,10 +80,9 @@ class Display:
         if event.new:
             self._measured += weight
             record = event.record
-            value = "" if record.value is None else f"{record.value:.4g} {record.unit}"
-            outcome = "" if record.outcome is Outcome.OK else f" {record.outcome}"
+            found = reading(record, record.unit) + (f" {record.unit}" if record.value is not None else "")
             took = f"{record.provenance.duration_s:.1f} s"
-            self._console.print(f"{event.cell}: {value}{outcome} [dim]({took})[/]", highlight=False)
+            self._console.print(f"{event.cell}: {found} [dim]({took})[/]", highlight=False)
         else:
             self._kept += 1
         self._progress.update(self._all, advance=weight, found=f"{self._done}/{len(self._weights)}")

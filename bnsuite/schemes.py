@@ -84,6 +84,16 @@ class Scheme:
         }
         return tuple(name for name, present in found.items() if present)
 
+    @property
+    def about(self) -> str:
+        """The scheme in one line: topology, normalizer, paper."""
+        topology = {"none": "plain", "pre": "pre-activation residual", "post": "post-norm residual"}[
+            self.skip
+        ]
+        norm = getattr(self.norm, "__name__", repr(self.norm)) if self.norm else "no normalizer"
+        own = [facet for facet in self.facets if facet not in ("residual", "post-norm")]
+        return ", ".join(filter(None, (topology, norm, *own, self.paper)))
+
     def source_hash(self) -> str:
         """SHA-256 over everything that defines the scheme but its name and paper.
 

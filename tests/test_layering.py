@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("tasks", "words"),
     },
     "board": {"records"},
-    "progress": {"execute", "records", "tasks"},
+    "progress": {"board", "execute", "records", "tasks"},
     "__main__": {"cli"},
 }
 """Room → the other rooms that it may import; "" is the package itself (its version)."""

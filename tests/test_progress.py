@@ -78,7 +78,7 @@ def test_a_running_cell_shows_what_it_has_found(screen: Console, clock: Clock) -
     ("value", "outcome", "words"),
     [
         (8.0, Outcome.OK, "8 layers (12.3 s)"),
-        (16.0, Outcome.CAPPED, "16 layers capped"),
+        (16.0, Outcome.CAPPED, "≥ 16 layers"),
         (None, Outcome.OOM, "oom"),
     ],
 )

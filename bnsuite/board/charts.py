@@ -33,8 +33,9 @@ Records = Mapping[str, Record]  # by the label of the entry
 
 _LABELS = 142  # width of row labels, in CSS pixels
 _RATIOS = 118  # width of a panel of ratios: four stand in a row
-_LETTERS = 24  # what fits there
-_SHORT = f"length(datum.label) > {_LETTERS} ? slice(datum.label, 0, {_LETTERS - 1}) + '…' : datum.label"
+_LETTERS = 24  # what fits there: of a longer label the middle goes, since variants differ at the end
+_CUT = f"slice(datum.label, 0, {_LETTERS // 2}) + '…' + slice(datum.label, {1 - _LETTERS // 2})"
+_SHORT = f"length(datum.label) > {_LETTERS} ? {_CUT} : datum.label"
 _SHARE = alt.Axis(values=[0, 0.5, 1], format="%", minExtent=GUTTER, maxExtent=GUTTER)
 
 
@@ -184,18 +185,23 @@ def ratio_panels(name: str, records: Mapping[str, Records], references: Records)
     for place, (task, reference) in enumerate(references.items()):
         points = [p for label, record in records[task].items() for p in _ratio(label, record, reference)]
         labels = [point["label"] for point in points]
-        ends = [point[key] for point in points for key in ("x", "low", "high")] + [0.7, 1.4]
+        ends = [point[key] for point in points for key in ("x", "low", "high") if point[key]] + [0.7, 1.4]
         domain = min(ends) / 1.2, max(ends) * 1.2
+        bars = [{**p, "low": p["low"] or domain[0], "high": p["high"] or domain[1]} for p in points]
+        left = [{"label": p["label"], "x": domain[0]} for p in points if p["low"] is None]
+        right = [{"label": p["label"], "x": domain[1]} for p in points if p["high"] is None]
         x = log_axis("x", "times better", domain, ticks(*domain) or powers(2, *domain))
         at = {"x": alt.X(**x), "y": _row_labels(labels)}
         chart = panel(
             layer([{"x": 1}]).mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=alt.X(**x)),
-            layer(points)
+            layer(bars)
             .mark_rule(color=ACCENT, strokeWidth=2, opacity=0.5)
             .encode(x=alt.X(**{**x, "shorthand": "low:Q"}), x2="high:Q", y=at["y"]),
-            layer(points)
-            .mark_point(color=ACCENT, filled=True, size=52, opacity=1)
-            .encode(**at, shape=alt.Shape("shape:N", scale=None)),
+            *(
+                layer(open_ends).mark_point(color=ACCENT, filled=True, size=40, shape=shape).encode(**at)
+                for open_ends, shape in ((left, "triangle-left"), (right, "triangle-right"))
+            ),
+            layer(points).mark_circle(color=ACCENT, size=52, opacity=1).encode(**at),
             width=_RATIOS,
             height=26 * len(labels),
         )
@@ -208,17 +214,16 @@ def ratio_panels(name: str, records: Mapping[str, Records], references: Records)
 
 
 def _ratio(label: str, record: Record, reference: Record) -> Points:
-    """Factor of one entry; a triangle points to where a bound leaves it open."""
+    """Factor of one entry with its interval; an end that is open is None."""
     if not is_positive(record.value) or not is_positive(reference.value):
         return []
-    sign = 1 if reference.better == "higher" else -1
-    value, low, high = (
-        (end / reference.value) ** sign if is_positive(end) else (record.value / reference.value) ** sign
-        for end in (record.value, record.low, record.high)
-    )
-    push = {"lower": sign, "upper": -sign, None: 0}[record.outcome.bound]
-    shape = {1: "triangle-right", -1: "triangle-left", 0: "circle"}[push]
-    return [{"label": label, "x": value, "low": low, "high": high, "shape": shape}]
+    base, higher = reference.value, reference.better == "higher"
+    ends = (record.low, record.high) if higher else (record.high, record.low)
+    factors = [
+        None if not is_positive(end) else end / base if higher else base / end
+        for end in (record.value, *ends)
+    ]
+    return [{"label": label, **dict(zip(("x", "low", "high"), factors, strict=True))}]
 
 
 CHARTS: Mapping[str, Callable[[str, Records, Record | None], list[Figure]]] = {

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections import Counter
 
 from bnsuite.records import Outcome, Record, Sample
 
@@ -65,6 +66,16 @@ def interval(low: float | None, high: float | None, unit: str) -> str:
         return ""
     ends = (OPEN if end is None else number(end, unit) for end in (low, high))
     return f"[{', '.join(ends)}]"
+
+
+def tally(record: Record) -> str:
+    """How many seeds a record rests on, and where they did not end alike, how the others ended.
+
+    6 where all did, or 6, 1 timeout, 2 nonfinite.
+    """
+    ends = Counter(sample.outcome for sample in record.samples)
+    odd = [f"{ends[o]} {o}" for o in Outcome if o in ends and o is not Outcome.OK and len(ends) > 1]
+    return ", ".join([str(record.n), *odd])
 
 
 def plain(value: object) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from bnsuite.board import format
-from bnsuite.board.tables import Row
+from bnsuite.board.tables import Row, Table
 from bnsuite.board.tracks import Entry, Track
-from bnsuite.records import Record
+from bnsuite.records import RANKED, Record
 
 TITLES = {
     "max_depth": "Trainable depth",
@@ -96,6 +96,20 @@ def seeds(records: Sequence[Record]) -> str:
     """How many seeds the values rest on: 6, or 2–6."""
     counts = sorted({record.n for record in records if record.value is not None})
     return "–".join(map(str, dict.fromkeys(counts[:1] + counts[-1:]))) or "0"
+
+
+def network(table: Table) -> str:
+    """What a track is measured on: width 64, batch 128; empty where its tasks do not agree."""
+    asked = [record.settings for task, record in table.standards.items() if task in RANKED]
+    found = {key: {settings.get(key) for settings in asked} for key in ("width", "batch")}
+    agreed = {key: next(iter(values)) for key, values in found.items() if len(values) == 1}
+    return ", ".join(f"{key} {value}" for key, value in agreed.items() if value)
+
+
+def coverage(records: Sequence[Record]) -> str:
+    """How surely the intervals hold the median: 96.9 %, or 50.0–96.9 %; empty where no record says."""
+    found = sorted({record.coverage for record in records if record.coverage is not None})
+    return "–".join(dict.fromkeys(f"{100 * c:.1f}" for c in found[:1] + found[-1:])) + " %" if found else ""
 
 
 def companions(records: Sequence[Record]) -> list[str]:

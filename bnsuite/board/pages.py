@@ -15,8 +15,10 @@ from bnsuite.board.labels import (
     SETUP,
     anchor,
     companions,
+    coverage,
     label,
     machines,
+    network,
     seeds,
     short_labels,
     title,
@@ -24,7 +26,7 @@ from bnsuite.board.labels import (
 from bnsuite.board.maps import BINS
 from bnsuite.board.stats import ALPHA, MIN_SEEDS
 from bnsuite.board.svg import Figure
-from bnsuite.board.tables import Row, Table
+from bnsuite.board.tables import Row, Table, by_task
 from bnsuite.board.tracks import REFERENCE, Kept, age, tasks_of, track_of
 from bnsuite.records import RANKED, Outcome, Record
 
@@ -66,11 +68,9 @@ def _environment(board: Board) -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Markup) else format.printable(str(value)),
     )
-    functions = (format.interval, format.number, format.plain, format.reading, format.signed, format.slug)
-    environment.globals |= {function.__name__: function for function in functions}
-    environment.globals |= {
-        function.__name__: function for function in (anchor, label, machines, seeds, title)
-    }
+    words = (anchor, coverage, label, machines, network, seeds, title)
+    forms = (format.interval, format.number, format.plain, format.reading, format.signed, format.slug)
+    environment.globals |= {function.__name__: function for function in (*words, *forms, format.tally)}
     environment.globals |= {
         "tasks": tasks_of(board.kept),
         "ranked_tasks": [task for task in RANKED if task in tasks_of(board.kept)],
@@ -113,7 +113,7 @@ def _overview(table: Table, rows: Sequence[Row]) -> list[Figure]:
 def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
     sections = []
     for table in board.tables:
-        rows = [row for row in table.rows if task in row.records]
+        rows = by_task(table.rows, task)
         if not rows:
             continue
         records = [row.records[task] for row in rows]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bnsuite.board.composite import load_scales
-from bnsuite.board.format import interval, printable, reading, signed
+from bnsuite.board.format import interval, printable, reading, signed, tally
 from bnsuite.board.labels import label, title
 from bnsuite.board.site import Source
 from bnsuite.board.tables import Row, make_tables
@@ -51,7 +51,7 @@ def _cell(row: Row, task: str) -> str:
     parts = [f"**{reading(record, record.unit)}**", interval(record.low, record.high, record.unit)]
     notes = [f"rank {row.ranks[task]}"] if task in row.ranks else []
     notes += ["other settings"] if task in row.foreign else []
-    return " ".join(filter(None, parts)) + f"<br><sub>{' · '.join([*notes, f'n {record.n}'])}</sub>"
+    return " ".join(filter(None, parts)) + f"<br><sub>{' · '.join([*notes, f'n {tally(record)}'])}</sub>"
 
 
 def _escape(text: str) -> str:

@@ -102,6 +102,23 @@ def _scores(
     }
 
 
-def _order(row: Row) -> tuple[bool, Rank, bool, Entry]:
-    """By overall rank, low end then high end, then name; without a rank by name, the incomplete last."""
-    return row.overall is None, row.overall or Rank(0, 0), row.composite is None, row.entry
+def _order(row: Row) -> tuple[bool, int, float, bool, Entry]:
+    """By the low end of the overall rank, then composite; without a rank by name, the incomplete last."""
+    if row.overall is None or row.composite is None:
+        return True, 0, 0.0, row.composite is None, row.entry
+    return False, row.overall.low, -row.composite.value, False, row.entry
+
+
+def by_task(rows: Sequence[Row], task: str) -> list[Row]:
+    """The rows with a record of a task in its own order: by the low end of its rank, then value, then name.
+
+    Those without a rank follow by name, those without a value last.
+    """
+
+    def order(row: Row) -> tuple[bool, int, float, bool, Entry]:
+        record, rank = row.records[task], row.ranks.get(task)
+        if rank is None or record.value is None:
+            return True, 0, 0.0, record.value is None, row.entry
+        return False, rank.low, record.value * (-1 if record.better == "higher" else 1), False, row.entry
+
+    return sorted((row for row in rows if task in row.records), key=order)

@@ -161,7 +161,7 @@ def time(scheme: str, median: float, rng: random.Random, n: int, cap: int) -> di
 
 
 MAKERS: tuple[Callable[..., dict[str, Any]], ...] = (depth, rate, curvature, time)
-SETTINGS = {"time_to_accuracy": {"target": 0.95, "budget": 400, "every": 2}}
+SETTINGS = {"time_to_accuracy": {"width": 64, "batch": 128, "target": 0.95, "budget": 400, "every": 2}}
 
 
 def measured(scheme: str, *, n: int = 6, cap: int = 128, seed: int = 0, **changes: Any) -> list[Record]:

@@ -3,7 +3,7 @@
 import doctest
 
 import pytest
-from board_records import sample
+from board_records import record, sample
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,3 +86,11 @@ def test_a_name_cannot_take_the_slug_of_another() -> None:
 
 def test_unprintable_characters_are_replaced() -> None:
     assert format.printable("a\x00b\u202ec\td") == "a�b�c\td"
+
+
+def test_tally_names_the_seeds_that_ended_otherwise() -> None:
+    assert format.tally(record(samples=[29] * 6)) == "6"
+    stuck = [sample(k, None, Outcome.STUCK) for k in range(2)]
+    assert format.tally(record(samples=stuck)) == "2", "all alike: the record's own outcome says it"
+    late = sample(7, 400, Outcome.TIMEOUT)
+    assert format.tally(record(samples=[*stuck, late, 29, 29])) == "5, 1 timeout, 2 stuck"

@@ -6,11 +6,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from board_records import SCRIPT, measured, record, write
+from board_records import SCRIPT, measured, record, without_value, write
 
 from bnsuite.board.format import slug
 from bnsuite.board.site import Source, build_site
-from bnsuite.records import RANKED
+from bnsuite.records import RANKED, Outcome
 
 
 def parse(path: Path) -> ET.Element:
@@ -69,7 +69,9 @@ def test_one_table_a_track(site: Path) -> None:
     page = parse(site / "index.html")
     captions = [words(caption) for caption in page.iter("caption")]
     assert len(captions) == 2
-    assert "n = 6 seeds" in captions[0]
+    assert "n = 6 seeds, each with the exact interval of the median (96.9 %)" in captions[0]
+    assert "(50.0 %)" in captions[1]
+    assert any("quick width 64, batch 128" in words(heading) for heading in page.iter("h2"))
     assert "No ranks: they need" in captions[1]
     assert "AMD EPYC 7B13, NVIDIA H200" in captions[0]
 
@@ -121,6 +123,32 @@ def test_other_settings_are_shown_and_not_ranked(tmp_path: Path) -> None:
     index = build_site([Source(folder, "local")], tmp_path / "site")
     row = next(row for row in rows(parse(index)) if row.startswith("wide"))
     assert "90 [90, 90] other settings · n 6" in row
+
+
+def test_rows_of_one_rank_stand_in_the_order_of_their_composites(tmp_path: Path) -> None:
+    found = {"a-worse": 1.0, "b-better": 1.01}
+    twins = [
+        record(r.task, name, [s.value * factor * (1.1 if s.seed % 2 else 0.9) for s in r.samples])
+        for name, factor in found.items()
+        for r in measured("batchnorm")
+        if r.better == "higher" or factor == 1
+    ]
+    twins += [r.model_copy(update={"scheme": "b-better"}).sealed() for r in twins if r.better == "lower"]
+    same = {"settings": measured("batchnorm")[3].settings}
+    twins = [r.model_copy(update=same).sealed() if r.task == "time_to_accuracy" else r for r in twins]
+    folder = write(tmp_path / "r", [*measured("batchnorm"), *twins])
+    shown = rows(parse(build_site([Source(folder, "local")], tmp_path / "site")))
+    assert [row.split()[0] for row in shown if not row.startswith("batchnorm")] == ["b-better", "a-worse"]
+
+
+def test_a_task_page_follows_its_own_ranks(tmp_path: Path) -> None:
+    sharp = record("top_eigenvalue", "a-sharp", [900] * 6)
+    lost = without_value("top_eigenvalue", "b-lost", Outcome.STUCK)
+    flat = record("top_eigenvalue", "c-flat", [0.5] * 6)
+    folder = write(tmp_path / "r", [*measured("batchnorm"), sharp, lost, flat])
+    build_site([Source(folder, "local")], tmp_path / "site")
+    shown = rows(parse(tmp_path / "site" / "task-top_eigenvalue.html"))
+    assert [row.split()[0] for row in shown[:4]] == ["c-flat", "batchnorm", "a-sharp", "b-lost"]
 
 
 HOSTILE = ["\x00\x1b[31m", "../../etc/passwd", 'a" onclick="x', "ö" * 200]

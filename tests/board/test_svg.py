@@ -5,12 +5,12 @@ import xml.etree.ElementTree as ET
 
 import altair as alt
 import pytest
-from board_records import MEDIANS, SCRIPT, Record, measured, published, record
+from board_records import MEDIANS, SCRIPT, Record, measured, published, record, sample
 
 from bnsuite.board.charts import CHARTS, ratio_panels
 from bnsuite.board.panels import layer, panel, powers, ticks
 from bnsuite.board.svg import draw
-from bnsuite.records import RANKED
+from bnsuite.records import RANKED, Outcome
 
 
 def clipped(label: str) -> alt.LayerChart:
@@ -90,6 +90,27 @@ def test_ratios_point_to_the_better_side() -> None:
     for text in texts:
         factor = dict(re.findall(r"([\w-]+) ([\d.]+)(?:;|$)", text.split("better: ")[1]))
         assert float(factor["none"]) < float(factor["batchnorm"]) == 1 < float(factor["residual-batchnorm"])
+
+
+def test_an_open_interval_runs_to_the_edge_of_its_panel() -> None:
+    late = [
+        sample(100 + k, 400 if k == 0 else 40, Outcome.TIMEOUT if k == 0 else Outcome.OK) for k in range(6)
+    ]
+    entries = {
+        "batchnorm": record("time_to_accuracy", samples=[40] * 6),
+        "open": record("time_to_accuracy", samples=late),
+    }
+    (figure,) = ratio_panels("x", {"time_to_accuracy": entries}, {"time_to_accuracy": entries["batchnorm"]})
+    root = ET.fromstring(figure.svg)
+    bars = [node.get("x2") for node in root.iter("line") if node.get("stroke-width") == "2"]
+    assert float(bars[1] or 0) != 0, "slower without end: open to the left"
+    assert float(bars[0] or 0) == 0
+    triangles = [
+        node
+        for node in root.iter("path")
+        if "L" in (node.get("d") or "") and node.get("fill") not in ("none", None)
+    ]
+    assert len(triangles) == 1
 
 
 def test_ticks() -> None:
