@@ -83,6 +83,12 @@ def run(
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="Only this one; repeatable. See `list datasets`.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the tasks, such as batch=16; repeatable."
+        ),
+    ] = None,
     device: Annotated[
         DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")
     ] = DeviceChoice.auto,
@@ -104,7 +110,8 @@ def run(
 
         try:
             on = resolve_device(device.value)
-            jobs = plan(profile, task, scheme, family, dataset, on)
+            given = _settings(settings or [])
+            jobs = plan(profile, task, scheme, family, dataset, on, given)
             side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
             with Display([job.cell for job in jobs], err) as display:
                 found = execute(
@@ -118,6 +125,7 @@ def run(
                     force=force,
                     workers=side_by_side,
                     observe=display.observe,
+                    **given,
                 )
         except (DeviceError, RecordError, ValueError) as error:
             fail(str(error))
@@ -140,6 +148,16 @@ def run(
             "The same command runs these again.",
             code=1,
         )
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    found = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, such as batch=16: got {one!r}")
+        found[name] = value
+    return found
 
 
 def results_table(records: "list[Record]") -> Table:

@@ -3,11 +3,11 @@
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,10 +16,10 @@ from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.processes import Channel, interrupts_wait, leave_with_parent, send
 from bnsuite.profiles import Profile, load_profile
 from bnsuite.provenance import environment, reproducible
-from bnsuite.records import Cell, Measurement, Outcome, Provenance, Record, Store
+from bnsuite.records import RANKED, Cell, Measurement, Outcome, Provenance, Record, Store
 from bnsuite.records.record import make_key
 from bnsuite.schemes import SCHEMES, Scheme
-from bnsuite.tasks import TASKS, Subject, Task
+from bnsuite.tasks import TASKS, Subject, Task, written
 from bnsuite.words import lookup
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -75,18 +75,21 @@ def run(
     force: bool = False,
     workers: int = 1,
     observe: Observer | None = None,
+    **settings: object,
 ) -> list[Record]:
     """Measure what the profile asks for and the folder does not have yet; one record a cell.
 
     Args:
         profile: smoke, quick, standard or full.
-        tasks, schemes, families, datasets: by default the profile's. A scheme is the name of a built-in
-            one, or any `Scheme`.
+        tasks, schemes, families, datasets: by default the ranked tasks, and what the profile has. A scheme
+            is the name of a built-in one, or any `Scheme`.
         records: folder of the records; finished cells in it are kept and not measured again.
         force: measure again what is there; the old record stays.
         workers: processes that measure side by side, each with its share of the cores; 1 stays in this
             process.
         observe: called with an `Event` whenever something is known.
+        settings: of the tasks, in place of the profile's: `activation="tanh", batch=16`. The records then
+            carry a profile name of their own, `quick+activation=tanh+batch=16`.
 
     Returns:
         The records of all planned cells, in the order of the plan. A cell that failed has outcome
@@ -94,14 +97,19 @@ def run(
 
     Raises:
         UnknownNameError: a name that does not exist.
+        ValueError: a setting that cannot be.
         DeviceError: no GPU where one was asked for.
         RecordError: a record that cannot be read or written.
     """
-    jobs = plan(profile, tasks, schemes, families, datasets, resolve_device(device))
+    jobs = plan(profile, tasks, schemes, families, datasets, resolve_device(device), settings)
     store = Store(records)
     store.check_writable()
     observe = observe or (lambda event: None)
-    done = {} if force else {job.key: found for job in jobs if (found := store.result(job.key, profile))}
+    done = (
+        {}
+        if force
+        else {job.key: found for job in jobs if (found := store.result(job.key, job.cell.profile))}
+    )
     for job in jobs:
         if job.key in done:
             observe(Event(job.cell, record=done[job.key]))
@@ -120,6 +128,7 @@ def plan(
     families: Sequence[str] | None,
     datasets: Sequence[str] | None,
     device: Literal["cpu", "cuda"],
+    settings: Mapping[str, object] | None = None,
 ) -> list[Job]:
     """The cells of a run, the tasks that take longest first."""
     budget = load_profile(profile)
@@ -132,11 +141,13 @@ def plan(
         lookup(f"family of profile {profile}", family, budget.families)
     for task in tasks or ():
         lookup("task", task, TASKS)
+        lookup(f"task of profile {profile}", task, budget.tasks)
     for dataset in datasets or ():
         lookup("dataset", dataset, DATASETS)
+    ranked = [task for task in RANKED if task in budget.tasks]
     jobs = [
-        _job(budget, task, scheme, family, dataset, device)
-        for task in sorted(dict.fromkeys(tasks or budget.tasks), key=lambda name: -TASKS[name].weight)
+        _job(budget, task, scheme, family, dataset, device, settings or {})
+        for task in sorted(dict.fromkeys(tasks or ranked), key=lambda name: -TASKS[name].weight)
         for family in dict.fromkeys(families or budget.families)
         for dataset in dict.fromkeys(datasets or budget.datasets)
         for scheme in chosen
@@ -156,17 +167,25 @@ def _scheme(scheme: str | Scheme) -> Scheme:
 
 
 def _job(
-    budget: Profile, task: str, scheme: Scheme, family: str, dataset: str, device: Literal["cpu", "cuda"]
+    budget: Profile,
+    task: str,
+    scheme: Scheme,
+    family: str,
+    dataset: str,
+    device: Literal["cpu", "cuda"],
+    settings: Mapping[str, object],
 ) -> Job:
+    own = TASKS[task](**budget.settings(task, family))
+    changed: dict[str, Any] = {name: own.parse(name, value) for name, value in sorted(settings.items())}
+    built = replace(own, **changed)
     cell = Cell(
         task=task,
         scheme=scheme.name,
         family=family,
         dataset=dataset,
-        profile=budget.name,
+        profile="+".join([budget.name, *(written(n, v) for n, v in changed.items() if v != getattr(own, n))]),
         device=device,
     )
-    built = TASKS[task](**budget.settings(task, family))  # type: ignore[arg-type]
     source = scheme.source_hash()  # here, since a worker may not see the source of a script's own class
     key = make_key(
         cell,

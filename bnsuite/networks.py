@@ -50,17 +50,23 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.compose(x, lambda part, h: part(h))
 
-    def compose(self, x: Tensor, apply: Apply) -> Tensor:
-        """The forward pass with every part called by `apply`, for one network or for stacked ones."""
+    def compose(self, x: Tensor, apply: Apply, hidden: list[Tensor] | None = None) -> Tensor:
+        """The forward pass with every part called by `apply`, for one network or for stacked ones.
+
+        `hidden`, where one is given, takes h_1 … h_L.
+        """
+        hidden = [] if hidden is None else hidden
         h = apply(self.pool, apply(self.stem, apply(self._prepare, x)))
         *inner, last = self.activations
         for i, (layer, phi, branch) in enumerate(zip(self.layers, inner, self.branches, strict=True)):
+            hidden.append(h)
             if self.skip == "none":
                 h = apply(layer, apply(phi, apply(self.norms[i], h)))
             elif self.skip == "pre":
                 h = h + apply(branch, apply(layer, apply(phi, apply(self.norms[i], h))))
             else:
                 h = apply(self.norms[i], h + apply(branch, apply(layer, apply(phi, h))))
+        hidden.append(h)
         if self.skip != "post":
             h = apply(self.norms[-1], h)
         return apply(self.head, apply(self._gather, apply(last, h)))

@@ -6,36 +6,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bnsuite.activations import ACTIVATIONS, Function
 from bnsuite.words import lookup
 
-Activation = Callable[[Tensor], Tensor]
 Array = NDArray[np.float64]
 Norm = Literal["batch", "layer", "rms", "identity"]
 
-ACTIVATIONS: dict[str, Activation] = {
-    "linear": lambda x: x,
-    "relu": F.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "selu": F.selu,
-    "softplus": lambda x: F.softplus(x, beta=10),
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "erf": torch.erf,
-}
-"""Activations by name; softplus is ln(1 + e^{10x}) / 10."""
 
-
-def gradient_growth(
-    norm: Norm, activation: str | Activation = "relu", batch_size: int | None = None
-) -> float:
+def gradient_growth(norm: Norm, activation: str | Function = "relu", batch_size: int | None = None) -> float:
     """β: by how much E‖∂L/∂h_l‖² grows a layer, from the output towards the input, at initialization.
 
     For wide networks without skips, the normalizer before φ, gain 1, shift 0, ε = 0, weights
@@ -53,7 +35,7 @@ def gradient_growth(
     simulated networks lie above this theory.
 
     Args:
-        activation: a name in `ACTIVATIONS`, or an elementwise function of a tensor.
+        activation: a name in `activations.ACTIVATIONS`, or an elementwise function of a tensor.
         batch_size: B; None for B → ∞. Only `batch` depends on it.
 
     Raises:
@@ -78,7 +60,7 @@ class _Values(NamedTuple):
     slope: Array
 
 
-def _evaluate(phi: Activation, points: Array) -> _Values:
+def _evaluate(phi: Function, points: Array) -> _Values:
     x = torch.from_numpy(points).requires_grad_()
     y = phi(x)
     if not isinstance(y, Tensor) or y.shape != x.shape:
@@ -92,7 +74,7 @@ def _evaluate(phi: Activation, points: Array) -> _Values:
     return _Values(y.detach().numpy(), slope.numpy())
 
 
-def _gaussian(phi: Activation, deviation: float = 1.0) -> tuple[float, float, float]:
+def _gaussian(phi: Function, deviation: float = 1.0) -> tuple[float, float, float]:
     """E φ, E φ² and E φ′² under N(0, deviation²), by Gauss–Legendre on both sides of 0."""
     nodes, weights = leggauss(200)
     z = 5 * (nodes + 1)  # 0 … 10
@@ -108,17 +90,17 @@ def _ratio(slope: float, spread: float, square: float) -> float:
     return slope / spread
 
 
-def _batch(phi: Activation) -> float:
+def _batch(phi: Function) -> float:
     mean, square, slope = _gaussian(phi)
     return _ratio(slope, square - mean**2, square)
 
 
-def _per_sample(phi: Activation) -> float:
+def _per_sample(phi: Function) -> float:
     _, square, slope = _gaussian(phi)
     return _ratio(slope, square, square)
 
 
-def _identity(phi: Activation) -> float:
+def _identity(phi: Function) -> float:
     """Follow the variance through the layers to where it stays, vanishes or grows without bound."""
     q, slope = 1.0, 0.0
     for _ in range(10_000):
@@ -129,7 +111,7 @@ def _identity(phi: Activation) -> float:
     return 2 * slope
 
 
-_GAUSSIAN: dict[str, Callable[[Activation], float]] = {
+_GAUSSIAN: dict[str, Callable[[Function], float]] = {
     "batch": _batch,
     "layer": _per_sample,
     "rms": _per_sample,
@@ -137,7 +119,7 @@ _GAUSSIAN: dict[str, Callable[[Activation], float]] = {
 }
 
 
-def _finite_batch(phi: Activation, b: int) -> float:
+def _finite_batch(phi: Function, b: int) -> float:
     """The rate at batch size b, from the joint law of two coordinates of y.
 
     Two coordinates of a uniform unit vector in R^{b−1} are (t₁, t₂) = r (cos θ, sin θ), θ uniform and

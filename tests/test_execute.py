@@ -141,6 +141,33 @@ def test_a_second_run_measures_what_is_missing(tmp_path: Path, measured: list[st
     assert len(measured) == 4
 
 
+def test_settings_of_ones_own_are_a_track_of_their_own(tmp_path: Path, measured: list[str]) -> None:
+    asked: dict[str, Any] = {**MLP, "tasks": ["stable_lr"], "schemes": ["none"], "records": tmp_path}
+    (own,) = run("tiny", **asked)
+    (other,) = run("tiny", depth="2", rates="0.1,0.2", **asked)
+    assert (own.profile, other.profile) == ("tiny", "tiny+depth=2+rates=0.1,0.2")
+    assert other.settings == {**own.settings, "depth": 2, "rates": [0.1, 0.2]}
+    assert other.key != own.key
+    assert run("tiny", depth=2, rates=(0.1, 0.2), **asked) == [other]
+    assert run("tiny", depth=1, **asked) == [own], "what the profile has anyway is no change"
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dpth": 3}, "unknown setting of stable_lr 'dpth'. Did you mean depth?"),
+        ({"depth": "deep"}, "setting depth of stable_lr is a whole number: got 'deep'"),
+        ({"rates": "0.1,x"}, "setting rates of stable_lr is numbers with commas between: got '0.1,x'"),
+        ({"width": 0}, "width of stable_lr is at least 1: got 0"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        run("tiny", tasks=["stable_lr"], records=tmp_path, **MLP, **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_force_adds_and_deletes_none(tmp_path: Path, measured: list[str]) -> None:
     first = run("tiny", tasks=["stable_lr"], records=tmp_path, **MLP)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}

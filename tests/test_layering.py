@@ -20,12 +20,13 @@ FLOOR = {
 MAY_IMPORT: dict[str, set[str]] = {
     **FLOOR,
     "datasets": set(),
-    "theory": {"words"},
+    "activations": {"words"},
+    "theory": {"activations", "words"},
     "schemes": {"norms"},
     "networks": {"schemes"},
     "profiles": {"records", "words"},
     "provenance": {""},
-    "tasks": {"datasets", "engine", "networks", "records", "schemes"},
+    "tasks": {"activations", "datasets", "engine", "networks", "records", "schemes", "theory", "words"},
     "execute": {
         *("processes", "datasets", "engine", "networks", "profiles", "provenance", "records", "schemes"),
         *("tasks", "words"),

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnsuite.theory import ACTIVATIONS, gradient_growth
+from bnsuite.activations import ACTIVATIONS
+from bnsuite.theory import gradient_growth
 from bnsuite.words import UnknownNameError
 
 SIZES = [4, 5, 6, 8, 16, 64, 128, 1000]

@@ -32,7 +32,12 @@ class Track(NamedTuple):
     dataset: str
 
     def __str__(self) -> str:
-        return f"{self.dataset} · {self.family} · {self.profile}"
+        return f"{self.dataset} · {self.family} · {self.budget}"
+
+    @property
+    def budget(self) -> str:
+        """The profile, and the settings that were given in place of its own: quick, batch=16."""
+        return ", ".join(self.profile.split("+"))
 
 
 class Entry(NamedTuple):
@@ -66,14 +71,15 @@ def age(record: Record) -> tuple[datetime, str]:
 
 
 def by_track(kept: Iterable[Kept]) -> dict[Track, list[Kept]]:
-    """Records by track: newest suite first, the largest profile first, `smoke` last."""
+    """Records by track: newest suite first, the largest profile first, `smoke` last, changed ones after."""
     tracks: dict[Track, list[Kept]] = defaultdict(list)
     for one in kept:
         tracks[track_of(one.record)].append(one)
 
-    def order(track: Track) -> tuple[int, int, Track]:
+    def order(track: Track) -> tuple[int, bool, int, Track]:
         places = {profile: place for place, profile in enumerate(_PROFILES)}
-        return -track.suite_version, places.get(track.profile, 9 + (track.profile == "smoke")), track
+        profile, *changed = track.profile.split("+")
+        return -track.suite_version, bool(changed), places.get(profile, 9 + (profile == "smoke")), track
 
     return {track: tracks[track] for track in sorted(tracks, key=order)}
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from bnsuite.records import Json
 from bnsuite.words import lookup
 
 
@@ -32,8 +31,8 @@ class Seeds(BaseModel):
 class Profile(BaseModel):
     """Every budget of a run.
 
-    `tasks` has the settings of each task. There a table named after a family overrides them for that
-    family, and `false` in its place leaves the task out for it.
+    `tasks` has the settings of each task; they come before the family's size. There a table named after a
+    family overrides them for that family, and `false` in its place leaves the task out for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,15 +55,15 @@ class Profile(BaseModel):
         """Whether the task is measured for the family."""
         return self.tasks[task].get(family) is not False
 
-    def settings(self, task: str, family: str) -> dict[str, Json]:
+    def settings(self, task: str, family: str) -> dict[str, Any]:
         """What a task is called with for one family, tuples for lists."""
         common = self.tasks[task]
         own = common.get(family, {})
         merged = {name: value for name, value in common.items() if name not in self.families} | own
         return {
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()},
             **self.families[family].model_dump(),
             **self.seeds.model_dump(),
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()},
         }
 
 

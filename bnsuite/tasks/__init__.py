@@ -1,6 +1,6 @@
 """Tasks: one file a question. `TASKS` lists them by name."""
 
-from bnsuite.tasks._task import Subject, Task
+from bnsuite.tasks._task import Subject, Task, written
 from bnsuite.tasks.max_depth import MaxDepth
 from bnsuite.tasks.stable_lr import StableLr
 from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
@@ -11,4 +11,4 @@ TASKS: dict[str, type[Task]] = {
 }
 """Every task by name; a new one is one file and one entry here."""
 
-__all__ = ["TASKS", "MaxDepth", "StableLr", "Subject", "Task", "TimeToAccuracy", "TopEigenvalue"]
+__all__ = ["TASKS", "MaxDepth", "StableLr", "Subject", "Task", "TimeToAccuracy", "TopEigenvalue", "written"]

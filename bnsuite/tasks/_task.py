@@ -3,11 +3,12 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, get_args, get_origin, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from bnsuite.datasets import Dataset
@@ -16,6 +17,7 @@ from bnsuite.engine.train import PLAIN, Sgd
 from bnsuite.networks import Family, relu
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample, summarize
 from bnsuite.schemes import Factory, Scheme
+from bnsuite.words import lookup
 
 
 def _silent(message: str) -> None:
@@ -88,6 +90,9 @@ class Task(ABC):
     confirmation: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        for name in ("width", "batch", "depth", "steps"):
+            if getattr(self, name, 1) < 1:
+                raise ValueError(f"{name} of {self.name} is at least 1: got {getattr(self, name)}")
         shared = set(self.tuning) & set(self.confirmation)
         if shared:
             raise ValueError(f"tuning and confirmation seeds are disjoint: both hold {sorted(shared)}")
@@ -98,6 +103,23 @@ class Task(ABC):
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
         }
+
+    @classmethod
+    def parse(cls, name: str, value: object) -> object:
+        """A value for a setting, from what a person wrote: 16 or "16", (0.1, 1.0) or "0.1,1".
+
+        Raises ValueError for a name that is no setting, and for a value that cannot be one.
+        """
+        types = {one.name: get_type_hints(cls)[one.name] for one in fields(cls)}
+        wanted = lookup(f"setting of {cls.name}", name, types)
+        many = get_origin(wanted) is tuple
+        given = value.split(",") if many and isinstance(value, str) else value
+        try:
+            return TypeAdapter(wanted).validate_python(given)
+        except ValidationError:
+            one, several = _KINDS[get_args(wanted)[0] if many else wanted]
+            kind = f"{several} with commas between" if many else one
+            raise ValueError(f"setting {name} of {cls.name} is {kind}: got {value!r}") from None
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Measurement:
@@ -139,6 +161,14 @@ class Task(ABC):
         )
 
 
+_KINDS = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a word", "words"),
+    bool: ("true or false", "trues and falses"),
+}
+
+
 def grid(rates: Sequence[float], seeds: Sequence[int]) -> list[Lane]:
     """One lane a (rate, seed)."""
     return [Lane(seed, rate) for rate in rates for seed in seeds]
@@ -164,6 +194,11 @@ def best_rate(lanes: Sequence[Lane], losses: Sequence[float], allowed: Sequence[
         of_rate = [loss for lane, loss in zip(lanes, losses, strict=True) if lane.rate == rate]
         mean[rate] = sum(of_rate) / len(of_rate) if all(map(math.isfinite, of_rate)) else math.inf
     return min(mean, key=lambda rate: (mean[rate], rate), default=None)
+
+
+def written(name: str, value: object) -> str:
+    """A setting as one would give it: batch=16, rates=0.1,1.0."""
+    return f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def number(value: float, digits: int = 6) -> float | None:
