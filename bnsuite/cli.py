@@ -34,14 +34,6 @@ class DeviceChoice(StrEnum):
     cuda = "cuda"
 
 
-class Kind(StrEnum):
-    schemes = "schemes"
-    tasks = "tasks"
-    families = "families"
-    datasets = "datasets"
-    profiles = "profiles"
-
-
 def fail(message: str, code: int = 2) -> NoReturn:
     """One clear line on standard error, and a non-zero exit."""
     err.print(f"[bold red]bnsuite:[/] {escape(message)}", highlight=False, soft_wrap=True)
@@ -197,11 +189,18 @@ def _cell(record: "Record") -> str:
 
 @app.command("list")
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    kind: Annotated[
+        str, typer.Argument(help="What to list: schemes, tasks, families, datasets or profiles.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """List schemes, tasks, families, datasets or profiles."""
-    found = _tables()[kind]()
+    from bnsuite.words import UnknownNameError, lookup
+
+    try:
+        found = lookup("kind", kind, _tables())()
+    except UnknownNameError as error:
+        fail(str(error))
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -211,7 +210,7 @@ def list_(
     Console().print(table)
 
 
-def _tables() -> dict[Kind, Callable[[], dict[str, str]]]:
+def _tables() -> dict[str, Callable[[], dict[str, str]]]:
     def schemes() -> dict[str, str]:
         from bnsuite.schemes import SCHEMES
 
@@ -240,11 +239,11 @@ def _tables() -> dict[Kind, Callable[[], dict[str, str]]]:
         return {name: load_profile(name).about for name in profile_names()}
 
     return {
-        Kind.schemes: schemes,
-        Kind.tasks: tasks,
-        Kind.families: families,
-        Kind.datasets: datasets,
-        Kind.profiles: profiles,
+        "schemes": schemes,
+        "tasks": tasks,
+        "families": families,
+        "datasets": datasets,
+        "profiles": profiles,
     }
 
 

@@ -81,7 +81,7 @@ class Display:
             self._measured += weight
             record = event.record
             found = reading(record, record.unit) + (f" {record.unit}" if record.value is not None else "")
-            took = f"{record.provenance.duration_s:.1f} s"
+            took = f"{record.provenance.duration_s:.1f} s, {self._done}/{len(self._weights)}"
             self._console.print(f"{event.cell}: {found} [dim]({took})[/]", highlight=False)
         else:
             self._kept += 1

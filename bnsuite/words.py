@@ -15,6 +15,6 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
     """table[name], or `UnknownNameError`."""
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, table, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name, table, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise UnknownNameError(f"unknown {kind} {name!r}.{hint} There are: {', '.join(table)}.")

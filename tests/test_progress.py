@@ -77,7 +77,7 @@ def test_a_running_cell_shows_what_it_has_found(screen: Console, clock: Clock) -
 @pytest.mark.parametrize(
     ("value", "outcome", "words"),
     [
-        (8.0, Outcome.OK, "8 layers (12.3 s)"),
+        (8.0, Outcome.OK, "8 layers (12.3 s, 1/3)"),
         (16.0, Outcome.CAPPED, "≥ 16 layers"),
         (None, Outcome.OOM, "oom"),
     ],

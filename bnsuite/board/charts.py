@@ -145,8 +145,8 @@ def learning_curves(name: str, records: Records, reference: Record | None) -> li
     every = [point["x"] for points in found.values() for point in points]
     if not every:
         return []
-    across = alt.Scale(domain=[0, max(every)], nice=False)
-    x = alt.X("x:Q", title="steps", scale=across, axis=alt.Axis(grid=False, tickCount=5))
+    domain = min(every), max(every)
+    x = alt.X(**log_axis("x", "steps", domain, [2 * t for t in powers(10, min(every) / 2, max(every) / 2)]))
     y = alt.Y("y:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]), axis=_SHARE)
     lines = {"x": x, "y": y, "detail": "seed:N"}
     behind = layer(_curves(reference) if reference else [])

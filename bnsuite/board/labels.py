@@ -20,8 +20,8 @@ COMPANIONS = {
     "accuracy_at_value": "accuracy at the value",
     "accuracy_above": "accuracy above it",
     "best_rate": "best rate",
-    "largest_finite_rate": "largest finite rate",
-    "largest_not_rising_rate": "largest rate without a rise",
+    "largest_finite_rate": "largest finite rate tried",
+    "largest_not_rising_rate": "largest tried without a rise",
     "max_residual": "largest residual",
     "at_init": "λ at initialization",
     "at_best_rate": "λ at the best rate",
@@ -113,7 +113,12 @@ def coverage(records: Sequence[Record]) -> str:
 
 
 def companions(records: Sequence[Record]) -> list[str]:
-    """Keys of `derived` that are shown as columns: those with a number, a word or a yes in any record."""
-    found = {key for record in records for key in record.derived}
+    """Keys of `derived` that are shown as columns: those with a number, a word or a yes in any record.
+
+    What repeats a setting is left out.
+    """
+    found = {key for record in records for key in record.derived.keys() - record.settings.keys()}
     keys = [key for key in COMPANIONS if key in found] + sorted(found - COMPANIONS.keys())
-    return [key for key in keys if any(format.plain(r.derived.get(key)) not in ("", "–") for r in records)]
+    return [
+        key for key in keys if any(format.plain(r.derived.get(key)) not in ("", "–", "no") for r in records)
+    ]

@@ -48,9 +48,12 @@ def powers(base: float, low: float, high: float) -> list[float]:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Powers of ten within a range, thinned to five; of two where these are too few."""
+    """Powers of ten within a range, thinned to five; of two, or the ends, where these are too few."""
     tens = powers(10, low, high)
-    return tens[:: -(-len(tens) // 5)] if len(tens) > 1 else powers(2, low, high)
+    if len(tens) > 1:
+        return tens[:: -(-len(tens) // 5)]
+    twos = powers(2, low, high)
+    return twos if len(twos) > 1 else [low, high]
 
 
 def log_axis(
