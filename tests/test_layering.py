@@ -26,7 +26,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "networks": {"schemes"},
     "profiles": {"records", "words"},
     "provenance": {""},
-    "tasks": {"activations", "datasets", "engine", "networks", "records", "schemes", "theory", "words"},
+    "tasks": {
+        "activations",
+        "datasets",
+        "engine",
+        "networks",
+        "norms",
+        "records",
+        "schemes",
+        "theory",
+        "words",
+    },
     "execute": {
         *("processes", "datasets", "engine", "networks", "profiles", "provenance", "records", "schemes"),
         *("tasks", "words"),

@@ -20,6 +20,10 @@ Forward = Callable[[Parameters, Tensor], Tensor]
 """(params, x (*lanes, N, …)) → logits (*lanes, N, classes)"""
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (*lanes, N, classes), y (*lanes, N)) → (*lanes,)"""
+
+
 @dataclass(frozen=True)
 class Sgd:
     """Stochastic gradient descent with Nesterov momentum m: v ← m v + g, θ ← θ − η_t (g + m v).

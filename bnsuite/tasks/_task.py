@@ -9,12 +9,11 @@ from typing import ClassVar, get_args, get_origin, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
 
 from bnsuite.datasets import Dataset
 from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, can_stack, final, sweep
 from bnsuite.engine.train import PLAIN, Sgd
-from bnsuite.networks import Family, relu
+from bnsuite.networks import Family, Network, relu
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample, summarize
 from bnsuite.schemes import Factory, Scheme
 from bnsuite.words import lookup
@@ -43,7 +42,7 @@ class Subject:
         width: int,
         seed: int,
         activation: Factory = relu,
-    ) -> nn.Module:
+    ) -> Network:
         """A freshly initialized network in training mode."""
         built = self.family.build(
             self.scheme,

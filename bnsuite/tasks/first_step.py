@@ -1,0 +1,85 @@
+"""first_step: what does one SGD step do to the gradients of each layer?"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, final
+
+from torch import Tensor
+
+from bnsuite.engine.train import train
+from bnsuite.networks import Network
+from bnsuite.records import Better, Json, Measurement
+from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, matrices, norm, with_medians
+from bnsuite.tasks._task import Subject, number
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FirstStep(AtInitialization):
+    """(‖∇W_2‖/‖W_2‖) / (‖∇W_L‖/‖W_L‖) after one step W ← W − η ∇W on the first minibatch.
+
+    1: every layer would move by the same share of itself. Where gradients explode at initialization
+    (large at layer 2), the step makes W_2 huge, and under a normalizer that ignores the scale its relative
+    gradient vanishes after. Beside it: the same before the step, ‖∇W_2‖/‖∇W_L‖ before and after, and by
+    which factor ‖W_2‖ grows. In float64, all parameters moved. Source: Yang, on arXiv 1805.11604.
+
+    Attributes:
+        rate: η.
+    """
+
+    name: ClassVar[str] = "first_step"
+    version: ClassVar[int] = 1
+    unit: ClassVar[str] = "ratio"
+    better: ClassVar[Better] = "higher"
+    question: ClassVar[str] = "After one step, how much slower do the lower layers learn than the last?"
+    weight: ClassVar[float] = 0.1
+
+    depth: int = 100
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth < 3:
+            raise ValueError(f"layer 2 and the last are two from depth 3 on: got {self.depth}")
+
+    def __call__(self, subject: Subject) -> Measurement:
+        samples, trace = [], list[dict[str, Json]]()
+        for seed in self.confirmation:
+            x, y = self.minibatch(subject, seed)
+            network = self.network(subject, self.depth, seed)
+            before = _norms(network, x, y)
+            train(network, [(x, y)], self.rate)
+            after = _norms(network, x, y)
+            value = _relative(after)
+            detail: dict[str, Json] = {
+                "before": number(_relative(before)),
+                "gradient_before": number(before.gradients[1] / before.gradients[-1]),
+                "gradient_after": number(after.gradients[1] / after.gradients[-1]),
+                "weight_growth": number(after.weights[1] / before.weights[1]),
+            }
+            samples.append(finite_sample(seed, value, detail))
+            subject.report(f"{value:.3g}")
+            rows = zip(*before, *after, strict=True)
+            for layer, (g, w, g_after, w_after) in enumerate(rows, start=1):
+                row: dict[str, Json] = {"phase": "layers", "seed": seed, "layer": layer}
+                row |= {"gradient": number(g), "gradient_after": number(g_after)}
+                trace.append(row | {"weight": number(w), "weight_after": number(w_after)})
+        return with_medians(self.measurement(samples, trace=trace))
+
+
+class _Norms(NamedTuple):
+    """‖∂L/∂W_l‖ and ‖W_l‖ by layer, from the input's side."""
+
+    gradients: list[float]
+    weights: list[float]
+
+
+def _norms(network: Network, x: Tensor, y: Tensor) -> _Norms:
+    gradients = [norm(gradient) for gradient in backward(network, x, y).weights]
+    return _Norms(gradients, [norm(layer) for layer in matrices(network)])
+
+
+def _relative(found: _Norms) -> float:
+    """Relative gradient of layer 2 over that of the last; NaN where the last has none."""
+    second, last = (found.gradients[i] / found.weights[i] for i in (1, -1))
+    return second / last if last else math.nan

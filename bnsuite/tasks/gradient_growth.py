@@ -1,0 +1,84 @@
+"""gradient_growth: do gradients explode or vanish with depth at initialization?"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import nn
+
+from bnsuite.norms import BatchNorm, LayerNorm
+from bnsuite.records import Better, Json, Measurement
+from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, slope, with_medians
+from bnsuite.tasks._task import Subject, number
+from bnsuite.theory import Norm, gradient_growth
+
+_NORMS: dict[object, Norm] = {
+    None: "identity",
+    nn.Identity: "identity",
+    BatchNorm: "batch",
+    LayerNorm: "layer",
+}
+"""Normalizers for which `theory.gradient_growth` has the rate."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GradientGrowth(AtInitialization):
+    """β in ‖∂L/∂h_l‖² ∝ β^{L−l} at initialization, the layers' growth towards the input.
+
+    Least-squares line through log ‖∂L/∂h_l‖² over the middle layers, L/5 … 7L/8, of one minibatch, in
+    float64. Beside it, of the weight gradients ‖∂L/∂W_l‖² the same rate; ‖∂L/∂h_1‖² / ‖∂L/∂h_L‖²; and,
+    for a wide plain `mlp`, the rate of the theory (`bnsuite.theory.gradient_growth`). 1: gradients neither
+    grow nor vanish. Source: Yang et al., arXiv 1902.08129.
+    """
+
+    name: ClassVar[str] = "gradient_growth"
+    version: ClassVar[int] = 1
+    unit: ClassVar[str] = "ratio per layer"
+    better: ClassVar[Better] = "lower"
+    question: ClassVar[str] = "How much do gradients grow a layer, at initialization?"
+    weight: ClassVar[float] = 0.1
+
+    depth: int = 40
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth < 4:
+            raise ValueError(f"a rate over the middle layers needs depth 4 or more: got {self.depth}")
+
+    def __call__(self, subject: Subject) -> Measurement:
+        middle = range(max(1, round(self.depth / 5)), self.depth - max(1, round(self.depth / 8)) + 1)
+        samples, trace = [], list[dict[str, Json]]()
+        for seed in self.confirmation:
+            found = backward(self.network(subject, self.depth, seed), *self.minibatch(subject, seed))
+            hidden, weights = (
+                [float(g.square().sum()) for g in gradients] for gradients in (found.hidden, found.weights)
+            )
+            rates = [_rate(squares, middle) for squares in (hidden, weights)]
+            detail: dict[str, Json] = {"weight_growth": rates[1], "first_to_last": hidden[0] / hidden[-1]}
+            samples.append(finite_sample(seed, rates[0], detail))
+            subject.report(f"β = {rates[0]:.4g}")
+            trace += [
+                {"phase": "layers", "seed": seed, "layer": layer, "hidden": number(h), "weights": number(w)}
+                for layer, (h, w) in enumerate(zip(hidden, weights, strict=True), start=1)
+            ]
+        return with_medians(self.measurement(samples, trace=trace), theory=self.theory(subject))
+
+    def theory(self, subject: Subject) -> float | None:
+        """The rate in the limit of wide layers, where it is known."""
+        scheme = subject.scheme
+        bare = scheme.skip == "none" and not (scheme.init or scheme.weight or scheme.activation)
+        if subject.family.name != "mlp" or not bare or scheme.norm not in _NORMS:
+            return None
+        norm = _NORMS[scheme.norm]
+        if norm == "batch" and self.batch <= 3:
+            return None
+        return gradient_growth(norm, self.activation, self.batch)
+
+
+def _rate(squares: list[float], middle: range) -> float:
+    """β by the line through the logarithms over the middle layers, from 1; NaN where one has none."""
+    chosen = [squares[layer - 1] for layer in middle]
+    if not all(0 < square < math.inf for square in chosen):
+        return math.nan
+    return math.exp(-slope(list(middle), [math.log(square) for square in chosen]))

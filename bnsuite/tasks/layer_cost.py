@@ -1,0 +1,90 @@
+"""layer_cost: what does the normalizer alone cost?"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from bnsuite.engine.clock import race
+from bnsuite.records import Better, Json, Measurement, Sample
+from bnsuite.tasks._task import Subject, Task, number
+
+MIB = 2**20
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LayerCost(Task):
+    """Microseconds of one forward and backward pass of the scheme's normalizer, by itself, in float32.
+
+    Over shapes (N, C, *S): `batch` examples, `width` channels and its doublings, for the `cnn` the positions
+    of the data set's images. The value is that of the largest shape; a sample is a round, in which the shapes
+    and an identity take turns, so that a drift of the machine hits all. Beside it the ratio to the
+    identity, the MiB that autograd keeps for the backward pass, and the flag of a drift. Time on a busy
+    machine is no property of a normalizer: shown, never ranked.
+
+    Attributes:
+        doublings: shapes beside the smallest.
+        rounds: samples.
+        repeats: passes a round, of which the mean is taken.
+    """
+
+    name: ClassVar[str] = "layer_cost"
+    version: ClassVar[int] = 1
+    unit: ClassVar[str] = "µs"
+    better: ClassVar[Better] = "lower"
+    question: ClassVar[str] = "What does the normalizer alone cost, forward and backward?"
+    weight: ClassVar[float] = 0.1
+
+    doublings: int = 3
+    rounds: int = 9
+    repeats: int = 20
+
+    def __call__(self, subject: Subject) -> Measurement:
+        norm = subject.scheme.norm or nn.Identity
+        positions = subject.data.shape[1:] if subject.family.name == "cnn" else ()
+        shapes = [(self.batch, self.width << k, *positions) for k in range(self.doublings + 1)]
+        draw = torch.Generator().manual_seed(0)
+        inputs = [torch.randn(shape, generator=draw).to(subject.device).requires_grad_() for shape in shapes]
+        layers = [norm(shape[1]).to(subject.device) for shape in shapes]
+        runs = [partial(self.repeat, layer, x) for layer, x in zip(layers, inputs, strict=True)]
+        found = race([*runs, partial(self.repeat, nn.Identity(), inputs[-1])], self.rounds, subject.device)
+        largest = len(shapes) - 1
+        samples = [Sample(seed=k, value=1e6 * s / self.repeats) for k, s in enumerate(found.seconds[largest])]
+        memory = [kept(layer, x) / MIB for layer, x in zip(layers, inputs, strict=True)]
+        trace: list[dict[str, Json]] = [
+            {
+                "phase": "shape",
+                "shape": "×".join(map(str, shape)),
+                "us": number(1e6 * found.median(k) / self.repeats),
+                "kept_mib": memory[k],
+            }
+            for k, shape in enumerate(shapes)
+        ]
+        derived: dict[str, Json] = {
+            "ratio_to_identity": number(found.ratio(largest, largest + 1)),
+            "kept_mib": memory[-1],
+            "drift": found.drift(largest),
+        }
+        return self.measurement(samples, derived, trace)
+
+    def repeat(self, layer: nn.Module, x: Tensor) -> None:
+        """Forward and backward, to the input and the parameters, `repeats` times."""
+        for _ in range(self.repeats):
+            torch.autograd.grad(layer(x).sum(), [x, *layer.parameters()])
+
+
+def kept(layer: nn.Module, x: Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass, each storage once."""
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x)
+    return sum(sizes.values())

@@ -1,0 +1,93 @@
+"""overflow_depth: how deep can a network be before its first gradients overflow?"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar, final
+
+import torch
+
+from bnsuite.engine.search import Bracket, Climb, climb
+from bnsuite.engine.train import mean_cross_entropy
+from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.tasks._initial import AtInitialization, with_medians
+from bnsuite.tasks._task import Subject
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class OverflowDepth(AtInitialization):
+    """Smallest depth at which the sum of the squared gradients overflows at initialization, in float32.
+
+    Σ g² over all parameters, squared and summed in the gradients' own precision, as a clipped norm or a
+    second moment would. Beside it the smallest depth at which a gradient itself is not finite, and both
+    again with network and data in float16. Depths double until a majority of seeds overflows, and are then
+    bisected to `ratio`; none up to the last: `capped`. Source: Yang et al., arXiv 1902.08129.
+
+    Attributes:
+        depths: where the ladder starts and ends, in float32.
+        half: the same in float16; (1, 1) leaves it out.
+        ratio: to which the gap is bisected.
+    """
+
+    name: ClassVar[str] = "overflow_depth"
+    version: ClassVar[int] = 1
+    unit: ClassVar[str] = "layers"
+    better: ClassVar[Better] = "higher"
+    question: ClassVar[str] = "How deep until the first gradients overflow?"
+    weight: ClassVar[float] = 1.0
+
+    depths: tuple[int, int] = (16, 512)
+    half: tuple[int, int] = (8, 64)
+    ratio: float = 1.05
+
+    def __call__(self, subject: Subject) -> Measurement:
+        @cache
+        def overflows(seed: int, depth: int, dtype: str) -> tuple[bool, bool]:
+            subject.report(f"{depth} layers, {dtype}")
+            return self.overflows(subject, seed, depth, DTYPES[dtype])
+
+        def search(dtype: str, ends: tuple[int, int], which: int) -> list[Sample]:
+            steps = climb(*ends, self.ratio)
+            probe = next(steps)
+            while True:
+                fine = [not overflows(seed, probe.depth, dtype)[which] for seed in self.confirmation]
+                try:
+                    probe = steps.send(fine)
+                except StopIteration as found:
+                    done: Climb = found.value
+                    brackets = zip(self.confirmation, done.brackets, strict=True)
+                    return [_sample(seed, bracket, ends) for seed, bracket in brackets]
+
+        searches = {"nonfinite": ("float32", self.depths, 1)}
+        if self.half != (1, 1):
+            searches |= {"half": ("float16", self.half, 0), "half_nonfinite": ("float16", self.half, 1)}
+        samples = search("float32", self.depths, 0)
+        derived: dict[str, Json] = {}
+        for name, asked in searches.items():
+            beside = self.measurement(search(*asked))
+            derived[name] = beside.value
+            derived[f"{name}_outcome"] = str(beside.outcome)
+        return with_medians(self.measurement(samples), **derived)
+
+    def overflows(self, subject: Subject, seed: int, depth: int, dtype: torch.dtype) -> tuple[bool, bool]:
+        """Whether Σ g² is infinite, and whether a gradient is not finite."""
+        network = self.network(subject, depth, seed).to(dtype)
+        x, y = self.minibatch(subject, seed)
+        loss = mean_cross_entropy(network(x.to(dtype)), y)
+        found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        gradients = [gradient for gradient in found if gradient is not None]
+        total = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
+        broken = not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        return not math.isfinite(float(total)), broken
+
+
+def _sample(seed: int, bracket: Bracket, ends: tuple[int, int]) -> Sample:
+    """The first depth that overflows, its bracket the last that does not."""
+    if bracket.failed is None:
+        return Sample(seed=seed, value=ends[1], outcome=Outcome.CAPPED, low=ends[1])
+    if bracket.passed is None:
+        return Sample(seed=seed, value=bracket.failed, outcome=Outcome.FLOOR, high=bracket.failed)
+    return Sample(seed=seed, value=bracket.failed, low=bracket.passed, high=bracket.failed)

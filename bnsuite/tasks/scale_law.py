@@ -1,0 +1,91 @@
+"""scale_law: what does the scale of its input do to the gradients before a normalizer?"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
+
+import torch
+
+from bnsuite.networks import Network
+from bnsuite.records import Better, Json, Measurement
+from bnsuite.schemes import Scheme
+from bnsuite.tasks._initial import (
+    AtInitialization,
+    backward,
+    finite_sample,
+    matrices,
+    norm,
+    slope,
+    with_medians,
+)
+from bnsuite.tasks._task import Subject
+
+SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""By which the weights of the middle layer are multiplied."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ScaleLaw(AtInitialization):
+    """p in ‖∂L/∂W‖ ∝ a^p, W the weights of the middle layer, multiplied by a = 1 … 16.
+
+    Least-squares line in logarithms, at initialization. A normalizer that its input's scale does not
+    pass has p = −1, BN(ax) = BN(x) and so ∇BN(ax) = ∇BN(x)/a, and W ⟂ ∇W (Euler). Beside it: the exponent
+    of ∂L/∂h at the layer's output, |cos(W, ∇W)|, and both exponents of the same network without its
+    normalizer. Source: Santurkar et al., arXiv 1805.11604, and Yang's note on it.
+    """
+
+    name: ClassVar[str] = "scale_law"
+    version: ClassVar[int] = 1
+    unit: ClassVar[str] = "exponent"
+    better: ClassVar[Better] = "lower"
+    question: ClassVar[str] = "How does a larger input change the gradient right before the normalizer?"
+    weight: ClassVar[float] = 0.1
+
+    depth: int = 8
+
+    def __call__(self, subject: Subject) -> Measurement:
+        bare = replace(subject, scheme=without_norm(subject.scheme))
+        samples = []
+        for seed in self.confirmation:
+            weights, hidden, cosine = self.exponents(subject, seed)
+            detail: dict[str, Json] = {"hidden_exponent": hidden, "cosine": cosine}
+            if subject.scheme.norm is not None:
+                detail["without_norm"], detail["without_norm_hidden"], _ = self.exponents(bare, seed)
+            samples.append(finite_sample(seed, weights, detail))
+            subject.report(f"p = {weights:.4g}")
+        return with_medians(self.measurement(samples))
+
+    def exponents(self, subject: Subject, seed: int) -> tuple[float, float, float]:
+        """Exponents of ‖∂L/∂W‖ and ‖∂L/∂h‖ against the scale, and |cos(W, ∇W)| at scale 1."""
+        x, y = self.minibatch(subject, seed)
+        middle = self.depth // 2
+        weights, hidden = list[float](), list[float]()
+        cosine = math.nan
+        for scale in SCALES:
+            network = scaled(self.network(subject, self.depth, seed), middle, scale)
+            found = backward(network, x, y)
+            weights.append(norm(found.weights[middle]))
+            hidden.append(norm(found.hidden[middle]))
+            if scale == 1:
+                flat = torch.cat([matrix.detach().flatten() for matrix in matrices(network)[middle]])
+                cosine = abs(float(flat @ found.weights[middle])) / (norm(flat) * weights[0])
+        logs = [math.log(scale) for scale in SCALES]
+        found_slopes = (
+            slope(logs, [math.log(value) for value in values]) if min(values) > 0 else math.nan
+            for values in (weights, hidden)
+        )
+        return (*found_slopes, cosine)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def scaled(network: Network, layer: int, scale: float) -> Network:
+    """The network with the weights of one hidden layer (from 0) multiplied."""
+    for matrix in matrices(network)[layer]:
+        matrix.mul_(scale)
+    return network
+
+
+def without_norm(scheme: Scheme) -> Scheme:
+    """The same topology without its normalizer."""
+    return replace(scheme, norm=None)

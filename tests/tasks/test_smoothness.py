@@ -1,0 +1,107 @@
+"""smoothness and layer_cost: closed forms on a quadratic, checkpoints found again, bytes by hand."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bnsuite.engine.lanes import Examples
+from bnsuite.engine.train import train
+from bnsuite.networks import FAMILIES, softplus
+from bnsuite.norms import LayerNorm
+from bnsuite.records import Outcome
+from bnsuite.tasks import LayerCost, Smoothness, Subject
+from bnsuite.tasks.layer_cost import kept
+from bnsuite.tasks.smoothness import along_gradient
+
+TASK = Smoothness(width=4, batch=16, tuning=(), confirmation=(101, 102), depth=2, rate=0.1, steps=4, beside=1)
+
+
+class Point(nn.Module):
+    """Parameters θ, whatever the input."""
+
+    def __init__(self, theta: Tensor) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(theta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.theta
+
+
+def test_closed_forms_on_a_quadratic() -> None:
+    h = torch.tensor([3.0, 1.0, 0.1], dtype=torch.float64)
+    theta = torch.tensor([1.0, -2.0, 5.0], dtype=torch.float64)
+
+    def quadratic(theta: Tensor, y: Tensor) -> Tensor:
+        return (h * theta**2).sum() / 2
+
+    g = h * theta
+    found = along_gradient(Point(theta), torch.empty(0), torch.empty(0), [0.1, 0.2], loss=quadratic)
+    losses = [float(quadratic(theta - eta * g, theta)) for eta in (0, 0.1, 0.2)]
+    beta = float((h * g).norm() / g.norm())
+    assert found.effective_beta == pytest.approx(beta, rel=1e-12)
+    assert found.gradient_change == pytest.approx(0.2 * beta, rel=1e-12)
+    assert found.loss_range == pytest.approx(max(losses) - min(losses), rel=1e-12)
+
+
+def test_checkpoints_are_those_of_training(make_subject: Callable[..., Subject]) -> None:
+    subject = make_subject("batchnorm")
+    found = TASK(subject)
+    data = Examples(subject.data.train_x, subject.data.train_y, 16)
+    order = data.order(101, 5)
+    network = subject.network(2, 4, 101, softplus)
+    train(network, [(data.x[row], data.y[row]) for row in order[:4]], 0.1)
+    x, y = data.x[order[4]].double(), data.y[order[4]]
+    truth = along_gradient(network.double(), x, y, [0.05, 0.1, 0.2, 0.4])
+    (row,) = [row for row in found.trace if (row["seed"], row["step"]) == (101, 4)]
+    assert row["effective_beta"] == pytest.approx(truth.effective_beta, rel=1e-4)
+    assert row["loss_range"] == pytest.approx(truth.loss_range, rel=1e-3)
+    assert [row["step"] for row in found.trace if row["seed"] == 101] == [0, 1, 2, 4]
+    betas = [math.log(row["effective_beta"]) for row in found.trace if row["seed"] == 101 and row["step"]]  # type: ignore[arg-type]
+    assert found.samples[0].value == pytest.approx(math.exp(sum(betas) / 3), rel=1e-9)
+    assert all(("lambda_max" in row) == (row["seed"] == 101) for row in found.trace)
+
+
+def test_lambda_is_of_the_same_minibatch(make_subject: Callable[..., Subject]) -> None:
+    subject = make_subject("none")
+    (row,) = [row for row in TASK(subject).trace if (row["seed"], row["step"]) == (101, 0)]
+    x, y = TASK.minibatch(subject, 101)
+    network = TASK.network(subject, 2, 101)
+    parameters = dict(network.named_parameters())
+
+    def loss(flat: Tensor) -> Tensor:
+        parts = torch.split(flat, [p.numel() for p in parameters.values()])
+        state = {name: part.view(p.shape) for (name, p), part in zip(parameters.items(), parts, strict=True)}
+        return nn.functional.cross_entropy(torch.func.functional_call(network, state, (x,)), y)
+
+    start = torch.cat([p.detach().flatten() for p in parameters.values()])
+    hessian = torch.autograd.functional.hessian(loss, start)
+    assert row["lambda_max"] == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-2)
+
+
+def test_a_network_that_dies_has_no_value(make_subject: Callable[..., Subject]) -> None:
+    dead = Smoothness(
+        width=4, batch=16, tuning=(), confirmation=(101,), depth=2, rate=1e30, steps=4, beside=0
+    )
+    found = dead(make_subject("none"))
+    assert (found.value, found.outcome) == (None, Outcome.NONFINITE)
+
+
+def test_what_autograd_keeps() -> None:
+    x = torch.randn(8, 4, requires_grad=True)
+    assert kept(nn.Identity(), x) == 0
+    assert kept(nn.ReLU(), x) == 8 * 4 * 4
+    assert kept(LayerNorm(4), x) >= 8 * 4 * 4
+
+
+def test_layer_cost_measures_every_shape(make_subject: Callable[..., Subject]) -> None:
+    task = LayerCost(width=2, batch=4, tuning=(), confirmation=(1,), doublings=2, rounds=4, repeats=2)
+    found = task(make_subject("batchnorm"))
+    assert [row["shape"] for row in found.trace] == ["4×2", "4×4", "4×8"]
+    assert len(found.samples) == 4
+    assert found.value is not None
+    assert found.value > 0
+    conv = Subject(make_subject("none").scheme, FAMILIES["cnn"], make_subject().data)
+    assert [row["shape"] for row in task(conv).trace] == ["4×2×2×2", "4×4×2×2", "4×8×2×2"]
