@@ -60,14 +60,15 @@ def training_step(
     y: Tensor,
     rate: Tensor,
     momentum: float,
+    loss: Loss | None = None,
 ) -> Stepped:
-    """One step of SGD on mean cross-entropy; x (*lanes, N, …), y (*lanes, N), rate (*lanes,).
+    """One step of SGD on a loss, by default mean cross-entropy; x (*lanes, N, …), y (*lanes, N), rate (*lanes,).
 
     Pure but for buffers: a forward pass in training mode updates running statistics where they lie.
     """
     params = {name: p.detach().requires_grad_() for name, p in params.items()}
     logits = forward(params, x)
-    losses = mean_cross_entropy(logits, y)
+    losses = (loss or mean_cross_entropy)(logits, y)
     found = torch.autograd.grad(losses.sum(), list(params.values()), materialize_grads=True)
     with torch.no_grad():
         gradient = dict(zip(params, found, strict=True))

@@ -1,6 +1,7 @@
 """The floor of the house: what a measurement is, and how it is kept. No torch in here."""
 
 from bnsuite.records.record import (
+    CALIBRATION,
     RANKED,
     SCHEMA_VERSION,
     SUITE_VERSION,
@@ -17,6 +18,7 @@ from bnsuite.records.statistics import Summary, median_interval, summarize
 from bnsuite.records.store import RecordError, Store, load_records
 
 __all__ = [
+    "CALIBRATION",
     "RANKED",
     "SCHEMA_VERSION",
     "SUITE_VERSION",

@@ -13,6 +13,9 @@ SCHEMA_VERSION = 1
 SUITE_VERSION = 1
 """Raised when the protocol changes: records of two suite versions are never compared."""
 
+CALIBRATION = "calibration"
+"""The task of a record that holds the readings of `bnsuite calibrate`; no scheme is measured."""
+
 RANKED = ("max_depth", "stable_lr", "top_eigenvalue", "time_to_accuracy")
 """The four tasks that rank schemes, in the order in which the board shows them."""
 
