@@ -1,8 +1,10 @@
 """Families: how a network is built from a scheme and a depth, exactly by the protocol's equations."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +14,56 @@ from bnsuite.schemes import Factory, Scheme
 POOL_ABOVE = 16
 """Image side above which the `cnn` pools once, 2×2, after its stem."""
 
+PATCHES_ABOVE = 16
+"""Image side up to which the tokens of the `transformer` are rows; patches above."""
+
+PATCH = 4
+"""Side of a patch."""
+
+HEADS = 4
+"""Heads of attention where they divide the width; otherwise there is one."""
 
 Apply = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 """(part of a network, h) → what the part makes of h"""
+
+Gain = Literal["relu", "linear"]
+"""How a weight starts: He normal (before φ) or LeCun normal."""
 
 
 class UnsupportedError(Exception):
     """The scheme cannot be built for this family: a result, not a failure."""
 
 
+class Size(NamedTuple):
+    """What a network is built to."""
+
+    depth: int
+    width: int
+    shape: torch.Size  # (channels, height, width) of one input
+    classes: int
+
+
 class Network(nn.Module):
-    """depth hidden weight layers around a scheme: x (N, *input) → logits (N, classes)."""
+    """x (N, *shape) → logits (N, classes).
+
+    Attributes:
+        gains: every hidden weight layer by its name, in the order in which they are drawn.
+        head: the readout.
+    """
+
+    gains: dict[str, Gain]
+    head: nn.Linear
+
+    def compose(self, x: Tensor, apply: Apply, hidden: list[Tensor] | None = None) -> Tensor:
+        """The forward pass with every part called by `apply`, for one network or for stacked ones.
+
+        `hidden`, where one is given, takes h_1 … h_L.
+        """
+        raise NotImplementedError
+
+
+class Layered(Network):
+    """depth hidden weight layers around a scheme, by the equations of `Scheme`."""
 
     def __init__(
         self,
@@ -45,16 +86,13 @@ class Network(nn.Module):
         self.branches = nn.ModuleList(_branch(scheme, width, depth) for _ in range(depth - 1))
         self.head = nn.Linear(width, classes)
         self.pool = pool
+        self.gains = {"stem": "relu", **{f"layers.{i}": "relu" for i in range(depth - 1)}}
         self._prepare, self._gather = prepare, gather
 
     def forward(self, x: Tensor) -> Tensor:
         return self.compose(x, lambda part, h: part(h))
 
     def compose(self, x: Tensor, apply: Apply, hidden: list[Tensor] | None = None) -> Tensor:
-        """The forward pass with every part called by `apply`, for one network or for stacked ones.
-
-        `hidden`, where one is given, takes h_1 … h_L.
-        """
         hidden = [] if hidden is None else hidden
         h = apply(self.pool, apply(self.stem, apply(self._prepare, x)))
         *inner, last = self.activations
@@ -89,16 +127,137 @@ def _branch(scheme: Scheme, width: int, depth: int) -> nn.Module:
     return nn.Identity() if scheme.branch == 1.0 else Scale(scheme.branch)
 
 
+class Transformer(Network):
+    """depth blocks of self-attention A and a perceptron M, with residual paths, around a scheme.
+
+    With tokens x_t and h_1 = W_1 x_t + b_1 + p_t, p_t learned for each position t, block l is
+
+    - skip="none", skip="pre": h ← h + α_l A(N_l(h)); h ← h + α'_l M(N'_l(h)); logits = V mean_t N(h) + c
+    - skip="post": h ← N_l(h + α_l A(h)); h ← N'_l(h + α'_l M(h)); logits = V mean_t h + c
+
+    with every N on (N, C, T), and h_l what block l is given. The residual paths are the family's own, so
+    skip="none" and skip="pre" are the same network but for the branch scale: `batchnorm` and
+    `residual-batchnorm` coincide. Tokens are the rows of an image up to 16×16, patches of 4×4 above.
+
+    Raises:
+        ValueError: patches do not cover the image.
+    """
+
+    def __init__(self, scheme: Scheme, size: Size, activation: Factory) -> None:
+        super().__init__()
+        depth, width, shape, classes = size
+        self._prepare, tokens = _tokens(shape)
+        self.stem = nn.Linear(shape.numel() // tokens, width)
+        layers: list[Attention | Perceptron] = []
+        for _ in range(depth):
+            layers += [Attention(width), Perceptron(width, scheme.activation or activation)]
+        self.skip = scheme.skip
+        self.positions = Positions(tokens, width)
+        self.layers = nn.ModuleList(layers)
+        norm = scheme.norm or nn.Identity
+        self.norms = nn.ModuleList(norm(width) for _ in range(2 * depth + (self.skip != "post")))
+        self.branches = nn.ModuleList(_branch(scheme, width, depth) for _ in layers)
+        self.head = nn.Linear(width, classes)
+        self.gains = {"stem": "linear"}
+        for i, layer in enumerate(layers):
+            self.gains |= {f"layers.{i}.{name}": gain for name, gain in layer.gains.items()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compose(x, lambda part, h: part(h))
+
+    def compose(self, x: Tensor, apply: Apply, hidden: list[Tensor] | None = None) -> Tensor:
+        hidden = [] if hidden is None else hidden
+        h = apply(self.positions, apply(self.stem, apply(self._prepare, x))).mT
+        for i, (layer, branch) in enumerate(zip(self.layers, self.branches, strict=True)):
+            if i % 2 == 0:
+                hidden.append(h)
+            if self.skip == "post":
+                h = apply(self.norms[i], h + apply(branch, apply(layer, h)))
+            else:
+                h = h + apply(branch, apply(layer, apply(self.norms[i], h)))
+        if self.skip != "post":
+            h = apply(self.norms[-1], h)
+        return apply(self.head, h.mean(-1))
+
+
+class Positions(nn.Module):
+    """x + p, with p (T, C) learned from N(0, 1): at the start as large as standardized tokens are."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.empty(tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.start
+
+
+class Attention(nn.Module):
+    """Self-attention among the T tokens of (N, C, T): W mix(Q x + q, K x + k, V x + v) + w.
+
+    Q, K and V are one layer; 4 heads where they divide C, otherwise 1.
+    """
+
+    gains: ClassVar[dict[str, Gain]] = {"read": "linear", "write": "linear"}
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.read, self.write = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mix = Mix(HEADS if width % HEADS == 0 else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compose(x, lambda part, h: part(h))
+
+    def compose(self, x: Tensor, apply: Apply) -> Tensor:
+        return apply(self.write, apply(self.mix, apply(self.read, x.mT))).mT
+
+
+class Mix(nn.Module):
+    """q, k, v (…, T, 3 C) → Σ_s softmax_s(q_t · k_s / √d) v_s (…, T, C), in each head of d = C / heads.
+
+    Written out, since torch's fused attention has no second derivative. Source: Vaswani et al., arXiv
+    1706.03762.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.reshape(*x.shape[:-1], 3, self.heads, -1)  # (…, T, 3, heads, d)
+        q, k, v = parts.transpose(-4, -2).unbind(-3)  # (…, heads, T, d)
+        scores = q @ k.mT / math.sqrt(q.shape[-1])
+        return (torch.softmax(scores, -1) @ v).transpose(-3, -2).flatten(-2)
+
+    def stacked(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The rule of `engine.stacked`: attention does not know of lanes."""
+        return self.forward(x)
+
+
+class Perceptron(nn.Module):
+    """W φ(U x + u) + w at each position of (N, C, T), with 4 C hidden features."""
+
+    gains: ClassVar[dict[str, Gain]] = {"expand": "relu", "contract": "linear"}
+
+    def __init__(self, width: int, activation: Factory) -> None:
+        super().__init__()
+        self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.activation = activation(4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compose(x, lambda part, h: part(h))
+
+    def compose(self, x: Tensor, apply: Apply) -> Tensor:
+        h = apply(self.activation, apply(self.expand, x.mT).mT)
+        return apply(self.contract, h.mT).mT
+
+
 @dataclass(frozen=True)
 class Family:
-    """A way to build networks; `layers` makes the depth hidden weight layers."""
+    """A way to build networks."""
 
     name: str
     about: str
-    layers: Callable[[int, int, torch.Size], list[nn.Module]]
-    prepare: Callable[[Tensor], Tensor]
-    gather: Callable[[Tensor], Tensor]
-    pools: bool = False
+    network: Callable[[Scheme, Size, Factory], Network]
 
     def build(
         self,
@@ -111,44 +270,34 @@ class Family:
         seed: int,
         activation: Factory | None = None,
     ) -> Network:
-        """A network of `depth` hidden weight layers, initialized by `seed` alone.
+        """A network of `depth` hidden weight layers, or blocks, initialized by `seed` alone.
 
-        Hidden weights are He normal (fan-in), the readout's LeCun normal, biases 0. They are drawn
-        after everything else was built, so that two schemes at one seed start from the same weights.
+        Weights before φ are He normal (fan-in), all others LeCun normal, biases 0. They are drawn after
+        everything else was built, so that two schemes at one seed start from the same weights.
 
         Args:
             shape: (channels, height, width) of one input.
             activation: φ from `num_features`; ReLU by default. A scheme with its own keeps it.
 
         Raises:
-            UnsupportedError: the scheme's parts refuse this width, with a ValueError.
+            UnsupportedError: the family or the scheme's parts refuse this size, with a ValueError.
             ValueError: depth below 1.
         """
         if depth < 1:
             raise ValueError(f"a network has at least 1 hidden layer: got depth {depth}")
-        pool = nn.AvgPool2d(2) if self.pools and shape[-1] > POOL_ABOVE else nn.Identity()
+        size = Size(depth, width, shape, classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                layers = self.layers(depth, width, shape)
-                network = Network(
-                    scheme,
-                    layers,
-                    width,
-                    classes,
-                    activation or relu,
-                    self.prepare,
-                    pool,
-                    self.gather,
-                )
+                network = self.network(scheme, size, activation or relu)
             except ValueError as error:
                 raise UnsupportedError(f"{scheme.name} cannot be built for {self.name}: {error}") from error
-            _initialize(layers, network.head, seed)
+            _initialize(network, seed)
             if scheme.init is not None:
                 scheme.init(network)
             if scheme.weight is not None:
-                network.stem = scheme.weight(network.stem)
-                network.layers = nn.ModuleList(map(scheme.weight, network.layers))
+                for name in network.gains:
+                    network.set_submodule(name, scheme.weight(network.get_submodule(name)))
         return network
 
 
@@ -162,40 +311,65 @@ def softplus(num_features: int) -> nn.Module:
     return nn.Softplus(beta=10)
 
 
-def _initialize(hidden: list[nn.Module], head: nn.Linear, seed: int) -> None:
+def _initialize(network: Network, seed: int) -> None:
+    """Weights in their order, the readout, positions where there are any, all from one stream."""
     generator = torch.Generator().manual_seed(seed)
-    for layer, gain in [*((layer, "relu") for layer in hidden), (head, "linear")]:
+    for name, gain in [*network.gains.items(), ("head", "linear")]:
+        layer = network.get_submodule(name)
         weight, bias = layer.weight, layer.bias
         assert isinstance(weight, Tensor)
         assert isinstance(bias, Tensor)
-        nn.init.kaiming_normal_(weight, nonlinearity=gain, generator=generator)  # type: ignore[arg-type]
+        nn.init.kaiming_normal_(weight, nonlinearity=gain, generator=generator)
         nn.init.zeros_(bias)
+    if isinstance(network, Transformer):
+        nn.init.normal_(network.positions.start, generator=generator)
 
 
-def _linear_layers(depth: int, width: int, shape: torch.Size) -> list[nn.Module]:
-    return [nn.Linear(shape.numel() if i == 0 else width, width) for i in range(depth)]
+def _mlp(scheme: Scheme, size: Size, activation: Factory) -> Network:
+    depth, width, shape, classes = size
+    layers: list[nn.Module] = [nn.Linear(width if i else shape.numel(), width) for i in range(depth)]
+    flatten = partial(torch.flatten, start_dim=1)
+    return Layered(scheme, layers, width, classes, activation, flatten, nn.Identity(), _as_is)
 
 
-def _conv_layers(depth: int, width: int, shape: torch.Size) -> list[nn.Module]:
-    return [nn.Conv2d(shape[0] if i == 0 else width, width, 3, padding=1) for i in range(depth)]
+def _cnn(scheme: Scheme, size: Size, activation: Factory) -> Network:
+    depth, width, shape, classes = size
+    layers: list[nn.Module] = [nn.Conv2d(width if i else shape[0], width, 3, padding=1) for i in range(depth)]
+    pool = nn.AvgPool2d(2) if shape[-1] > POOL_ABOVE else nn.Identity()
+    mean = partial(torch.mean, dim=(-2, -1))
+    return Layered(scheme, layers, width, classes, activation, _as_is, pool, mean)
 
 
 def _as_is(x: Tensor) -> Tensor:
     return x
 
 
+def _tokens(shape: torch.Size) -> tuple[Callable[[Tensor], Tensor], int]:
+    """How images (N, *shape) become tokens (N, T, features), and T."""
+    _, height, width = shape
+    if max(height, width) <= PATCHES_ABOVE:
+        return _rows, height
+    if height % PATCH or width % PATCH:
+        raise ValueError(f"patches of {PATCH}×{PATCH} do not cover an image of {height}×{width}")
+    return _patches, (height // PATCH) * (width // PATCH)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)
+
+
+def _patches(x: Tensor) -> Tensor:
+    n, channels, height, width = x.shape
+    grid = x.reshape(n, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("mlp", "linear layers", _linear_layers, partial(torch.flatten, start_dim=1), _as_is),
-        Family(
-            "cnn",
-            "3×3 convolutions, global average before the readout",
-            _conv_layers,
-            _as_is,
-            partial(torch.mean, dim=(-2, -1)),
-            pools=True,
-        ),
+        Family("mlp", "linear layers", _mlp),
+        Family("cnn", "3×3 convolutions, global average before the readout", _cnn),
+        Family("transformer", "residual blocks of self-attention and a perceptron", Transformer),
     )
 }
 """Every family by name."""

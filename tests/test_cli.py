@@ -74,7 +74,7 @@ def test_schema_is_the_models() -> None:
     [
         ("schemes", ["none", "batchnorm", "residual-batchnorm", "layernorm"]),
         ("tasks", ["max_depth", "stable_lr", "top_eigenvalue", "time_to_accuracy"]),
-        ("families", ["mlp", "cnn"]),
+        ("families", ["mlp", "cnn", "transformer"]),
         ("datasets", ["digits"]),
         ("profiles", ["smoke", "quick", "standard", "full"]),
     ],
@@ -111,7 +111,7 @@ def test_what_a_person_sees(tmp_path: Path, tiny: None) -> None:
         ("--profile", "quik", "quick", "smoke, quick, standard, full"),
         ("--task", "max-depth", "max_depth", "max_depth, stable_lr, top_eigenvalue, time_to_accuracy"),
         ("--scheme", "batch-norm", "batchnorm", "none, batchnorm, residual-batchnorm, layernorm"),
-        ("--family", "mpl", "mlp", "mlp, cnn"),
+        ("--family", "mpl", "mlp", "mlp, cnn, transformer"),
         ("--dataset", "digit", "digits", "digits"),
     ],
 )

@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnsuite.datasets import digits
+from bnsuite.engine.curvature import HessianOperator
 from bnsuite.networks import FAMILIES, Network, UnsupportedError, relu, softplus
 from bnsuite.norms import BatchNorm, LayerNorm
 from bnsuite.schemes import SCHEMES, Scheme
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
+LAYERED = pytest.mark.parametrize("family", ["mlp", "cnn"])
+SKIP = pytest.mark.parametrize("skip", ["none", "pre", "post"])
 IMAGES = {8: torch.Size([1, 8, 8]), 20: torch.Size([3, 20, 20])}
 
 
@@ -29,7 +32,9 @@ def images(side: int = 8, n: int = 7) -> Tensor:
 
 
 def weights(network: Network) -> list[tuple[Tensor, Tensor]]:
-    return [(layer.weight, layer.bias) for layer in (network.stem, *network.layers)]  # type: ignore[misc]
+    """Of every hidden weight layer."""
+    layers = (network.get_submodule(name) for name in network.gains)
+    return [(layer.weight, layer.bias) for layer in layers]  # type: ignore[misc]
 
 
 def by_hand(
@@ -57,17 +62,144 @@ def by_hand(
     return pooled @ network.head.weight.T + network.head.bias
 
 
-@FAMILY
-@pytest.mark.parametrize("skip", ["none", "pre", "post"])
+def perturbed(network: Network) -> Network:
+    """Biases and shifts too, in float64."""
+    for p in network.double().parameters():
+        p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
+    return network
+
+
+@LAYERED
+@SKIP
 @pytest.mark.parametrize("norm", [None, BatchNorm, LayerNorm])
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_the_equations(family: str, skip: Any, norm: Any, depth: int) -> None:
-    network = build(Scheme("x", norm, skip=skip), family, depth).double()
-    for p in network.parameters():  # biases and shifts too
-        p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
+    network = perturbed(build(Scheme("x", norm, skip=skip), family, depth))
     again = copy.deepcopy(network)
     assert torch.allclose(network(images()), by_hand(again, family, images(), skip), rtol=1e-10, atol=1e-12)
     assert len(network.norms) == (depth - 1 if skip == "post" else depth)
+
+
+def blocks_by_hand(
+    network: Network, x: Tensor, skip: str, heads: int, alpha: float = 1.0, phi: Any = F.relu
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits of a transformer, with torch's own attention and tokens cut out singly; h before each block."""
+    side, norms, p = x.shape[-1], list(network.norms), dict(network.named_parameters())
+    if side <= 16:
+        tokens = [x[:, :, i].flatten(1) for i in range(side)]
+    else:
+        corners = [(i, j) for i in range(0, side, 4) for j in range(0, side, 4)]
+        tokens = [x[:, :, i : i + 4, j : j + 4].flatten(1) for i, j in corners]
+
+    def linear(h: Tensor, name: str) -> Tensor:
+        return F.linear(h, p[f"{name}.weight"], p[f"{name}.bias"])
+
+    def normed(i: int, h: Tensor) -> Tensor:
+        y: Tensor = norms[i](h.transpose(1, 2)).transpose(1, 2)
+        return y
+
+    def attention(h: Tensor, name: str) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (heads, -1)).transpose(1, 2)
+            for part in linear(h, f"{name}.read").chunk(3, dim=-1)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return linear(mixed.transpose(1, 2).flatten(2), f"{name}.write")
+
+    def perceptron(h: Tensor, name: str) -> Tensor:
+        return linear(phi(linear(h, f"{name}.expand")), f"{name}.contract")
+
+    h = linear(torch.stack(tokens, 1), "stem") + p["positions.start"]
+    inputs = []
+    for i in range(len(network.layers)):  # type: ignore[arg-type]
+        if i % 2 == 0:
+            inputs.append(h)
+        part = perceptron if i % 2 else attention
+        if skip == "post":
+            h = normed(i, h + alpha * part(h, f"layers.{i}"))
+        else:
+            h = h + alpha * part(normed(i, h), f"layers.{i}")
+    if skip != "post":
+        h = normed(len(network.layers), h)  # type: ignore[arg-type]
+    return linear(h.mean(1), "head"), inputs
+
+
+@SKIP
+@pytest.mark.parametrize("norm", [None, BatchNorm, LayerNorm])
+@pytest.mark.parametrize(
+    ("width", "heads", "side", "depth"), [(6, 1, 8, 1), (8, 4, 8, 1), (8, 4, 20, 2), (12, 4, 8, 4)]
+)
+def test_the_equations_of_the_transformer(
+    skip: Any, norm: Any, width: int, heads: int, side: int, depth: int
+) -> None:
+    scheme = Scheme("x", norm, skip=skip, branch=1.0 if skip == "none" else 0.3)
+    network = perturbed(build(scheme, "transformer", depth, width=width, shape=IMAGES[side]))
+    x, hidden = images(side), list[Tensor]()
+    alpha = 1.0 if skip == "none" else 0.3
+    expected, inputs = blocks_by_hand(copy.deepcopy(network), x, skip, heads, alpha)
+    found = network.compose(x, lambda part, h: part(h), hidden)
+    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+    assert len(network.norms) == 2 * depth + (skip != "post")
+    assert len(hidden) == depth
+    assert all(torch.allclose(h.mT, other, rtol=1e-10) for h, other in zip(hidden, inputs, strict=True))
+
+
+def test_the_transformer_brings_its_own_residual_paths() -> None:
+    plain, residual = (build(SCHEMES[name], "transformer") for name in ("batchnorm", "residual-batchnorm"))
+    assert torch.equal(plain(images().float()), residual(images().float()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "tokens"),
+    [
+        ((1, 8, 8), 8),
+        ((3, 16, 16), 16),
+        ((3, 5, 16), 5),
+        ((3, 20, 20), 25),
+        ((1, 28, 28), 49),
+        ((3, 8, 32), 16),
+    ],
+)
+def test_tokens(shape: tuple[int, int, int], tokens: int) -> None:
+    network = build(SCHEMES["layernorm"], "transformer", 1, shape=torch.Size(shape))
+    assert network.positions.start.shape == (tokens, 6)
+    assert network.stem.in_features == math.prod(shape) // tokens
+    assert network(torch.randn(2, *shape)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("side", [17, 18, 30])
+def test_an_image_that_patches_do_not_cover(side: int) -> None:
+    with pytest.raises(UnsupportedError, match=rf"layernorm .* transformer: patches of 4×4 .* {side}×{side}"):
+        build(SCHEMES["layernorm"], "transformer", shape=torch.Size([3, side, side]))
+
+
+def test_the_order_of_tokens_counts_from_the_start() -> None:
+    network, x = build(SCHEMES["layernorm"], "transformer").double(), images()
+    assert not torch.allclose(network(x.flip(2)), network(x), rtol=1e-3)
+    torch.nn.init.zeros_(network.positions.start)
+    assert torch.allclose(network(x.flip(2)), network(x), rtol=1e-10)
+
+
+@FAMILY
+@pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "one by one"])
+@pytest.mark.parametrize("norm", [BatchNorm, LayerNorm])
+def test_the_hessian_of_every_family_is_symmetric(family: str, stacked: bool, norm: Any) -> None:
+    network = build(Scheme("x", norm, skip="post"), family, 2, activation=softplus).double()
+    x, y = images(n=12).view(2, 6, 1, 8, 8), torch.arange(12).view(2, 6) % 5
+    operator = HessianOperator(network, x, y, stacked=stacked)
+    draw = torch.Generator().manual_seed(1)
+    u, v = torch.randn(2, operator.size, generator=draw, dtype=torch.float64)
+    assert float(u @ operator.matvec(v)) == pytest.approx(float(v @ operator.matvec(u)), rel=1e-9)
+    step = 1e-5  # the gradient's own change along v
+    ends = []
+    for sign in (1, -1):
+        moved = copy.deepcopy(network)
+        torch.nn.utils.vector_to_parameters(
+            torch.nn.utils.parameters_to_vector(network.parameters()) + sign * step * v, moved.parameters()
+        )
+        ends.append(HessianOperator(moved, x, y, stacked=stacked).gradient)
+    slope = (ends[0] - ends[1]) / (2 * step)
+    assert torch.allclose(operator.matvec(v), slope, rtol=1e-4, atol=1e-4 * float(slope.norm()))
 
 
 @pytest.mark.parametrize("branch", [0.25, lambda c, depth: nn.Linear(c, c)])
@@ -91,16 +223,18 @@ def test_a_branch_is_told_width_and_depth() -> None:
 
     build(Scheme("x", skip="pre", branch=branch), depth=4)
     assert told == [(6, 4)] * 3
+    build(Scheme("x", skip="pre", branch=branch), "transformer", depth=2)
+    assert told[3:] == [(6, 2)] * 4
 
 
 @FAMILY
 @pytest.mark.parametrize("depth", [1, 2, 9])
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
-def test_depth_counts_hidden_weight_layers(family: str, depth: int, scheme: Scheme) -> None:
+def test_depth_counts_hidden_weight_layers_or_blocks(family: str, depth: int, scheme: Scheme) -> None:
     network = build(scheme, family, depth)
-    kind = nn.Linear if family == "mlp" else nn.Conv2d
+    kind = nn.Conv2d if family == "cnn" else nn.Linear
     found = [m for m in network.modules() if isinstance(m, kind) and m is not network.head]
-    assert len(found) == depth
+    assert len(found) == len(network.gains) == (1 + 4 * depth if family == "transformer" else depth)
     assert network(images().float()).shape == (7, 5)
     with pytest.raises(ValueError, match="at least 1 hidden layer: got depth 0"):
         build(scheme, family, 0)
@@ -118,16 +252,19 @@ def test_one_pool_where_the_image_is_above_16(side: int, pools: bool) -> None:
 @FAMILY
 def test_initial_variances(family: str) -> None:
     network = build(SCHEMES["batchnorm"], family, 3, width=128, shape=torch.Size([3, 12, 12]), classes=200)
-    for weight, bias in weights(network):
-        fan_in = weight[0].numel()
-        assert float(weight.detach().std()) == pytest.approx(math.sqrt(2 / fan_in), rel=0.05)
-        assert abs(float(weight.detach().mean())) < 0.05 * math.sqrt(2 / fan_in)
+    for (weight, bias), name in zip(weights(network), network.gains, strict=True):
+        he = family != "transformer" or "expand" in name  # φ follows
+        deviation = math.sqrt((1 + he) / weight[0].numel())
+        assert float(weight.detach().std()) == pytest.approx(deviation, rel=0.05)
+        assert abs(float(weight.detach().mean())) < 0.05 * deviation
         assert not bias.any()
+    if family == "transformer":
+        assert float(network.positions.start.detach().std()) == pytest.approx(1, rel=0.05)
     head = network.head
     assert float(head.weight.detach().std()) == pytest.approx(math.sqrt(1 / 128), rel=0.05)
     assert not head.bias.any()
-    gaussian = weights(network)[1][0].flatten() / math.sqrt(2 / weights(network)[1][0][0].numel())
-    assert float((gaussian.detach() ** 4).mean()) == pytest.approx(3, rel=0.15)
+    gaussian = weights(network)[1][0].detach().flatten()
+    assert float((gaussian**4).mean() / (gaussian**2).mean() ** 2) == pytest.approx(3, rel=0.15)
 
 
 class Drawing(nn.Module):
@@ -145,12 +282,14 @@ class Drawing(nn.Module):
 def test_one_seed_gives_every_scheme_the_same_weights(family: str) -> None:
     schemes = [*SCHEMES.values(), Scheme("drawing", Drawing), Scheme("post", BatchNorm, skip="post")]
     networks = [build(scheme, family, seed=3) for scheme in schemes]
-    first = [*weights(networks[0]), (networks[0].head.weight, networks[0].head.bias)]
+
+    def started(network: Network) -> list[Tensor]:
+        positions = [network.positions.start] if family == "transformer" else []
+        pairs = [*weights(network), (network.head.weight, network.head.bias)]
+        return [*(tensor for pair in pairs for tensor in pair), *positions]
+
     for network in networks[1:]:
-        found = [*weights(network), (network.head.weight, network.head.bias)]
-        assert all(
-            torch.equal(a, b) for x, y in zip(first, found, strict=True) for a, b in zip(x, y, strict=True)
-        )
+        assert all(map(torch.equal, started(network), started(networks[0])))
     assert torch.equal(build(schemes[4], family, seed=3).norms[0].start, networks[4].norms[0].start)
     assert not torch.equal(build(SCHEMES["none"], family, seed=4).stem.weight, networks[0].stem.weight)
 
@@ -168,6 +307,8 @@ def test_own_activation_takes_the_place_of_the_tasks() -> None:
 
     network = build(Scheme("x", activation=own), activation=softplus)
     assert len([m for m in network.modules() if isinstance(m, nn.PReLU)]) == 4
+    wide = build(Scheme("x", activation=own), "transformer", depth=3, width=8)
+    assert [m.num_parameters for m in wide.modules() if isinstance(m, nn.PReLU)] == [4 * 8] * 3
     assert not [m for m in network.modules() if isinstance(m, nn.Softplus)]
     smooth = build(SCHEMES["none"], activation=softplus).double()
     expected = by_hand(smooth, "mlp", images(), "none", phi=lambda h: torch.log1p(torch.exp(10 * h)) / 10)
@@ -192,7 +333,7 @@ def test_own_weight_wraps_every_hidden_layer_and_keeps_its_start(family: str) ->
     plain = build(SCHEMES["none"], family)
     wrapped = build(Scheme("x", weight=nn.utils.parametrizations.weight_norm), family)
     names = [name for name, _ in wrapped.named_parameters() if "original" in name]
-    assert len(names) == 2 * 4
+    assert len(names) == 2 * len(plain.gains)
     assert not any("head" in name for name in names)
     assert torch.allclose(wrapped(images().float()), plain(images().float()), rtol=1e-4, atol=1e-5)
 
