@@ -92,8 +92,9 @@ def _exact(num_features: int) -> nn.Module:
 def _tenfold(network: nn.Module) -> None:
     """Hidden weights × 10."""
     assert isinstance(network, Network)
-    for layer in (network.stem, *network.layers):
-        layer.weight.mul_(10)  # type: ignore[operator, union-attr]
+    for layer in network.weights():
+        for weight in layer:
+            weight.mul_(10)
 
 
 def growth(scheme: Scheme, activation: str, batch: int, width: int = 1000, depth: int = 40) -> float:

@@ -61,6 +61,14 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
+    def weights(self) -> list[list[nn.Parameter]]:
+        """Of each of the L hidden layers, or blocks, the weights: parameters of more than one dimension."""
+        return [[p for p in block.parameters() if p.dim() > 1] for block in self.blocks()]
+
+    def blocks(self) -> list[nn.Module]:
+        """The L hidden weight layers, or blocks."""
+        raise NotImplementedError
+
 
 class Layered(Network):
     """depth hidden weight layers around a scheme, by the equations of `Scheme`."""
@@ -108,6 +116,9 @@ class Layered(Network):
         if self.skip != "post":
             h = apply(self.norms[-1], h)
         return apply(self.head, apply(self._gather, apply(last, h)))
+
+    def blocks(self) -> list[nn.Module]:
+        return [self.stem, *self.layers]
 
 
 class Scale(nn.Module):
@@ -178,6 +189,9 @@ class Transformer(Network):
         if self.skip != "post":
             h = apply(self.norms[-1], h)
         return apply(self.head, h.mean(-1))
+
+    def blocks(self) -> list[nn.Module]:
+        return [nn.ModuleList(pair) for pair in zip(self.layers[::2], self.layers[1::2], strict=True)]
 
 
 class Positions(nn.Module):

@@ -54,17 +54,12 @@ def backward(network: Network, x: Tensor, y: Tensor) -> Backward:
     """Gradients of the mean cross-entropy, batch statistics in training mode."""
     hidden: list[Tensor] = []
     logits = network.compose(x, lambda part, h: part(h), hidden)
-    layers = matrices(network)
+    layers = network.weights()
     flat = [matrix for layer in layers for matrix in layer]
     found = torch.autograd.grad(mean_cross_entropy(logits, y), [*hidden, *flat])
     rest = iter(found[len(hidden) :])
     weights = [torch.cat([next(rest).flatten() for _ in layer]) for layer in layers]
     return Backward(list(found[: len(hidden)]), weights)
-
-
-def matrices(network: Network) -> list[list[Tensor]]:
-    """By hidden weight layer its weights: parameters of more than one dimension."""
-    return [[p for p in layer.parameters() if p.dim() > 1] for layer in (network.stem, *network.layers)]
 
 
 def norm(tensors: Tensor | Sequence[Tensor]) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 from bnsuite.engine.train import train
 from bnsuite.networks import Network
 from bnsuite.records import Better, Json, Measurement
-from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, matrices, norm, with_medians
+from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, norm, with_medians
 from bnsuite.tasks._task import Subject, number
 
 
@@ -76,7 +76,7 @@ class _Norms(NamedTuple):
 
 def _norms(network: Network, x: Tensor, y: Tensor) -> _Norms:
     gradients = [norm(gradient) for gradient in backward(network, x, y).weights]
-    return _Norms(gradients, [norm(layer) for layer in matrices(network)])
+    return _Norms(gradients, [norm(layer) for layer in network.weights()])
 
 
 def _relative(found: _Norms) -> float:

@@ -13,7 +13,6 @@ from bnsuite.tasks._initial import (
     AtInitialization,
     backward,
     finite_sample,
-    matrices,
     norm,
     slope,
     with_medians,
@@ -68,7 +67,7 @@ class ScaleLaw(AtInitialization):
             weights.append(norm(found.weights[middle]))
             hidden.append(norm(found.hidden[middle]))
             if scale == 1:
-                flat = torch.cat([matrix.detach().flatten() for matrix in matrices(network)[middle]])
+                flat = torch.cat([matrix.detach().flatten() for matrix in network.weights()[middle]])
                 cosine = abs(float(flat @ found.weights[middle])) / (norm(flat) * weights[0])
         logs = [math.log(scale) for scale in SCALES]
         found_slopes = (
@@ -81,7 +80,7 @@ class ScaleLaw(AtInitialization):
 @torch.no_grad()
 def scaled(network: Network, layer: int, scale: float) -> Network:
     """The network with the weights of one hidden layer (from 0) multiplied."""
-    for matrix in matrices(network)[layer]:
+    for matrix in network.weights()[layer]:
         matrix.mul_(scale)
     return network
 

@@ -17,7 +17,7 @@ from bnsuite.norms import BatchNorm
 from bnsuite.records import Outcome
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.tasks import FirstStep, GradientGrowth, OverflowDepth, ScaleLaw, Subject
-from bnsuite.tasks._initial import backward, matrices, slope
+from bnsuite.tasks._initial import backward, slope
 from bnsuite.words import UnknownNameError
 
 SIZE: dict[str, Any] = {"width": 8, "batch": 16, "tuning": (1,), "confirmation": (101, 102)}
@@ -35,27 +35,26 @@ def gaussian(n: int = 64, d: int = 32) -> Dataset:
     return Dataset("gaussian", x, y, x, y, classes=4)
 
 
-@pytest.mark.parametrize("family", ["mlp", "cnn"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("scheme", [*SCHEMES.values(), Scheme("post", BatchNorm, skip="post")])
 def test_hidden_layers_and_their_gradients(
     scheme: Scheme, family: str, make_subject: Callable[..., Subject]
 ) -> None:
-    """A small push of h_l moves the loss by ⟨∂L/∂h_l, push⟩: every layer is where it should be."""
+    """Each layer's own gradient, and that of h_1, which is the first bias's."""
     subject = dataclasses.replace(make_subject(), scheme=scheme, family=FAMILIES[family])
     network = GROWTH.network(subject, 3, 101)
     x, y = GROWTH.minibatch(subject, 101)
     found = backward(network, x, y)
     assert len(found.hidden) == len(found.weights) == 3
     loss = F.cross_entropy(network(x), y)
-    for layer, weights in enumerate(matrices(network)):
+    for layer, weights in enumerate(network.weights()):
         truth = torch.autograd.grad(loss, weights, retain_graph=True)
         assert torch.equal(found.weights[layer], torch.cat([g.flatten() for g in truth]))
-    bias = network.stem.bias
-    assert isinstance(bias, torch.Tensor)
+    bias = network.get_parameter("stem.bias" if family != "transformer" else "positions.start")
     (of_bias,) = torch.autograd.grad(loss, bias)
-    first = found.hidden[0]
-    summed = first.sum([d for d in range(first.dim()) if d != 1])
-    assert torch.allclose(summed, of_bias, atol=1e-12)
+    first = found.hidden[0]  # (N, C, *S)
+    summed = first.sum(0).mT if family == "transformer" else first.transpose(0, 1).flatten(1).sum(1)
+    assert torch.allclose(summed, of_bias, atol=1e-12), "h_1 is what the first bias is added to"
 
 
 def test_the_minibatch_is_the_first_of_training(subject: Subject) -> None:
