@@ -16,6 +16,7 @@ import bnsuite
 from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
+    from bnsuite.calibration import Reading
     from bnsuite.records import Record
 
 app = typer.Typer(
@@ -300,6 +301,67 @@ def _origin(folder: Path) -> Any:
     if "submissions" in parts:
         return "submitted"
     return "published" if parts[-2:] == ("leaderboard", "records") else "local"
+
+
+@app.command()
+def calibrate(
+    only: Annotated[str | None, typer.Option(help="Only this instrument, such as top_eigenvalue.")] = None,
+    records: Annotated[Path, typer.Option(help="Where the readings go, for the board.")] = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the readings as a JSON list.")] = False,
+) -> None:
+    """Measure what is known already, and show how far off every instrument is; a minute or two."""
+    import time
+    from datetime import UTC, datetime
+
+    from bnsuite import calibration
+    from bnsuite.records import RecordError, Store
+
+    started, clock = datetime.now(UTC), time.perf_counter()
+    readings = []
+    try:
+        store = Store(records)
+        store.check_writable()
+        for reading in calibration.readings(only):
+            readings.append(reading)
+            mark = "[green]ok[/]" if reading.ok else "[bold red]off[/]"
+            err.print(f"{mark} {reading.instrument}: {escape(reading.experiment)}", highlight=False)
+        if only is None:
+            store.add(calibration.as_record(readings, started, time.perf_counter() - clock))
+    except (RecordError, ValueError) as error:
+        fail(str(error))
+    if as_json:
+        print(json.dumps([reading._asdict() for reading in readings], indent=1))
+    else:
+        Console().print(_readings_table(readings))
+    off = [reading for reading in readings if not reading.ok]
+    if off:
+        fail(f"{len(off)} of {len(readings)} readings are off. Trust no number of these instruments.", code=1)
+
+
+def _readings_table(readings: "list[Reading]") -> Table:
+    from bnsuite.board.format import number
+
+    table = Table(title="instruments where the truth is known")
+    for heading in ("instrument", "experiment", "measured", "expected", "tolerance", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("measured", "expected") else "left")
+    for one in readings:
+        low, high = one.tolerance
+        ends = (
+            f"≥ {number(low)}"
+            if high is None
+            else f"≤ {number(high)}"
+            if low is None
+            else f"{low:.5g} … {high:.5g}"
+        )
+        table.add_row(
+            one.instrument,
+            escape(one.experiment),
+            "–" if one.measured is None else f"{one.measured:.5g}",
+            "" if one.expected is None else f"{one.expected:.5g}",
+            ends,
+            "ok" if one.ok else "[bold red]off[/]",
+        )
+    return table
 
 
 @app.command()

@@ -1,7 +1,11 @@
-"""Curvature: a loss's Hessian as an operator, and its extreme eigenvalues with a certificate."""
+"""Curvature: a loss's Hessian as an operator, its certified extreme eigenvalues, its spectral density."""
 
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from hessian_eigenthings import CurvatureOperator
 from scipy.linalg import eigh_tridiagonal
@@ -28,12 +32,8 @@ class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library s
 
     def __init__(self, network: nn.Module, x: Tensor, y: Tensor, *, stacked: bool) -> None:
         self._params = parameters_to_vector(network.parameters()).detach().requires_grad_()
-        named = unflatten(self._params, network)
         self._gradients: list[Tensor] = []
-        for part in torch.split(torch.arange(len(x)), MINIBATCHES_AT_ONCE):
-            stack = Stack([network] * len(part), [0] * len(part), stacked=stacked)
-            shared = {name: p.expand(len(part), *p.shape) for name, p in named.items()}
-            logits = stack.forward(shared, x[part])
+        for part, logits in outputs(network, self._params, x, stacked=stacked):
             loss = mean_cross_entropy(logits, y[part]).sum() / len(x)
             self._gradients += torch.autograd.grad(loss, self._params, create_graph=True)
 
@@ -60,6 +60,20 @@ class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library s
             for gradient in self._gradients
         )
         return torch.stack(list(products)).sum(0)
+
+
+def outputs(
+    network: nn.Module, params: Tensor, x: Tensor, *, stacked: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some of the minibatches x (M, N, …) at a time: which ones, and their logits (m, N, classes).
+
+    With the batch statistics of each; a function of the parameters (P,), which are not the network's own.
+    """
+    named = unflatten(params, network)
+    for part in torch.split(torch.arange(len(x)), MINIBATCHES_AT_ONCE):
+        stack = Stack([network] * len(part), [0] * len(part), stacked=stacked)
+        shared = {name: p.expand(len(part), *p.shape) for name, p in named.items()}
+        yield part, stack.forward(shared, x[part])
 
 
 def unflatten(vector: Tensor, network: nn.Module) -> Parameters:
@@ -89,36 +103,30 @@ class Spectrum(NamedTuple):
     products: int
 
 
-def extreme_eigenvalues(
-    operator: CurvatureOperator,
-    top: int = 1,
-    bottom: int = 0,
-    *,
-    seed: int,
-    tolerance: float = 1e-3,
-    max_products: int = 200,
-) -> Spectrum:
-    """Largest and smallest (algebraic) eigenvalues by Lanczos with full reorthogonalization.
+class Ritz(NamedTuple):
+    """What m steps of Lanczos know: values (m,), ascending; vectors (m, m), a column each, in the basis."""
 
-    Stops once every wanted Ritz pair has an estimated residual of at most tolerance / 2, or at
-    `max_products`; then λ_max (and λ_min, where wanted) is certified by a product with its own vector.
+    values: np.ndarray
+    vectors: np.ndarray
+    rest: float  # β_m, the norm of what the basis leaves of its last product
+    basis: Tensor  # (m, P), orthonormal rows
+
+
+def lanczos(operator: CurvatureOperator, seed: int) -> Iterator[Ritz]:
+    """Lanczos with full reorthogonalization, a product a step, until nothing is left of the space.
+
+    With β ≤ 1e-12 max|θ| the basis spans an invariant subspace, whose eigenvalues the θ are; this ends it.
     Source: C. Paige, "Computational variants of the Lanczos method", 1972.
 
     Args:
         seed: of the Gaussian start, drawn on the CPU in float64.
-
-    Raises:
-        ValueError: more eigenvalues wanted than the operator has.
     """
-    if not 1 <= top + bottom <= operator.size:
-        raise ValueError(f"wanted {top} + {bottom} eigenvalues of an operator of size {operator.size}")
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(operator.size, generator=generator, dtype=torch.float64)
     start = start.to(operator.device, operator.dtype)
     basis = [start / start.norm()]
     alphas: list[float] = []
     betas: list[float] = []
-    limit = min(max_products, operator.size)
     while True:
         w = operator.matvec(basis[-1])
         alphas.append(float(basis[-1] @ w))
@@ -127,24 +135,53 @@ def extreme_eigenvalues(
             w = w - (q @ w) @ q
         beta = float(w.norm())
         values, vectors = eigh_tridiagonal(alphas, betas)  # ascending
-        m = len(alphas)
-        wanted = [*range(m - 1, max(m - 1 - top, -1), -1), *range(min(bottom, m))]
-        estimates = {i: beta * abs(vectors[-1, i]) / max(abs(values[i]), 1e-300) for i in wanted}
-        settled = m >= top + bottom and max(estimates.values()) <= tolerance / 2
-        if settled or m >= limit or beta <= 1e-12 * max(map(abs, values)):
-            break
+        yield Ritz(values, vectors, beta, q)
+        if len(basis) == operator.size or beta <= 1e-12 * max(map(abs, values)):
+            return
         betas.append(beta)
         basis.append(w / beta)
 
+
+def extreme_eigenvalues(
+    operator: CurvatureOperator,
+    top: int = 1,
+    bottom: int = 0,
+    *,
+    seed: int,
+    tolerance: float = 1e-3,
+    max_products: int = 200,
+    vectors: bool = False,
+) -> Spectrum:
+    """Largest and smallest (algebraic) eigenvalues by Lanczos with full reorthogonalization.
+
+    Stops once every wanted Ritz pair has an estimated residual of at most tolerance / 2, or at
+    `max_products`; then λ_max (and λ_min, where wanted) is certified by a product with its own vector.
+
+    Args:
+        seed: of the Gaussian start, drawn on the CPU in float64.
+        vectors: certify every wanted pair so, and return its vector.
+
+    Raises:
+        ValueError: more eigenvalues wanted than the operator has.
+    """
+    if not 1 <= top + bottom <= operator.size:
+        raise ValueError(f"wanted {top} + {bottom} eigenvalues of an operator of size {operator.size}")
+    for ritz in islice(lanczos(operator, seed), max(1, max_products)):
+        m = len(ritz.values)
+        wanted = [*range(m - 1, max(m - 1 - top, -1), -1), *range(min(bottom, m))]
+        scale = {i: max(abs(ritz.values[i]), 1e-300) for i in wanted}
+        estimates = {i: ritz.rest * abs(ritz.vectors[-1, i]) / scale[i] for i in wanted}
+        if m >= top + bottom and max(estimates.values()) <= tolerance / 2:
+            break
+
     def pair(i: int, certify: bool) -> Eigenvalue:
         if not certify:
-            return Eigenvalue(float(values[i]), float(estimates[i]), None)
-        vector = torch.as_tensor(vectors[:, i].copy(), dtype=q.dtype, device=q.device) @ q
-        return certified(operator, vector)
+            return Eigenvalue(float(ritz.values[i]), float(estimates[i]), None)
+        return certified(operator, ritz.basis.new_tensor(ritz.vectors[:, i]) @ ritz.basis)
 
-    tops = tuple(pair(m - 1 - i, certify=i == 0) for i in range(min(top, m)))
-    bottoms = tuple(pair(i, certify=i == 0) for i in range(min(bottom, m)))
-    return Spectrum(tops, bottoms, products=m + (top > 0) + (bottom > 0))
+    tops = tuple(pair(m - 1 - i, vectors or i == 0) for i in range(min(top, m)))
+    bottoms = tuple(pair(i, vectors or i == 0) for i in range(min(bottom, m)))
+    return Spectrum(tops, bottoms, products=m + sum(e.vector is not None for e in (*tops, *bottoms)))
 
 
 def certified(operator: CurvatureOperator, vector: Tensor) -> Eigenvalue:
@@ -154,3 +191,67 @@ def certified(operator: CurvatureOperator, vector: Tensor) -> Eigenvalue:
     value = float(vector @ product)
     residual = float((product - value * vector).norm()) / max(abs(value), 1e-300)
     return Eigenvalue(value, residual, vector)
+
+
+class Density(NamedTuple):
+    """A spectral measure by quadrature, a row a probe: Σ_j w_j f(θ_j) ≈ tr f(H) / P; Σ_j w_j = 1."""
+
+    nodes: Tensor  # (k, m) θ, ascending
+    weights: Tensor  # (k, m) w
+
+    def smoothed(self, at: Tensor, width: float) -> tuple[Tensor, Tensor]:
+        """Density at the points (n,), smoothed by a Gaussian of deviation `width` in units of H.
+
+        Mean over probes and its standard error, each (n,), in 1 / units of H.
+        """
+        if width <= 0:
+            raise ValueError(f"the width of a kernel is above 0: got {width}")
+        distance = (at - self.nodes.unsqueeze(-1)) / width  # (k, m, n)
+        bumps = torch.exp(-(distance**2) / 2) / (width * math.sqrt(2 * math.pi))
+        return _mean((self.weights.unsqueeze(-1) * bumps).sum(1))
+
+    def mass(self, low: float, high: float) -> tuple[float, float]:
+        """Share of the eigenvalues in [low, high], mean over probes and its standard error."""
+        inside = (self.nodes >= low) & (self.nodes <= high)
+        mean, error = _mean((self.weights * inside).sum(1))
+        return float(mean), float(error)
+
+
+def _mean(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over rows (k, …) and its standard error, NaN for a single row."""
+    mean = rows.mean(0)
+    squares = ((rows - mean) ** 2).sum(0)
+    return mean, (squares / (len(rows) - 1) / len(rows)).sqrt() if len(rows) > 1 else mean * math.nan
+
+
+def spectral_density(operator: CurvatureOperator, order: int, seeds: Sequence[int]) -> Density:
+    """Stochastic Lanczos quadrature: of every probe the Ritz values and their squared first components.
+
+    The rule of order m is exact for polynomials up to degree 2m − 1 in its probe's own spectral measure;
+    where Lanczos ends early it is exact for all functions, and its row is filled up with nodes of weight 0.
+    Sources: G. Golub and J. Welsch, 1969; B. Ghorbani et al., arXiv 1901.10159.
+
+    Args:
+        order: m, nodes a probe.
+        seeds: one a probe, of its Gaussian start, drawn on the CPU in float64.
+
+    Raises:
+        ValueError: no probes, or an order below 1 or above the operator's size.
+    """
+    if not 1 <= order <= operator.size:
+        raise ValueError(
+            f"the order of a quadrature is from 1 to the operator's size {operator.size}: got {order}; "
+            "lower the order or take a larger network"
+        )
+    if not seeds:
+        raise ValueError("a spectral density needs at least 1 probe: got no seeds")
+    rows = []
+    for seed in seeds:
+        for ritz in islice(lanczos(operator, seed), order):  # noqa: B007 - the last one, and it alone is kept
+            pass
+        missing = order - len(ritz.values)
+        rows.append((np.pad(ritz.values, (0, missing), "edge"), np.pad(ritz.vectors[0] ** 2, (0, missing))))
+    nodes, weights = (
+        torch.as_tensor(np.stack(each), dtype=torch.float64) for each in zip(*rows, strict=True)
+    )
+    return Density(nodes, weights)

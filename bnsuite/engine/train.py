@@ -62,7 +62,7 @@ def training_step(
     momentum: float,
     loss: Loss | None = None,
 ) -> Stepped:
-    """One step of SGD on a loss, by default mean cross-entropy; x (*lanes, N, …), y (*lanes, N), rate (*lanes,).
+    """One step of SGD; x (*lanes, N, …), y (*lanes, N), rate (*lanes,); the loss is mean cross-entropy.
 
     Pure but for buffers: a forward pass in training mode updates running statistics where they lie.
     """

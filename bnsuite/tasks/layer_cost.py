@@ -20,14 +20,14 @@ class LayerCost(Task):
     """Microseconds of one forward and backward pass of the scheme's normalizer, by itself, in float32.
 
     Over shapes (N, C, *S): `batch` examples, `width` channels and its doublings, for the `cnn` the positions
-    of the data set's images. The value is that of the largest shape; a sample is a round, in which the shapes
-    and an identity take turns, so that a drift of the machine hits all. Beside it the ratio to the
+    of the data set's images. The value is that of the largest shape; a sample is a round, one
+    for each confirmation seed, in
+    which the shapes and an identity take turns, so that a drift of the machine hits all. Beside it the ratio to the
     identity, the MiB that autograd keeps for the backward pass, and the flag of a drift. Time on a busy
     machine is no property of a normalizer: shown, never ranked.
 
     Attributes:
         doublings: shapes beside the smallest.
-        rounds: samples.
         repeats: passes a round, of which the mean is taken.
     """
 
@@ -39,7 +39,6 @@ class LayerCost(Task):
     weight: ClassVar[float] = 0.1
 
     doublings: int = 3
-    rounds: int = 9
     repeats: int = 20
 
     def __call__(self, subject: Subject) -> Measurement:
@@ -50,9 +49,12 @@ class LayerCost(Task):
         inputs = [torch.randn(shape, generator=draw).to(subject.device).requires_grad_() for shape in shapes]
         layers = [norm(shape[1]).to(subject.device) for shape in shapes]
         runs = [partial(self.repeat, layer, x) for layer, x in zip(layers, inputs, strict=True)]
-        found = race([*runs, partial(self.repeat, nn.Identity(), inputs[-1])], self.rounds, subject.device)
+        found = race(
+            [*runs, partial(self.repeat, nn.Identity(), inputs[-1])], len(self.confirmation), subject.device
+        )
         largest = len(shapes) - 1
-        samples = [Sample(seed=k, value=1e6 * s / self.repeats) for k, s in enumerate(found.seconds[largest])]
+        rounds = zip(self.confirmation, found.seconds[largest], strict=True)
+        samples = [Sample(seed=seed, value=1e6 * seconds / self.repeats) for seed, seconds in rounds]
         memory = [kept(layer, x) / MIB for layer, x in zip(layers, inputs, strict=True)]
         trace: list[dict[str, Json]] = [
             {

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from hessian_eigenthings import CurvatureOperator, lanczos
+from hessian_eigenthings import lanczos
+from matrices import Matrix, with_spectrum
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
@@ -15,36 +16,6 @@ from bnsuite.norms import BatchNorm
 
 STACKED = pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "one by one"])
 INPUTS, WIDTH, CLASSES = 3, 4, 3
-
-
-class Matrix(CurvatureOperator):  # type: ignore[misc]
-    """A symmetric matrix as an operator, exact for the first products and off by `error` after."""
-
-    def __init__(self, matrix: Tensor, exact: int = 10**9, error: float = 0.0) -> None:
-        self.matrix, self.exact, self.error, self.products = matrix, exact, error, 0
-
-    @property
-    def size(self) -> int:
-        return len(self.matrix)
-
-    @property
-    def device(self) -> torch.device:
-        return self.matrix.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.matrix.dtype
-
-    def matvec(self, v: Tensor) -> Tensor:
-        self.products += 1
-        off = self.error * v.flip(0) if self.products > self.exact else 0
-        return self.matrix @ v + off
-
-
-def with_spectrum(values: Tensor, seed: int = 0) -> Tensor:
-    draw = torch.Generator().manual_seed(seed)
-    q, _ = torch.linalg.qr(torch.randn(len(values), len(values), generator=draw, dtype=torch.float64))
-    return q @ torch.diag(values.double()) @ q.T
 
 
 def true_residual(matrix: Tensor, vector: Tensor, value: float) -> float:
@@ -105,6 +76,24 @@ def test_both_ends_in_order() -> None:
     assert [e.value for e in found.bottom] == pytest.approx(values[:3].tolist())
     assert found.products == operator.products
     assert max(e.residual for e in found.top) <= 1e-8
+
+
+def test_every_wanted_pair_with_its_vector() -> None:
+    values = torch.cat([torch.linspace(-1, 1, 60), torch.linspace(2, 6, 5)])
+    matrix = with_spectrum(values)
+    operator = Matrix(matrix)
+    found = extreme_eigenvalues(operator, 6, 1, seed=1, vectors=True)
+    plain = extreme_eigenvalues(Matrix(matrix), 6, 1, seed=1)
+    assert found.products == operator.products == plain.products + 5
+    assert [e.vector is None for e in (*plain.top, *plain.bottom)] == [False, *[True] * 5, False]
+    truth = torch.linalg.eigh(matrix)
+    for i, (value, residual, vector) in enumerate(found.top):
+        assert vector is not None
+        assert residual == pytest.approx(true_residual(matrix, vector, value), rel=1e-6, abs=1e-12)
+        assert residual <= 1e-3
+        assert abs(float(vector @ truth.eigenvectors[:, -1 - i])) == pytest.approx(1, abs=1e-4)
+    vectors = torch.stack([e.vector for e in found.top if e.vector is not None])
+    assert torch.allclose(vectors @ vectors.T, torch.eye(6, dtype=torch.float64), atol=1e-10)
 
 
 @pytest.mark.parametrize("products", [3, 8, 200])

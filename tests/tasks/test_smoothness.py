@@ -97,7 +97,7 @@ def test_what_autograd_keeps() -> None:
 
 
 def test_layer_cost_measures_every_shape(make_subject: Callable[..., Subject]) -> None:
-    task = LayerCost(width=2, batch=4, tuning=(), confirmation=(1,), doublings=2, rounds=4, repeats=2)
+    task = LayerCost(width=2, batch=4, tuning=(), confirmation=(1, 2, 3, 4), doublings=2, repeats=2)
     found = task(make_subject("batchnorm"))
     assert [row["shape"] for row in found.trace] == ["4×2", "4×4", "4×8"]
     assert len(found.samples) == 4

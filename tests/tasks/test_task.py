@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,25 @@ import torch
 
 from bnsuite.engine.lanes import Curves, Lane
 from bnsuite.records import RANKED, Outcome
-from bnsuite.tasks import TASKS, MaxDepth, StableLr, Subject, Task, TimeToAccuracy, TopEigenvalue
+from bnsuite.tasks import (
+    TASKS,
+    FirstStep,
+    GradientGrowth,
+    HessianSpectrum,
+    LayerCost,
+    MaxDepth,
+    MeanShift,
+    OverflowDepth,
+    ScaleLaw,
+    Smoothness,
+    StableLr,
+    Subject,
+    Task,
+    TimeToAccuracy,
+    TopEigenvalue,
+)
 from bnsuite.tasks._task import best_rate, fates, grid, number
+from bnsuite.words import UnknownNameError
 
 SMALL: dict[str, Any] = {"width": 4, "batch": 16, "tuning": (1,), "confirmation": (101, 102)}
 TINY: dict[str, Task] = {
@@ -22,7 +40,19 @@ TINY: dict[str, Task] = {
         **SMALL, depth=2, rates=(0.01, 0.1), target=0.7, steps=60, every=2, warmup=5
     ),
 }
-EVERY = pytest.mark.parametrize("task", TINY.values(), ids=TINY)
+DIAGNOSTICS: dict[str, Task] = {
+    "gradient_growth": GradientGrowth(**SMALL, depth=4),
+    "scale_law": ScaleLaw(**SMALL, depth=2),
+    "first_step": FirstStep(**SMALL, depth=3),
+    "overflow_depth": OverflowDepth(**SMALL, depths=(1, 4), half=(1, 2)),
+    "smoothness": Smoothness(**SMALL, depth=2, steps=4),
+    "spectrum": HessianSpectrum(**SMALL, depth=2, rate=0.1, steps=200, probes=2, order=10),
+    "mean_shift": MeanShift(**SMALL, depth=2, rate=0.1, steps=200),
+    "layer_cost": LayerCost(**SMALL, doublings=1, repeats=1),
+}
+MATCHED = pytest.mark.parametrize("task", [DIAGNOSTICS["spectrum"], DIAGNOSTICS["mean_shift"]])
+RANKING = pytest.mark.parametrize("task", TINY.values(), ids=TINY)
+EVERY = pytest.mark.parametrize("task", [*TINY.values(), *DIAGNOSTICS.values()], ids=[*TINY, *DIAGNOSTICS])
 
 
 def settle(value: Any) -> Any:
@@ -33,9 +63,10 @@ def settle(value: Any) -> Any:
 
 
 def test_the_table() -> None:
-    assert tuple(TASKS) == RANKED == tuple(TINY)
+    assert tuple(TASKS) == (*TINY, *DIAGNOSTICS)
+    assert tuple(TINY) == RANKED
     assert all(name == task.name for name, task in TASKS.items())
-    directions = {name: task.better for name, task in TASKS.items()}
+    directions = {name: TASKS[name].better for name in RANKED}
     assert directions == dict(zip(RANKED, ["higher", "higher", "lower", "lower"], strict=True))
     units = [TASKS[name].unit for name in RANKED]
     assert units == ["layers", "learning rate", "1/learning rate", "steps"]
@@ -59,13 +90,23 @@ def test_a_task_measures_every_confirmation_seed_and_repeats_itself(
     assert [sample.seed for sample in found.samples] == [101, 102]
     assert found.outcome.has_value, found
     assert said
-    assert {row["phase"] for row in found.trace} <= {"tune", "confirm", "probe"}
+    assert {row["phase"] for row in found.trace} <= {
+        "tune",
+        "confirm",
+        "probe",
+        "density",
+        "layers",
+        "checkpoint",
+        "shape",
+    }
     for row in found.trace:
-        assert row["seed"] in (task.tuning if row["phase"] == "tune" else task.confirmation)
-    assert settle(task(make_subject(scheme))) == settle(found)
+        if row["phase"] != "shape":
+            assert row["seed"] in (task.tuning if row["phase"] == "tune" else task.confirmation)
+    if task.name != "layer_cost":
+        assert settle(task(make_subject(scheme))) == settle(found)
 
 
-@EVERY
+@RANKING
 def test_tuning_never_sees_test_data(task: Task, make_subject: Callable[..., Subject]) -> None:
     one, other = task(make_subject("batchnorm")), task(make_subject("batchnorm", test_seed=2))
 
@@ -79,6 +120,41 @@ def test_tuning_never_sees_test_data(task: Task, make_subject: Callable[..., Sub
         assert one.trace != other.trace  # which confirmation does see
     else:
         assert one == other
+
+
+@MATCHED
+def test_a_diagnostic_sees_neither_test_data_nor_the_other_seeds(
+    task: Task, make_subject: Callable[..., Subject]
+) -> None:
+    both, other = task(make_subject("batchnorm")), task(make_subject("batchnorm", test_seed=2))
+    assert both == other
+    alone = replace(task, confirmation=(102,))(make_subject("batchnorm"))
+    assert alone.samples[0].value == pytest.approx(both.samples[1].value, rel=1e-3)
+    assert alone.samples[0].detail["step"] == both.samples[1].detail["step"]
+
+
+@MATCHED
+def test_how_a_diagnostic_fails(task: Task, make_subject: Callable[..., Subject]) -> None:
+    ends: list[tuple[dict[str, Any], Outcome]] = [
+        ({"rate": 1e-6, "steps": 10}, Outcome.STUCK),
+        ({"rate": 1e30, "steps": 30}, Outcome.NONFINITE),
+        ({"max_products": 3}, Outcome.UNCONVERGED),
+        ({"max_products": 5, "tolerance": 1e-9}, Outcome.UNCONVERGED),
+    ]
+    for changes, outcome in ends:
+        found = replace(task, **changes)(make_subject())
+        assert (found.value, found.outcome) == (None, outcome)
+        assert [sample.outcome for sample in found.samples] == [outcome] * 2
+        json.dumps(found.model_dump(mode="json"), allow_nan=False)
+
+
+@pytest.mark.parametrize("task", [task for task in DIAGNOSTICS.values() if hasattr(task, "activation")])
+def test_a_diagnostic_takes_any_activation(task: Task, make_subject: Callable[..., Subject]) -> None:
+    found = replace(task, activation="tanh")(make_subject())
+    assert found.outcome is Outcome.OK
+    assert found.value != task(make_subject()).value
+    with pytest.raises(UnknownNameError, match="tanh"):
+        replace(task, activation="than")
 
 
 def curves(*columns: list[float]) -> Curves:

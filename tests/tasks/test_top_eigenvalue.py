@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import checkpoint, hessian
 
-from bnsuite.engine.curvature import HessianOperator
-from bnsuite.engine.lanes import Examples, Stack
-from bnsuite.engine.train import train
+from bnsuite.engine.lanes import Stack
 from bnsuite.networks import softplus
-from bnsuite.records import Outcome, Sample
+from bnsuite.records import Outcome
 from bnsuite.tasks import Subject, TopEigenvalue
-from bnsuite.tasks.top_eigenvalue import PARTITION_SEED
 
 SEEDS = (101, 102)
 TASK = TopEigenvalue(
@@ -30,29 +28,9 @@ TASK = TopEigenvalue(
 )
 
 
-def partition(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
-    examples = Examples(subject.data.train_x.double(), subject.data.train_y, TASK.batch)
-    order = examples.order(PARTITION_SEED, 4)
-    assert sorted(order.flatten().tolist()) == list(range(64))  # the whole training set, once
-    return examples.x[order], examples.y[order]
-
-
 def spectrum(subject: Subject, network: torch.nn.Module) -> torch.Tensor:
     """All eigenvalues, ascending, from the explicit matrix."""
-    operator = HessianOperator(network.double(), *partition(subject), stacked=False)
-    columns = [operator @ row for row in torch.eye(operator.size, dtype=torch.float64)]
-    return torch.linalg.eigvalsh(torch.stack(columns))
-
-
-def checkpoint(subject: Subject, sample: Sample) -> tuple[torch.nn.Module, list[float]]:
-    """The network of a sample's seed after its steps at its rate, by the single loop."""
-    rate, steps = sample.detail["rate"], sample.detail["step"]
-    assert isinstance(rate, float)
-    assert isinstance(steps, int)
-    network = subject.network(TASK.depth, TASK.width, sample.seed, softplus)
-    data = Examples(subject.data.train_x, subject.data.train_y, TASK.batch)
-    batches = [(data.x[row], data.y[row]) for row in data.order(sample.seed, steps)]
-    return network, train(network, batches, rate).tolist()
+    return torch.linalg.eigvalsh(hessian(subject, network, TASK))
 
 
 @pytest.mark.parametrize("scheme", ["none", "batchnorm"])
@@ -63,7 +41,7 @@ def test_the_value_is_the_top_of_the_spectrum_at_matched_loss(
     found = TASK(subject)
     limit = math.log(4) / 2
     for sample in found.samples:
-        network, losses = checkpoint(subject, sample)
+        network, losses = checkpoint(subject, TASK, sample)
         means = [sum(losses[i - 5 : i]) / 5 for i in range(5, len(losses) + 1)]
         assert means[-1] <= limit < min(means[:-1])
         truth = spectrum(subject, network)
@@ -94,7 +72,7 @@ def test_a_rate_that_sets_its_own_curvature_is_halved(subject: Subject) -> None:
         assert isinstance(rate, float)
         assert value is not None
         assert rate * value / 2 <= 0.5
-        network, _ = checkpoint(subject, sample)
+        network, _ = checkpoint(subject, TASK, sample)
         assert value == pytest.approx(float(spectrum(subject, network)[-1]), rel=2e-3)
 
 

@@ -1,0 +1,179 @@
+"""At matched loss: where the curvature tasks look, and how a network comes there."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bnsuite.activations import activation
+from bnsuite.engine.curvature import HessianOperator, Spectrum
+from bnsuite.engine.lanes import Examples, Lane, Stack
+from bnsuite.engine.train import accuracy, mean_cross_entropy
+from bnsuite.networks import softplus
+from bnsuite.records import Json, Outcome, Sample
+from bnsuite.schemes import Factory
+from bnsuite.tasks._task import Subject, Task
+
+WINDOW = 5
+"""Steps over which the loss is averaged to decide that a checkpoint is reached."""
+
+EDGE = 0.5
+"""rate · λ/2 above which the rate, not the loss, sets λ (1 is the edge of stability)."""
+
+PARTITION_SEED = 0
+"""Of the frozen partition of the training set into minibatches."""
+
+
+class Checkpoint(NamedTuple):
+    """A network and the step at which it stood."""
+
+    network: nn.Module
+    step: int
+
+
+class Partition(NamedTuple):
+    """The training set in minibatches of training size, in float64, without a shorter remainder."""
+
+    x: Tensor  # (M, N, …)
+    y: Tensor  # (M, N)
+
+
+Measure = Callable[[Lane, Checkpoint], Sample | None]
+"""The sample of a lane at its checkpoint; None where its rate was too large for its curvature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedLoss(Task):
+    """A task on the Hessian at matched loss.
+
+    The checkpoint is the first step of plain SGD at `rate` at which the loss, mean over 5 steps, is at
+    most ½ ln C; where rate · λ/2 > ½ there, training starts again at half the rate, so that λ is the
+    loss's own and not 2 / rate. Never reached in `steps` steps: `stuck`.
+    """
+
+    depth: int = 8
+    rate: float = 0.01
+    steps: int = 400
+    tolerance: float = 1e-3
+    max_products: int = 200
+
+    @property
+    def phi(self) -> Factory:
+        """φ of the networks."""
+        return softplus
+
+    def limit(self, subject: Subject) -> float:
+        """The loss of the checkpoint, ½ ln C nats."""
+        return math.log(subject.data.classes) / 2
+
+    def partition(self, subject: Subject) -> Partition:
+        examples = Examples(subject.data.train_x.double(), subject.data.train_y, self.batch)
+        order = examples.order(PARTITION_SEED, len(examples.x) // self.batch)
+        return Partition(examples.x[order], examples.y[order])
+
+    def hessian(self, subject: Subject, network: nn.Module, partition: Partition) -> HessianOperator:
+        return HessianOperator(network.double(), *partition, stacked=subject.stacked)
+
+    def at_matched_loss(self, subject: Subject, measure: Measure, symbol: str) -> list[Sample]:
+        """One sample a confirmation seed, at the largest rate · 2^-k that its curvature bears."""
+        samples: dict[int, Sample] = {}
+        rate = self.rate
+        while len(samples) < len(self.confirmation):
+            waiting = [Lane(seed, rate) for seed in self.confirmation if seed not in samples]
+            reached = self.train(subject, waiting, self.steps, self.limit(subject))
+            for lane in waiting:
+                there = reached[lane.seed]
+                if isinstance(there, Outcome):
+                    sample: Sample | None = Sample(seed=lane.seed, value=None, outcome=there)
+                else:
+                    sample = measure(lane, there)
+                if sample is None:
+                    continue
+                samples[lane.seed] = sample
+                value = str(sample.outcome) if sample.value is None else f"{symbol} = {sample.value:.4g}"
+                subject.report(value)
+            rate /= 2
+        return [samples[seed] for seed in self.confirmation]
+
+    def train(
+        self, subject: Subject, lanes: Sequence[Lane], steps: int, limit: float | None
+    ) -> dict[int, Checkpoint | Outcome]:
+        """By seed, the network at the first step whose windowed loss is at most `limit` (None: the last).
+
+        In its place `nonfinite` for a seed that died, `stuck` for one that never came so far.
+        """
+        reached: dict[int, Checkpoint | Outcome] = {}
+
+        def watch(step: int, stack: Stack, rows: Sequence[Lane], losses: Tensor) -> list[int]:
+            if limit is None:
+                there = torch.isfinite(losses[-1]) & (step == steps)
+            else:
+                there = (losses[-WINDOW:].mean(0) <= limit) & (len(losses) >= WINDOW)
+            leaving: list[int] = there.nonzero().flatten().tolist()
+            for i in leaving:
+                network = stack.network(i)
+                finite = all(bool(torch.isfinite(p).all()) for p in network.parameters())
+                reached[rows[i].seed] = Checkpoint(network, step) if finite else Outcome.NONFINITE
+            return leaving
+
+        curves = self.sweep(subject, self.depth, lanes, steps, activation=self.phi, watch=watch)
+        alive = torch.isfinite(curves.losses).all(0).tolist()
+        fates = (Outcome.STUCK if living else Outcome.NONFINITE for living in alive)
+        return {lane.seed: fate for lane, fate in zip(lanes, fates, strict=True)} | reached
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostic(MatchedLoss):
+    """A task at matched loss that ranks nobody, for any activation.
+
+    Attributes:
+        activation: φ, by its name in `bnsuite.activations`.
+    """
+
+    activation: str = "softplus"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        activation(self.activation)
+
+    @property
+    def phi(self) -> Factory:
+        return activation(self.activation)
+
+
+def too_sharp(lane: Lane, spectrum: Spectrum) -> bool:
+    """Whether rate · λ_max/2 is above `EDGE`."""
+    return lane.rate * spectrum.top[0].value / 2 > EDGE
+
+
+@torch.no_grad()
+def standing(network: nn.Module, partition: Partition) -> dict[str, Json]:
+    """Mean loss and accuracy over the partition, with the batch statistics of each minibatch."""
+    x, y = partition
+    logits = torch.stack([network(part) for part in x])
+    return {
+        "loss": float(mean_cross_entropy(logits, y).mean()),
+        "accuracy": float(accuracy(logits, y).mean()),
+    }
+
+
+def over_seeds(samples: Sequence[Sample], *path: str) -> list[float]:
+    """The numbers that stand in the samples' details at a path of names."""
+    found = []
+    for sample in samples:
+        value: Json = sample.detail
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, (int, float)):
+            found.append(float(value))
+    return found
+
+
+def middle(samples: Sequence[Sample], *path: str) -> float | None:
+    """Median over seeds of what stands at a path of names, None where it stands nowhere."""
+    found = over_seeds(samples, *path)
+    return median(found) if found else None

@@ -1,0 +1,141 @@
+"""mean_shift: do shifts of the output's means make its outliers?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from hessian_eigenthings import CurvatureOperator
+from torch import Tensor
+
+from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
+from bnsuite.engine.lanes import Lane
+from bnsuite.engine.moments import Projected, orthonormal, output_moments, random_orthonormal, share
+from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.tasks._checkpoint import (
+    Checkpoint,
+    Diagnostic,
+    Partition,
+    middle,
+    over_seeds,
+    standing,
+    too_sharp,
+)
+from bnsuite.tasks._task import Subject
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MeanShift(Diagnostic):
+    """Share of the top C − 1 Hessian eigenspace that moves the means of the outputs, at matched loss.
+
+    f_c(x) are the logits, one a class, E and Var their mean and variance over all examples of the
+    partition, Q an orthonormal basis of the span of ∇E[f_1] … ∇E[f_C] in parameter space and V the
+    eigenvectors of λ_1 … λ_k, k = C − 1: the value is ‖Qᵀ V‖²_F / k, from 0 to 1. Beside it the same
+    with ∇Var[f_c] joined, the same for a random subspace of either dimension (about dim / P), and λ_max
+    of (I − QQᵀ) H (I − QQᵀ), over λ_max. Where one of the k residuals is above `tolerance`:
+    `unconverged`. `subspace_error` bounds the sine of the largest angle between V and the true space,
+    ‖R‖_F / (λ_k − λ_{k+1}) (Davis & Kahan), R the residual vectors.
+
+    Source: R. Karakida et al., arXiv 1906.02926: in wide random networks the gradients of the outputs'
+    means span the space of the largest eigenvalues of the Fisher matrix.
+    """
+
+    name: ClassVar[str] = "mean_shift"
+    version: ClassVar[int] = 1
+    unit: ClassVar[str] = "fraction"
+    better: ClassVar[Better] = "lower"
+    question: ClassVar[str] = "Do shifts of the output's means make its outliers?"
+
+    def __call__(self, subject: Subject) -> Measurement:
+        if subject.data.classes < 2:
+            raise ValueError(f"{self.name} needs 2 classes: {subject.data.name} has {subject.data.classes}")
+        partition = self.partition(subject)
+        samples = self.at_matched_loss(
+            subject, lambda lane, there: self._sample(subject, lane, there, partition), "share"
+        )
+        return self.measurement(samples, _derived(samples))
+
+    def _sample(
+        self, subject: Subject, lane: Lane, checkpoint: Checkpoint, partition: Partition
+    ) -> Sample | None:
+        """The sample of one seed; None where the rate was too large for its curvature."""
+        network, k = checkpoint.network, subject.data.classes - 1
+        operator = self.hessian(subject, network, partition)
+        spectrum = self._top(operator, k + 1, lane.seed)
+        if too_sharp(lane, spectrum):
+            return None
+        tops = spectrum.top[:k]
+        residual = max(e.residual for e in tops) if len(tops) == k else math.inf
+        detail: dict[str, Json] = {
+            "step": checkpoint.step,
+            "rate": lane.rate,
+            **standing(network, partition),
+            "eigenvalues": [e.value for e in spectrum.top],
+            "residuals": [e.residual for e in spectrum.top],
+            "subspace_error": _angle(spectrum, k),
+            "lambda_max": tops[0].value,
+        }
+        if residual > self.tolerance:
+            return Sample(seed=lane.seed, value=None, outcome=Outcome.UNCONVERGED, detail=detail)
+        vectors = torch.stack([e.vector for e in tops if e.vector is not None])
+        moments = output_moments(network, partition.x, stacked=subject.stacked)
+        means = orthonormal(moments.means)
+        both = orthonormal(torch.cat(moments))
+        for name, span in (("means", means), ("means_and_variances", both)):
+            detail[name] = self._against(operator, span, vectors, tops[0].value, lane.seed)
+        return Sample(seed=lane.seed, value=_inside(vectors, means), detail=detail)
+
+    def _against(
+        self, operator: CurvatureOperator, span: Tensor, vectors: Tensor, sharpest: float, seed: int
+    ) -> dict[str, Json]:
+        """Shares of the eigenspace in the span and in a random one; λ_max with the span projected out."""
+        left = self._top(Projected(operator, span), 1, seed).top[0]
+        chance = _inside(vectors, random_orthonormal(len(span), span, seed))
+        found: dict[str, Json] = {"rank": len(span), "share": _inside(vectors, span), "random": chance}
+        if left.residual <= self.tolerance:
+            found |= {"lambda_max": left.value, "ratio": left.value / sharpest}
+        return {**found, "residual": left.residual}
+
+    def _top(self, operator: CurvatureOperator, count: int, seed: int) -> Spectrum:
+        return extreme_eigenvalues(
+            operator,
+            count,
+            seed=seed,
+            tolerance=self.tolerance,
+            max_products=self.max_products,
+            vectors=True,
+        )
+
+
+def _inside(vectors: Tensor, span: Tensor) -> float:
+    """‖Q V‖²_F / k."""
+    return float(share(vectors, span).mean())
+
+
+def _angle(spectrum: Spectrum, k: int) -> float | None:
+    """‖R‖_F / (λ_k − λ_{k+1}), None where it says nothing."""
+    if len(spectrum.top) <= k:
+        return None
+    below = spectrum.top[k]
+    gap = spectrum.top[k - 1].value - below.value - abs(below.value) * below.residual
+    error = math.hypot(*(e.residual * e.value for e in spectrum.top[:k]))
+    return error / gap if error < gap else None
+
+
+def _derived(samples: Sequence[Sample]) -> dict[str, Json]:
+    """Medians over seeds of what stands beside the value."""
+    medians = {
+        f"{span}_{name}": middle(samples, span, name)
+        for span in ("means", "means_and_variances")
+        for name in ("share", "random", "rank", "lambda_max", "ratio")
+    }
+    residuals = [
+        one for span in ("means", "means_and_variances") for one in over_seeds(samples, span, "residual")
+    ]
+    return {
+        "lambda_max": middle(samples, "lambda_max"),
+        **medians,
+        "max_residual": max(residuals, default=None),
+    }

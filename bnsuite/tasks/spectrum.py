@@ -1,0 +1,213 @@
+"""spectrum: does its Hessian have outliers?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from bnsuite.engine.curvature import Density, HessianOperator, Spectrum, extreme_eigenvalues, spectral_density
+from bnsuite.engine.lanes import Lane
+from bnsuite.engine.moments import share
+from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.tasks._checkpoint import (
+    Checkpoint,
+    Diagnostic,
+    Partition,
+    middle,
+    over_seeds,
+    standing,
+    too_sharp,
+)
+from bnsuite.tasks._task import Subject, number
+
+OUTLIER = 2.0
+"""Eigenvalues above this multiple of λ_C are counted as outliers."""
+
+POINTS = 120
+"""Of the density's grid."""
+
+MARGIN = 3.0
+"""Kernel widths by which the grid goes beyond the quadrature's first and last node."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class HessianSpectrum(Diagnostic):
+    """λ_1 / λ_C of the Hessian at matched loss, C the number of classes.
+
+    With the C − 1 outliers that classification is known for, λ_C is the first of the bulk. Same loss,
+    same partition, same checkpoint as `top_eigenvalue`. λ_1 … λ_{C+1} are certified, each by its own
+    vector; where the residual of λ_1 or of λ_C is above `tolerance`, or λ_C is not positive, the seed is
+    `unconverged`. Beside it the share of a minibatch gradient's energy in the space of the top C,
+    mean over the partition's minibatches of ‖Vᵀ g‖² / ‖g‖².
+
+    For the first confirmation seed the density of all eigenvalues, by stochastic Lanczos quadrature:
+    trace rows "density", x in 1/learning rate, y in learning rate, `error` the standard error over
+    probes. The grid is linear, since the kernel is the same everywhere: 120 points, closer than the
+    kernel's width at the default. Bulk and outliers are both seen where y is drawn to a log scale, an
+    outlier's bump having the area 1/P. Its negative mass is the share of eigenvalues below 0 by more than
+    the kernel's width: nearer to 0 a quadrature of this order does not tell the signs.
+
+    Sources: L. Sagun et al., arXiv 1706.04454; G. Gur-Ari et al., arXiv 1812.04754 (gradients);
+    B. Ghorbani et al., arXiv 1901.10159 (density).
+
+    Attributes:
+        probes, order: of the quadrature: its Gaussian starts, and its nodes for each.
+        kernel: deviation of the density's Gaussian kernel, as a fraction of the spectrum's width.
+    """
+
+    name: ClassVar[str] = "spectrum"
+    version: ClassVar[int] = 1
+    unit: ClassVar[str] = "ratio"
+    better: ClassVar[Better] = "lower"
+    question: ClassVar[str] = "Does its Hessian have outliers?"
+
+    probes: int = 4
+    order: int = 60
+    kernel: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("probes", "order", "kernel"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} of {self.name} is above 0: got {getattr(self, name)}")
+
+    def __call__(self, subject: Subject) -> Measurement:
+        if subject.data.classes < 2:
+            raise ValueError(f"{self.name} needs 2 classes: {subject.data.name} has {subject.data.classes}")
+        partition = self.partition(subject)
+        trace: list[dict[str, Json]] = []
+
+        def measure(lane: Lane, checkpoint: Checkpoint) -> Sample | None:
+            return self._sample(subject, lane, checkpoint, partition, trace)
+
+        samples = self.at_matched_loss(subject, measure, "λ_1/λ_C")
+        return self.measurement(samples, _derived(samples), trace)
+
+    def _sample(
+        self,
+        subject: Subject,
+        lane: Lane,
+        checkpoint: Checkpoint,
+        partition: Partition,
+        trace: list[dict[str, Json]],
+    ) -> Sample | None:
+        """The sample of one seed; None where the rate was too large for its curvature."""
+        network, classes, first = checkpoint.network, subject.data.classes, self.confirmation[0]
+        operator = self.hessian(subject, network, partition)
+        spectrum = self._top(operator, classes, lane.seed)
+        if too_sharp(lane, spectrum):
+            return None
+        initial = subject.network(self.depth, self.width, lane.seed, self.phi)
+        detail: dict[str, Json] = {
+            "step": checkpoint.step,
+            "rate": lane.rate,
+            **standing(network, partition),
+            **self._ends(spectrum, classes),
+            "gradient_share": self._gradient_share(subject, network, partition, spectrum),
+            "at_init": self._ends(
+                self._top(self.hessian(subject, initial, partition), classes, lane.seed), classes
+            ),
+        }
+        if lane.seed == first:
+            subject.report("density")
+            density = spectral_density(operator, self.order, range(self.probes))
+            left, right = float(density.nodes.min()), float(density.nodes.max())
+            width = self.kernel * (right - left)
+            mass, error = density.mass(-math.inf, -width)
+            detail |= {"width": width, "negative_mass": mass, "negative_mass_error": number(error)}
+            if width > 0:  # else a multiple of the identity, whose density has no width to be a part of
+                grid = torch.linspace(
+                    left - MARGIN * width, right + MARGIN * width, POINTS, dtype=torch.float64
+                )
+                trace += _rows(density, grid, width, lane.seed)
+        low, value, high = _ratio(spectrum, classes)
+        if value is None or max(_residuals(spectrum, classes)) > self.tolerance:
+            return Sample(seed=lane.seed, value=None, outcome=Outcome.UNCONVERGED, detail=detail)
+        return Sample(seed=lane.seed, value=value, low=low, high=high, detail=detail)
+
+    def _top(self, operator: HessianOperator, classes: int, seed: int) -> Spectrum:
+        """λ_1 … λ_{C+1}, all certified."""
+        return extreme_eigenvalues(
+            operator,
+            min(classes + 1, operator.size),
+            seed=seed,
+            tolerance=self.tolerance,
+            max_products=self.max_products,
+            vectors=True,
+        )
+
+    def _ends(self, spectrum: Spectrum, classes: int) -> dict[str, Json]:
+        """What the certified eigenvalues say; None where λ_C is unsure or not positive."""
+        values = [e.value for e in spectrum.top]
+        ratio = _ratio(spectrum, classes)[1]
+        sure = ratio is not None and max(_residuals(spectrum, classes)) <= self.tolerance
+        return {
+            "lambda_1": values[0],
+            "eigenvalues": list(values),
+            "residuals": [e.residual for e in spectrum.top],
+            "residual": number(max(_residuals(spectrum, classes))),
+            "products": spectrum.products,
+            "ratio": ratio if sure else None,
+            "gap": values[classes - 2] / values[classes - 1] if sure else None,
+            "outliers": sum(value > OUTLIER * values[classes - 1] for value in values) if sure else None,
+        }
+
+    def _gradient_share(
+        self, subject: Subject, network: nn.Module, partition: Partition, spectrum: Spectrum
+    ) -> float | None:
+        """Mean over minibatches of the share of the gradient's energy in the space of the top C."""
+        vectors = _vectors(spectrum)[: subject.data.classes]
+        singles = (Partition(x[None], y[None]) for x, y in zip(*partition, strict=True))
+        gradients = [self.hessian(subject, network, single).gradient for single in singles]
+        return number(mean(float(share(g.unsqueeze(0), vectors)) for g in gradients))
+
+
+def _rows(density: Density, grid: Tensor, width: float, seed: int) -> list[dict[str, Json]]:
+    """The smoothed density on its grid, for the trace."""
+    columns = (grid, *density.smoothed(grid, width))
+    return [
+        {"phase": "density", "seed": seed, "x": number(x), "y": number(y), "error": number(error)}
+        for x, y, error in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def _vectors(spectrum: Spectrum) -> Tensor:
+    return torch.stack([e.vector for e in spectrum.top if e.vector is not None])
+
+
+def _residuals(spectrum: Spectrum, classes: int) -> tuple[float, float]:
+    """Of λ_1 and λ_C; infinite where Lanczos ended before it had so many."""
+    if len(spectrum.top) < classes:
+        return math.inf, math.inf
+    return spectrum.top[0].residual, spectrum.top[classes - 1].residual
+
+
+def _ratio(spectrum: Spectrum, classes: int) -> tuple[float | None, float | None, float | None]:
+    """λ_1 / λ_C between the bounds that their residuals leave; None where λ_C may not be positive."""
+    first, last = _residuals(spectrum, classes)
+    if last >= 1 or first >= 1 or spectrum.top[classes - 1].value <= 0:
+        return None, None, None
+    value = spectrum.top[0].value / spectrum.top[classes - 1].value
+    return value * (1 - first) / (1 + last), value, value * (1 + first) / (1 - last)
+
+
+def _derived(samples: Sequence[Sample]) -> dict[str, Json]:
+    """Medians over seeds of what stands beside the value."""
+    return {
+        "gap": middle(samples, "gap"),
+        "outliers": middle(samples, "outliers"),
+        "gradient_share": middle(samples, "gradient_share"),
+        "negative_mass": middle(samples, "negative_mass"),
+        "at_init": middle(samples, "at_init", "ratio"),
+        "at_init_outliers": middle(samples, "at_init", "outliers"),
+        "lambda_1": middle(samples, "lambda_1"),
+        "lambda_1_at_init": middle(samples, "at_init", "lambda_1"),
+        "max_residual": max(
+            over_seeds(samples, "residual") + over_seeds(samples, "at_init", "residual"), default=None
+        ),
+    }
