@@ -323,45 +323,25 @@ def calibrate(
         store.check_writable()
         for reading in calibration.readings(only):
             readings.append(reading)
-            mark = "[green]ok[/]" if reading.ok else "[bold red]off[/]"
-            err.print(f"{mark} {reading.instrument}: {escape(reading.experiment)}", highlight=False)
+            if not as_json:
+                print(_line(reading), flush=True)
         if only is None:
             store.add(calibration.as_record(readings, started, time.perf_counter() - clock))
     except (RecordError, ValueError) as error:
         fail(str(error))
     if as_json:
         print(json.dumps([reading._asdict() for reading in readings], indent=1))
-    else:
-        Console().print(_readings_table(readings))
     off = [reading for reading in readings if not reading.ok]
     if off:
         fail(f"{len(off)} of {len(readings)} readings are off. Trust no number of these instruments.", code=1)
 
 
-def _readings_table(readings: "list[Reading]") -> Table:
-    from bnsuite.board.format import number
+def _line(one: "Reading") -> str:
+    from bnsuite.board.format import within
 
-    table = Table(title="instruments where the truth is known")
-    for heading in ("instrument", "experiment", "measured", "expected", "tolerance", "verdict"):
-        table.add_column(heading, justify="right" if heading in ("measured", "expected") else "left")
-    for one in readings:
-        low, high = one.tolerance
-        ends = (
-            f"≥ {number(low)}"
-            if high is None
-            else f"≤ {number(high)}"
-            if low is None
-            else f"{low:.5g} … {high:.5g}"
-        )
-        table.add_row(
-            one.instrument,
-            escape(one.experiment),
-            "–" if one.measured is None else f"{one.measured:.5g}",
-            "" if one.expected is None else f"{one.expected:.5g}",
-            ends,
-            "ok" if one.ok else "[bold red]off[/]",
-        )
-    return table
+    mark = "ok " if one.ok else "OFF"
+    measured = "not finite" if one.measured is None else f"{one.measured:.5g}"
+    return f"{mark} {measured:>10}  {within(*one.tolerance):<20} {one.instrument}: {one.experiment}"
 
 
 @app.command()

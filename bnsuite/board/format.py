@@ -78,6 +78,14 @@ def tally(record: Record) -> str:
     return ", ".join([str(record.n), *odd])
 
 
+def within(low: float | None, high: float | None) -> str:
+    """Ends that a reading must keep, to five digits: 1.4501 … 1.5093, ≥ 10, ≤ 0.5."""
+    ends = [None if end is None else _minus(f"{end:.5g}") for end in (low, high)]
+    if None in ends:
+        return f"≥ {ends[0]}" if ends[0] else f"≤ {ends[1]}" if ends[1] else ""
+    return f"{ends[0]} … {ends[1]}"
+
+
 def plain(value: object) -> str:
     """A derived value: a number, a yes or no, a word; empty where it is neither."""
     if value is None:

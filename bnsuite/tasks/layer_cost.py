@@ -20,11 +20,10 @@ class LayerCost(Task):
     """Microseconds of one forward and backward pass of the scheme's normalizer, by itself, in float32.
 
     Over shapes (N, C, *S): `batch` examples, `width` channels and its doublings, for the `cnn` the positions
-    of the data set's images. The value is that of the largest shape; a sample is a round, one
-    for each confirmation seed, in
-    which the shapes and an identity take turns, so that a drift of the machine hits all. Beside it the ratio to the
-    identity, the MiB that autograd keeps for the backward pass, and the flag of a drift. Time on a busy
-    machine is no property of a normalizer: shown, never ranked.
+    of the data set's images. The value is that of the largest shape; a sample is a round, one for each
+    confirmation seed, in which the shapes and an identity take turns, so that a drift of the machine hits
+    all. Beside it the ratio to the identity, the MiB that autograd keeps for the backward pass, and the flag
+    of a drift. Time on a busy machine is no property of a normalizer: shown, never ranked.
 
     Attributes:
         doublings: shapes beside the smallest.
