@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bnsuite.board.stats import ALPHA, sign_flip_p
 from bnsuite.datasets import Dataset
 from bnsuite.engine.curvature import Density, HessianOperator, extreme_eigenvalues, spectral_density
-from bnsuite.engine.moments import Projected, orthonormal
+from bnsuite.engine.moments import Projected, orthonormal, output_moments, share
 from bnsuite.engine.search import Climb, climb, log_grid
 from bnsuite.engine.train import train, training_step
 from bnsuite.networks import FAMILIES, Network, softplus
@@ -198,12 +198,16 @@ def near_degenerate(which: int) -> float:
     return extreme_eigenvalues(Diagonal(values), 3, seed=1, tolerance=1e-5).top[which].value
 
 
-def regression(x: Tensor, classes: int = 10) -> HessianOperator:
-    """Softmax regression at zero on n inputs (n, d)."""
-    linear = nn.Linear(x.shape[1], classes, bias=False).double()
+def at_zero(inputs: int, classes: int = 10) -> nn.Module:
+    linear = nn.Linear(inputs, classes, bias=False).double()
     nn.init.zeros_(linear.weight)
-    y = torch.arange(len(x)) % classes
-    return HessianOperator(linear, x[None], y[None], stacked=True)
+    return linear
+
+
+def regression(x: Tensor) -> HessianOperator:
+    """Softmax regression at zero on n inputs (n, d), 10 classes."""
+    y = torch.arange(len(x)) % 10
+    return HessianOperator(at_zero(x.shape[1]), x[None], y[None], stacked=True)
 
 
 def shifted(mean: float) -> Tensor:
@@ -236,6 +240,16 @@ def multiplicity() -> float:
 def unwrapped(vector: Tensor | None) -> Tensor:
     assert vector is not None
     return vector
+
+
+def mean_share() -> float:
+    """Share of the top eigenvector in the means' span, of softmax regression, over its closed form cos²."""
+    x = shifted(0.2)
+    direction = torch.linalg.eigh(x.T @ x / len(x)).eigenvectors[:, -1]
+    truth = float((direction @ x.mean(0)) ** 2 / x.mean(0).square().sum())
+    top = extreme_eigenvalues(regression(x), seed=0, tolerance=1e-6).top[0]
+    span = orthonormal(output_moments(at_zero(x.shape[1]), x[None], stacked=True).means)
+    return float(share(unwrapped(top.vector)[None], span)) / truth
 
 
 def two_clusters() -> Density:
@@ -547,6 +561,7 @@ ROWS: tuple[Row, ...] = (
     Row("spectrum", "mass in all", lambda: two_clusters().mass(-99, 99)[0], absolute(1, 1e-6)),
     Row("spectrum", "four classes, no normalization: λ_{C−1}/λ_C", partial(toy_gap, "none"), at_least(2)),
     Row("spectrum", "four classes, batchnorm: λ_{C−1}/λ_C", partial(toy_gap, "batchnorm"), at_most(1.4)),
+    Row("mean_shift", "softmax regression: share over its closed form", mean_share, absolute(1, 1e-3)),
     Row("max_depth", "known thresholds inside their brackets", searches_inside, absolute(1, 0)),
     Row("intervals", "coverage of the interval of the median, n = 6", coverage, absolute(0.96875, 0.015)),
     Row("intervals", "false positives of the paired test, n = 6", false_positives, at_most(ALPHA + 0.015)),

@@ -1,0 +1,232 @@
+"""Calibration: the rows hold, and an instrument that is broken on purpose is seen by its row."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hessian_eigenthings import CurvatureOperator
+from scipy.linalg import eigh_tridiagonal
+from torch import Tensor
+from typer.testing import CliRunner
+
+from bnsuite import calibration
+from bnsuite.calibration import ROWS, Accept, Reading, Row, read, readings
+from bnsuite.cli import app
+from bnsuite.engine import curvature, search
+from bnsuite.engine.curvature import Density, Ritz, spectral_density
+from bnsuite.engine.search import Bracket
+from bnsuite.records import CALIBRATION, Store
+from bnsuite.records.statistics import Interval
+from bnsuite.tasks import TASKS, first_step, gradient_growth, overflow_depth, scale_law
+from bnsuite.tasks.smoothness import along_gradient
+from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
+from bnsuite.words import UnknownNameError
+
+Patch = pytest.MonkeyPatch
+
+
+def row(instrument: str, part: str) -> Row:
+    (found,) = [one for one in ROWS if one.instrument == instrument and part in one.experiment]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """What rows share is measured again in every test."""
+    caches = [getattr(calibration, name) for name in ("first_step", "scale_law", "sharpness_at_init")]
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def wrong_exponent(patch: Patch) -> None:
+    right = gradient_growth._rate
+    patch.setattr(gradient_growth, "_rate", lambda *args: math.sqrt(right(*args)))
+
+
+def no_step(patch: Patch) -> None:
+    patch.setattr(first_step, "train", lambda network, batches, rate: None)
+
+
+def too_wide(patch: Patch) -> None:
+    patch.setattr(overflow_depth, "DTYPES", {"float32": torch.float64})
+
+
+def unscaled(patch: Patch) -> None:
+    patch.setattr(scale_law, "scaled", lambda network, layer, scale: network)
+
+
+def wrong_rate(patch: Patch) -> None:
+    right = calibration.training_step
+    patch.setattr(
+        calibration,
+        "training_step",
+        lambda f, p, v, x, y, rate, *a, **k: right(f, p, v, x, y, 1.1 * rate, *a, **k),
+    )
+
+
+def late(patch: Patch) -> None:
+    right = TimeToAccuracy._reached
+    patch.setattr(TimeToAccuracy, "_reached", lambda self, curve: (n := right(self, curve)) and n + 2)
+
+
+def unorthogonal(operator: CurvatureOperator, seed: int) -> Iterator[Ritz]:
+    """Lanczos by its three-term recurrence alone: orthogonality is lost, and eigenvalues come twice."""
+    start = torch.randn(operator.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    basis, alphas, betas = [start / start.norm()], list[float](), list[float]()
+    while True:
+        w = operator.matvec(basis[-1])
+        alphas.append(float(basis[-1] @ w))
+        w = w - alphas[-1] * basis[-1] - (betas[-1] * basis[-2] if betas else 0)
+        values, vectors = eigh_tridiagonal(alphas, betas)
+        yield Ritz(values, vectors, float(w.norm()), torch.stack(basis))
+        betas.append(float(w.norm()))
+        basis.append(w / betas[-1])
+
+
+def lost_reorthogonalization(patch: Patch) -> None:
+    patch.setattr(curvature, "lanczos", unorthogonal)
+
+
+def wrong_distance(patch: Patch) -> None:
+    def twice_as_far(network: Any, x: Tensor, y: Tensor, steps: Any, loss: Any) -> Any:
+        return along_gradient(network, x, y, [2 * step for step in steps], loss=loss)
+
+    patch.setattr(calibration, "along_gradient", twice_as_far)
+
+
+def wrong_weights(patch: Patch) -> None:
+    def unsquared(*args: Any) -> Density:
+        right = spectral_density(*args)
+        roots = right.weights.sqrt()
+        return Density(right.nodes, roots / roots.sum(1, keepdim=True))
+
+    patch.setattr(calibration, "spectral_density", unsquared)
+
+
+def first_input_alone(patch: Patch) -> None:
+    right = calibration.output_moments
+    patch.setattr(
+        calibration, "output_moments", lambda network, x, stacked: right(network, x[:, :1], stacked=stacked)
+    )
+
+
+def shifted_bracket(patch: Patch) -> None:
+    right = search.bracket
+
+    def shifted(verdicts: dict[int, bool]) -> Bracket:
+        passed, failed = right(verdicts)
+        return Bracket(passed and passed + 4, failed and failed + 4)
+
+    patch.setattr(search, "bracket", shifted)
+
+
+def narrow(patch: Patch) -> None:
+    patch.setattr(calibration, "median_interval", lambda n: Interval(1, n - 2, 0.96875))
+
+
+def one_sided(patch: Patch) -> None:
+    right = calibration.sign_flip_p
+    patch.setattr(calibration, "sign_flip_p", lambda differences: right(differences) / 2)
+
+
+FAULTS: list[tuple[str, str, Callable[[Patch], None]]] = [
+    ("gradient_growth", "batchnorm, ReLU, batch 16", wrong_exponent),
+    ("first_step", "grows by", no_step),
+    ("overflow_depth", "float32", too_wide),
+    ("scale_law", "weight gradient", unscaled),
+    ("stable_lr", "plain SGD", wrong_rate),
+    ("time_to_accuracy", "Nesterov", wrong_rate),
+    ("time_to_accuracy", "from step 38", late),
+    ("top_eigenvalue", "above a bulk: λ_2", lost_reorthogonalization),
+    ("smoothness", "loss range", wrong_distance),
+    ("smoothness", "gradient change", wrong_distance),
+    ("spectrum", "about 1", wrong_weights),
+    ("mean_shift", "share", first_input_alone),
+    ("max_depth", "brackets", shifted_bracket),
+    ("intervals", "coverage", narrow),
+    ("intervals", "false positives", one_sided),
+]
+
+
+@pytest.mark.parametrize(("instrument", "part", "fault"), FAULTS)
+def test_a_fault_is_seen(
+    instrument: str, part: str, fault: Callable[[Patch], None], monkeypatch: Patch
+) -> None:
+    one = row(instrument, part)
+    assert read(one).ok
+    forget_all = [getattr(calibration, name) for name in ("first_step", "scale_law")]
+    for cache in forget_all:
+        cache.cache_clear()
+    fault(monkeypatch)
+    assert not read(one).ok
+
+
+def test_every_instrument_is_broken_once() -> None:
+    assert {one.instrument for one in ROWS} == {instrument for instrument, _, _ in FAULTS}
+    assert {one.instrument for one in ROWS} - {"intervals"} <= set(TASKS)
+
+
+QUICK = [
+    one
+    for one in ROWS
+    if one.instrument in ("scale_law", "smoothness", "spectrum", "mean_shift", "max_depth")
+]
+
+
+@pytest.mark.parametrize("one", QUICK, ids=[one.experiment for one in QUICK])
+def test_rows_hold(one: Row) -> None:
+    assert read(one).ok
+
+
+def test_only_one_instrument() -> None:
+    found = list(readings("intervals"))
+    assert [one.instrument for one in found] == ["intervals", "intervals"]
+    with pytest.raises(UnknownNameError, match=r"unknown instrument 'interval'\. Did you mean intervals"):
+        list(readings("interval"))
+
+
+def test_what_is_not_finite_is_off() -> None:
+    found = read(Row("x", "y", lambda: math.nan, Accept(None, -math.inf, math.inf)))
+    assert (found.measured, found.ok, found.tolerance) == (None, False, (None, None))
+
+
+@pytest.fixture
+def two_rows(monkeypatch: Patch) -> None:
+    rows = (
+        Row("a", "right", lambda: 1.0, Accept(1, 0.9, 1.1)),
+        Row("b", "wrong", lambda: 2.0, Accept(1, 0.9, 1.1)),
+    )
+    monkeypatch.setattr(calibration, "ROWS", rows)
+
+
+def test_the_command(tmp_path: Path, two_rows: None) -> None:
+    result = CliRunner().invoke(app, ["calibrate", "--records", str(tmp_path), "--json"])
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert [(one["instrument"], one["measured"], one["ok"]) for one in found] == [
+        ("a", 1, True),
+        ("b", 2, False),
+    ]
+    assert set(found[0]) == set(Reading._fields)
+    assert "1 of 2 readings are off" in result.stderr
+    (record,) = Store(tmp_path)
+    assert (record.task, record.value) == (CALIBRATION, 0.5)
+    assert [(row["experiment"], row["tolerance"]) for row in record.trace] == [
+        ("right", [0.9, 1.1]),
+        ("wrong", [0.9, 1.1]),
+    ]
+
+
+def test_the_command_as_a_person_sees_it(tmp_path: Path, two_rows: None) -> None:
+    result = CliRunner().invoke(app, ["calibrate", "--records", str(tmp_path), "--only", "a"])
+    assert result.exit_code == 0
+    assert result.stdout.split() == ["ok", "1", "0.9", "…", "1.1", "a:", "right"]
+    assert list(Store(tmp_path)) == [], "a part is no calibration"
+    assert CliRunner().invoke(app, ["calibrate", "--only", "c"]).exit_code == 2
