@@ -16,6 +16,7 @@ import bnsuite
 from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
+    from bnsuite.board.claims import Claim
     from bnsuite.calibration import Reading
     from bnsuite.records import Record
 
@@ -310,23 +311,10 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the readings as a JSON list.")] = False,
 ) -> None:
     """Measure what is known already, and show how far off every instrument is; a minute or two."""
-    import time
-    from datetime import UTC, datetime
+    from bnsuite.records import RecordError
 
-    from bnsuite import calibration
-    from bnsuite.records import RecordError, Store
-
-    started, clock = datetime.now(UTC), time.perf_counter()
-    readings = []
     try:
-        store = Store(records)
-        store.check_writable()
-        for reading in calibration.readings(only):
-            readings.append(reading)
-            if not as_json:
-                print(_line(reading), flush=True)
-        if only is None:
-            store.add(calibration.as_record(readings, started, time.perf_counter() - clock))
+        readings = _calibrate(only, records, lambda one: None if as_json else print(_line(one), flush=True))
     except (RecordError, ValueError) as error:
         fail(str(error))
     if as_json:
@@ -336,12 +324,115 @@ def calibrate(
         fail(f"{len(off)} of {len(readings)} readings are off. Trust no number of these instruments.", code=1)
 
 
+def _calibrate(only: str | None, records: Path, show: "Callable[[Reading], None]") -> "list[Reading]":
+    """The readings; of all instruments they are also kept as a record."""
+    import time
+    from datetime import UTC, datetime
+
+    from bnsuite import calibration
+    from bnsuite.records import Store
+
+    started, clock = datetime.now(UTC), time.perf_counter()
+    store = Store(records)
+    store.check_writable()
+    readings = []
+    for reading in calibration.readings(only):
+        readings.append(reading)
+        show(reading)
+    if only is None:
+        store.add(calibration.as_record(readings, started, time.perf_counter() - clock))
+    return readings
+
+
 def _line(one: "Reading") -> str:
     from bnsuite.board.format import within
 
     mark = "ok " if one.ok else "OFF"
     measured = "not finite" if one.measured is None else f"{one.measured:.5g}"
     return f"{mark} {measured:>10}  {within(*one.tolerance):<20} {one.instrument}: {one.experiment}"
+
+
+def _measure_missing(
+    asked: "list[Claim]", profile: str, records: Path, folders: list[Path], device: str, workers: int
+) -> None:
+    """Run the cells, and the calibration, that claims need and no folder has."""
+    with interrupts_wait():
+        from bnsuite.board.claims import answers
+        from bnsuite.execute import plan, resolve_device, run_jobs
+        from bnsuite.progress import Display
+        from bnsuite.records import CALIBRATION, load_records
+
+    kept = [
+        r
+        for r in load_records(folders).values()
+        if r.task == CALIBRATION or r.profile.split("+")[0] == profile
+    ]
+    needs = dict.fromkeys(need for claim in asked for need in claim.needs)
+    missing = [need for need in needs if not any(answers(r, need) and r.outcome != "error" for r in kept)]
+    on = resolve_device(device)
+    jobs = [
+        job
+        for need in missing
+        if need.task != CALIBRATION
+        for job in plan(profile, [need.task], [need.scheme], ["mlp"], ["digits"], on, dict(need.settings))
+    ]
+    if jobs:
+        with Display([job.cell for job in jobs], err) as display:
+            side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
+            run_jobs(jobs, records, workers=side_by_side, observe=display.observe)
+    if any(need.task == CALIBRATION for need in missing):
+        err.print("calibrating …")
+        _calibrate(None, records, show=lambda reading: None)
+
+
+@app.command()
+def claims(
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="At which budgets they are judged.")
+    ] = "quick",
+    only: Annotated[str | None, typer.Option(help="Only this claim, such as Y3.")] = None,
+    records: Annotated[Path, typer.Option(help="Where records lie, and go.")] = Path("results"),
+    measure: Annotated[
+        bool, typer.Option(help="Measure what is missing first; else judge what is there.")
+    ] = True,
+    device: Annotated[
+        DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")
+    ] = DeviceChoice.auto,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="Processes side by side. 0: one per CPU core, or a single one on a GPU."),
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as a JSON list.")] = False,
+) -> None:
+    """Judge what was said about batch norm by measurements; what is missing is measured first."""
+    from bnsuite.board.claims import judge
+    from bnsuite.board.verdicts import CLAIMS
+    from bnsuite.records import RecordError, load_records
+    from bnsuite.words import lookup
+
+    published = Path("leaderboard/records")
+    folders = [
+        records,
+        *([published] if published.is_dir() and published.resolve() != records.resolve() else []),
+    ]
+    try:
+        table = {claim.id: claim for claim in CLAIMS}
+        asked = [lookup("claim", only, table)] if only else list(CLAIMS)
+        if measure:
+            _measure_missing(asked, profile, records, folders, device.value, workers)
+        found = load_records(folders).values()
+        judged = judge(asked, found, profile)
+    except (RecordError, ValueError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
+        raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps([one.as_json() for one in judged], indent=1))
+        return
+    for one in judged:
+        print(f"{one.claim.id}  {one.finding.verdict}: {one.claim.claim}")
+        print(f"    {one.finding.condition}")
 
 
 @app.command()

@@ -102,6 +102,18 @@ def run(
         RecordError: a record that cannot be read or written.
     """
     jobs = plan(profile, tasks, schemes, families, datasets, resolve_device(device), settings)
+    return run_jobs(jobs, records, force=force, workers=workers, observe=observe)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    records: Path | str,
+    *,
+    force: bool = False,
+    workers: int = 1,
+    observe: Observer | None = None,
+) -> list[Record]:
+    """Measure planned jobs that the folder does not have yet; `run` plans them first."""
     store = Store(records)
     store.check_writable()
     observe = observe or (lambda event: None)

@@ -1,0 +1,179 @@
+"""Claims: what was said about batch normalization, and what the records say. No verdict is typed in."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from bnsuite.board import format
+from bnsuite.board.stats import differs_upwards
+from bnsuite.board.tracks import age
+from bnsuite.records import CALIBRATION, Record, median_interval
+
+HOLDS, CONDITION, FAILS, UNMEASURED = (
+    "holds",
+    "holds with a condition",
+    "does not hold here",
+    "not measured",
+)
+
+
+class Need(NamedTuple):
+    """A record that a claim is judged by; `settings` leave the profile's own."""
+
+    task: str
+    scheme: str = "batchnorm"
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+class Evidence(NamedTuple):
+    """A measured number with its interval. Those of one claim that share a unit are drawn together."""
+
+    label: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    n: int = 0
+
+    def __str__(self) -> str:
+        ends = format.interval(self.low, self.high, self.unit) if self.low != self.high else ""
+        return " ".join(filter(None, (self.label, format.number(self.value, self.unit), ends)))
+
+
+class Finding(NamedTuple):
+    """What a rule makes of the records."""
+
+    verdict: str
+    condition: str
+    measured: tuple[Evidence, ...] = ()
+
+
+Found = Mapping[Need, Record]
+Rule = Callable[["Reader"], Finding]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence that can be true or false, where it is from, and the rule by which records decide."""
+
+    id: str
+    claim: str
+    source: str
+    experiment: str
+    needs: tuple[Need, ...]
+    rule: Rule
+
+
+class Judged(NamedTuple):
+    """A claim with its finding."""
+
+    claim: Claim
+    finding: Finding
+    profile: str
+
+    @property
+    def command(self) -> str:
+        """Measures what the claim needs and judges it."""
+        return f"bnsuite claims --profile {self.profile} --only {self.claim.id}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.claim.id,
+            "claim": self.claim.claim,
+            "source": self.claim.source,
+            "experiment": self.claim.experiment,
+            "measured": [one._asdict() for one in self.finding.measured],
+            "verdict": self.finding.verdict,
+            "condition": self.finding.condition,
+            "command": self.command,
+        }
+
+
+def _inside(detail: Any, path: str) -> Any:
+    for key in path.split("."):
+        detail = detail.get(key) if isinstance(detail, dict) else None
+    return detail
+
+
+class Reader:
+    """The records of one claim, read seed by seed."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+
+    def record(self, need: Need) -> Record:
+        return self._found[need]
+
+    def seeds(self, need: Need, key: str = "") -> dict[int, float]:
+        """By seed the value, or a number of the detail (`means.share`); a seed without is left out."""
+        pairs = [(s.seed, _inside(s.detail, key) if key else s.value) for s in self.record(need).samples]
+        return {
+            seed: float(v) for seed, v in pairs if isinstance(v, (int, float)) and not isinstance(v, bool)
+        }
+
+    def evidence(self, need: Need, label: str, key: str = "", unit: str = "") -> Evidence:
+        """Median over seeds and its interval, of the value or of a number of the detail."""
+        record = self.record(need)
+        if not key:
+            return Evidence(label, record.value, record.low, record.high, unit or record.unit, record.n)
+        values = sorted(self.seeds(need, key).values())
+        if not values:
+            return Evidence(label, None, unit=unit)
+        n, ends = len(values), median_interval(len(values))
+        middle = (values[(n - 1) // 2] + values[n // 2]) / 2
+        return Evidence(label, middle, values[ends.low], values[ends.high], unit, n)
+
+    def derived(self, need: Need, label: str, key: str, unit: str = "") -> Evidence:
+        value = self.record(need).derived.get(key)
+        good = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return Evidence(label, float(value) if good else None, unit=unit)  # type: ignore[arg-type]
+
+    def below(self, a: Need, b: Need, key: str = "", other: str | None = None) -> bool:
+        """Whether a lies below b by the paired test over common seeds; what has no value there is no help."""
+        lower, upper = self.seeds(a, key), self.seeds(b, key if other is None else other)
+        return differs_upwards([upper[seed] - lower[seed] for seed in sorted(lower.keys() & upper.keys())])
+
+
+def judge(
+    claims: Iterable[Claim],
+    records: Iterable[Record],
+    profile: str = "quick",
+    family: str = "mlp",
+    dataset: str = "digits",
+) -> list[Judged]:
+    """Every claim with the verdict that its rule gives for the newest records of one track."""
+    kept = sorted((r for r in records if _in_track(r, profile, family, dataset)), key=age)
+    return [Judged(claim, _finding(claim, kept), profile) for claim in claims]
+
+
+def _in_track(record: Record, profile: str, family: str, dataset: str) -> bool:
+    if record.task == CALIBRATION:
+        return True
+    return (record.profile.split("+")[0], record.family, record.dataset) == (profile, family, dataset)
+
+
+def _finding(claim: Claim, kept: Sequence[Record]) -> Finding:
+    found = {need: newest for need in claim.needs if (newest := _newest(need, kept))}
+    missing = [need for need in claim.needs if need not in found]
+    if missing:
+        return Finding(UNMEASURED, f"{len(missing)} of {len(claim.needs)} records are missing.")
+    without = [need for need, record in found.items() if record.value is None]
+    if without:
+        need = without[0]
+        return Finding(
+            UNMEASURED, f"{need.task} of {need.scheme} has no value: {found[need].outcome.sentence}."
+        )
+    return claim.rule(Reader(found))
+
+
+def _newest(need: Need, kept: Sequence[Record]) -> Record | None:
+    return next((record for record in reversed(kept) if answers(record, need)), None)
+
+
+def answers(record: Record, need: Need) -> bool:
+    """Whether the record is of this task and scheme, at these settings and otherwise at the profile's own."""
+    if (record.task, record.scheme) != (need.task, need.scheme):
+        return False
+    changed = {part.partition("=")[0] for part in record.profile.split("+")[1:]}
+    wanted = dict(need.settings)
+    return changed <= wanted.keys() and all(record.settings.get(k) == v for k, v in wanted.items())
