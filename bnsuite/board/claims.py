@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bnsuite.board import format
-from bnsuite.board.stats import differs_upwards
+from bnsuite.board.stats import MIN_SEEDS, differs_upwards
 from bnsuite.board.tracks import age
 from bnsuite.records import CALIBRATION, Record, median_interval
 
@@ -157,6 +157,11 @@ def _finding(claim: Claim, kept: Sequence[Record]) -> Finding:
     missing = [need for need in claim.needs if need not in found]
     if missing:
         return Finding(UNMEASURED, f"{len(missing)} of {len(claim.needs)} records are missing.")
+    few = [n for n, r in found.items() if r.n < MIN_SEEDS and r.task != CALIBRATION and r.value is not None]
+    if few:
+        return Finding(
+            UNMEASURED, f"{few[0].task} has {found[few[0]].n} seeds, and a verdict needs {MIN_SEEDS}."
+        )
     without = [need for need, record in found.items() if record.value is None]
     if without:
         need = without[0]

@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from bnsuite.board import format
 from bnsuite.board.charts import CHARTS, ratio_panels
+from bnsuite.board.claims import Judged, judge
+from bnsuite.board.evidence import evidence_figures
 from bnsuite.board.labels import (
     COMPANIONS,
     SETUP,
@@ -27,7 +29,8 @@ from bnsuite.board.maps import BINS
 from bnsuite.board.stats import ALPHA, MIN_SEEDS
 from bnsuite.board.svg import Figure
 from bnsuite.board.tables import Row, Table, by_task
-from bnsuite.board.tracks import REFERENCE, Kept, age, tasks_of, track_of
+from bnsuite.board.tracks import PROFILES, REFERENCE, Kept, age, tasks_of, track_of
+from bnsuite.board.verdicts import CLAIMS
 from bnsuite.records import RANKED, Outcome, Record
 
 
@@ -53,6 +56,10 @@ def _render(environment: jinja2.Environment, board: Board) -> dict[str, str]:
         pages[f"task-{format.slug(task)}.html"] = _task(environment, board, task)
     for scheme in sorted({one.record.scheme for one in board.kept}):
         pages[f"scheme-{format.slug(scheme)}.html"] = _scheme(environment, board, scheme)
+    if judged := _judged(board):
+        figures = [(one, evidence_figures(one.claim.id, one.finding.measured)) for one in judged]
+        claims = environment.get_template("claims.html")
+        pages["claims.html"] = claims.render(judged=figures, profile=judged[0].profile)
     if board.rules:
         pages["rules.html"] = environment.get_template("rules.html").render(rules=board.rules)
     return pages
@@ -74,6 +81,7 @@ def _environment(board: Board) -> jinja2.Environment:
     environment.globals |= {
         "tasks": tasks_of(board.kept),
         "ranked_tasks": [task for task in RANKED if task in tasks_of(board.kept)],
+        "has_claims": bool(_judged(board)),
         "has_rules": board.rules is not None,
         "ok": Outcome.OK,
         "min_seeds": MIN_SEEDS,
@@ -151,6 +159,16 @@ def _scheme(environment: jinja2.Environment, board: Board, scheme: str) -> str:
         kept=[(one, setups[_setup(one.record)], _is_shown(one, board.tables)) for one in kept],
         setups=[(name, dict(zip(SETUP.values(), setup, strict=True))) for setup, name in setups.items()],
     )
+
+
+def _judged(board: Board) -> list[Judged]:
+    """Every claim at the largest profile of which anything is measured; none where nothing is.
+
+    What others submitted has no say.
+    """
+    records = [one.record for one in board.kept if one.origin != "submitted"]
+    judged = [judge(CLAIMS, records, profile) for profile in PROFILES]
+    return next((found for found in judged if any(one.finding.measured for one in found)), [])
 
 
 def _setup(record: Record) -> tuple[object, ...]:

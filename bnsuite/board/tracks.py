@@ -13,7 +13,7 @@ REFERENCE = "batchnorm"
 """The scheme that ratios are taken to."""
 
 _ORIGINS = ("published", "local", "submitted")
-_PROFILES = ("full", "standard", "quick")  # then any other, then smoke
+PROFILES = ("full", "standard", "quick")  # then any other, then smoke
 
 
 class Kept(NamedTuple):
@@ -77,7 +77,7 @@ def by_track(kept: Iterable[Kept]) -> dict[Track, list[Kept]]:
         tracks[track_of(one.record)].append(one)
 
     def order(track: Track) -> tuple[int, bool, int, Track]:
-        places = {profile: place for place, profile in enumerate(_PROFILES)}
+        places = {profile: place for place, profile in enumerate(PROFILES)}
         profile, *changed = track.profile.split("+")
         return -track.suite_version, bool(changed), places.get(profile, 9 + (profile == "smoke")), track
 

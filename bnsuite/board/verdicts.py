@@ -30,25 +30,25 @@ def _yes_or_no(parts: Sequence[bool], condition: str, measured: Sequence[Evidenc
 
 BN, NONE = "batchnorm", "none"
 DEEP, DEEPER = (("depth", 24),), (("depth", 48), ("beside", 0))
-NOT_PAIRED = "by the paired test over 6 seeds, p < .05"
+PAIRED = "by the paired test over 6 seeds, p < .05"
 
 
 def smoother_in_training(r: Reader) -> Finding:
     bn, none = Need("smoothness", BN), Need("smoothness", NONE)
-    units = {
-        "": "effective β, 1/learning rate",
-        "loss_range": "range of the loss, nats",
-        "gradient_change": "relative change of the gradient",
+    quantities = {
+        "": ("effective β", "1/learning rate"),
+        "loss_range": ("range of the loss", "nats"),
+        "gradient_change": ("change of the gradient", "of its norm"),
     }
-    parts = {unit: r.below(bn, none, key) for key, unit in units.items()}
+    lower = {name: r.below(bn, none, key) for key, (name, _) in quantities.items()}
     shown = [
-        r.evidence(need, f"{need.scheme}, {unit.partition(',')[0]}", key, unit)
-        for key, unit in units.items()
+        r.evidence(need, f"{need.scheme}, {name}", key, unit)
+        for key, (name, unit) in quantities.items()
         for need in (bn, none)
     ]
-    smoother = [unit.partition(",")[0] for unit, ok in parts.items() if ok]
-    words = f"8 layers, {NOT_PAIRED}: with batch norm lower in {', '.join(smoother) or 'none of the three'}."
-    return _yes_or_no(list(parts.values()), words, shown)
+    smoother = [name for name, ok in lower.items() if ok]
+    words = f"8 layers, {PAIRED}: with batch norm lower in {', '.join(smoother) or 'none of the three'}."
+    return _yes_or_no(list(lower.values()), words, shown)
 
 
 def one_over_scale(r: Reader) -> Finding:
@@ -130,13 +130,13 @@ def _by_depth(r: Reader, key: str, when: str, depths: Mapping[int, tuple[tuple[s
     for depth, settings in depths.items():
         bn, none = (Need("smoothness", scheme, settings) for scheme in (BN, NONE))
         shown += [
-            r.evidence(need, f"{need.scheme}, {depth} layers", key, "effective β, 1/learning rate")
+            r.evidence(need, f"{need.scheme}, {depth} layers, effective β", key, "1/learning rate")
             for need in (bn, none)
         ]
         sharper += [depth] if r.below(none, bn, key) else []
         smoother += [depth] if r.below(bn, none, key) else []
     words = (
-        f"{when.capitalize()}, {NOT_PAIRED}: with batch norm less smooth at {_depths(sharper)}, "
+        f"{when.capitalize()}, {PAIRED}: with batch norm less smooth at {_depths(sharper)}, "
         f"smoother at {_depths(smoother)}."
     )
     return _yes_or_no([depth in sharper for depth in depths], words, shown)
@@ -226,9 +226,9 @@ def centering(r: Reader) -> Finding:
         value = row.get("measured")
         shown.append(
             Evidence(
-                f"inputs of mean {mean}",
+                f"λ_max, inputs of mean {mean}",
                 float(value) if isinstance(value, (int, float)) else None,
-                unit="λ_max, 1/learning rate",
+                unit="1/learning rate",
             )
         )
     factor = times(shown[1], shown[0])
@@ -275,7 +275,7 @@ def mean_shifts(r: Reader) -> Finding:
 
 def not_at_init(r: Reader) -> Finding:
     bn, none = Need("smoothness", BN, DEEP), Need("smoothness", NONE, DEEP)
-    unit = "effective β, 1/learning rate"
+    unit = "1/learning rate"
     shown = [
         r.evidence(need, f"{need.scheme}, {when}", key, unit)
         for key, when in (("effective_beta_at_init", "at initialization"), ("", "in training"))
