@@ -22,6 +22,10 @@ def text(value: float | None) -> str:
     return format.number(value)
 
 
+def layers(value: float | None) -> str:
+    return f"{format.number(value, 'layers')} layers"
+
+
 def _yes_or_no(parts: Sequence[bool], condition: str, measured: Sequence[Evidence]) -> Finding:
     """Holds where every part does, with a condition where some do."""
     verdict = HOLDS if all(parts) else CONDITION if any(parts) else FAILS
@@ -110,11 +114,10 @@ def nan_at_150(r: Reader) -> Finding:
     single = values["a gradient is not finite, float32, batch 128"]
     by_150 = {label: value for label, value in values.items() if value is not None and value <= 200}
     words = (
-        f"In float32 a gradient is not finite from {text(single)} layers on (batch 128), Σg² overflows at "
-        f"{format.number(shown[0].value, 'layers')}; in float16 at "
-        f"{format.number(shown[2].value, 'layers')}. By 200 layers: "
-        f"{', '.join(by_150) or 'nothing'}. "
-        f"Training fails much earlier: {format.number(trained.value, 'layers')} layers."
+        f"At batch 128 a gradient is not finite from {layers(single)} on in float32, and its squares "
+        f"overflow from {layers(shown[0].value)}; in float16 from {layers(shown[3].value)} and "
+        f"{layers(shown[2].value)}. At batch 8 the squares overflow from {layers(shown[4].value)} on in "
+        f"float32. Training fails long before: {layers(trained.value)} still train."
     )
     plain = [single is not None and single <= 200, (trained.value or 0) >= 50]
     verdict = HOLDS if all(plain) else CONDITION if by_150 else FAILS
@@ -180,7 +183,7 @@ def helpful_below_harmful_above(r: Reader) -> Finding:
         d: r.below(Need("smoothness", NONE, s), Need("smoothness", BN, s))
         for d, s in ((24, DEEP), (48, DEEPER))
     }
-    words = f"{found.condition} With batch norm {format.number(depth.value, 'layers')} layers still train."
+    words = f"{found.condition} With batch norm {layers(depth.value)} still train."
     verdict = FAILS if not helpful or not any(harmful.values()) else HOLDS if not harmful[24] else CONDITION
     return Finding(verdict, words, (*found.measured, depth))
 
@@ -274,20 +277,27 @@ def mean_shifts(r: Reader) -> Finding:
 
 
 def not_at_init(r: Reader) -> Finding:
-    bn, none = Need("smoothness", BN, DEEP), Need("smoothness", NONE, DEEP)
-    unit = "1/learning rate"
-    shown = [
-        r.evidence(need, f"{need.scheme}, {when}", key, unit)
-        for key, when in (("effective_beta_at_init", "at initialization"), ("", "in training"))
-        for need in (bn, none)
-    ]
-    init, later = times(shown[0], shown[1]), times(shown[2], shown[3])
-    turned = (init > 1) != (later > 1)
+    turned, shown = [], []
+    for depth, settings in {8: (), 24: DEEP}.items():
+        bn, none = (Need("smoothness", scheme, settings) for scheme in (BN, NONE))
+        found = [
+            r.evidence(need, f"{need.scheme}, {depth} layers, β {when}", key, "1/learning rate")
+            for key, when in (("effective_beta_at_init", "at initialization"), ("", "in training"))
+            for need in (bn, none)
+        ]
+        shown += found
+        turned += [depth] if (times(*found[:2]) > 1) != (times(*found[2:]) > 1) else []
+    outliers = Need("spectrum", NONE)
+    later = r.evidence(outliers, f"{NONE}, λ_1/λ_C at matched loss")
+    early = r.evidence(outliers, f"{NONE}, λ_1/λ_C at initialization", "at_init.ratio", "ratio")
+    arise = r.below(outliers, outliers, "at_init.ratio", "")
     words = (
-        f"24 layers: batch norm’s β is {text(init)} times that of the network without at "
-        f"initialization, {text(later)} times in training."
+        f"Whether batch norm is the smoother one turns between initialization and training at "
+        f"{_depths(turned)}. Without normalization λ_1/λ_C goes from {text(early.value)} to "
+        f"{text(later.value)}: the outliers that batch norm removes "
+        f"{'arise' if arise else 'do not arise'} in training."
     )
-    return _yes_or_no([turned, max(init, later) > 3 * min(init, later)], words, shown)
+    return _yes_or_no([bool(turned), arise], words, [*shown, early, later])
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -401,8 +411,8 @@ CLAIMS: tuple[Claim, ...] = (
         "P6",
         "What is measured at initialization cannot explain batch norm: it must be followed through training.",
         PAGE,
-        "smoothness at initialization and in training, 24 layers",
-        (Need("smoothness", BN, DEEP), Need("smoothness", NONE, DEEP)),
+        "smoothness at initialization and in training, 8 and 24 layers; spectrum",
+        (*(Need("smoothness", s, d) for d in ((), DEEP) for s in (BN, NONE)), Need("spectrum", NONE)),
         not_at_init,
     ),
 )

@@ -82,7 +82,8 @@ def as_the_threads_say() -> list[Record]:
         measured(Need("stable_lr"), 5), measured(Need("stable_lr", NONE), 0.3),
         measured(Need("time_to_accuracy"), 10), measured(Need("time_to_accuracy", NONE), 150),
         calibration(0.15, 2.6),
-        measured(Need("spectrum"), 1.3, outliers=0.0), measured(Need("spectrum", NONE), 8, outliers=9.0),
+        measured(Need("spectrum"), 1.3, outliers=0.0),
+        measured(Need("spectrum", NONE), 8, outliers=9.0, at_init={"ratio": 3.0}),
         measured(Need("mean_shift"), 0.01, means={"ratio": 1.0}, means_and_variances={"share": 0.02}),
         measured(Need("mean_shift", NONE), 0.9, means={"ratio": 0.2}, means_and_variances={"share": 0.95}),
     ]  # fmt: skip
@@ -105,6 +106,8 @@ def without_effect() -> list[Record]:
             same.append(
                 _like(one, [1.0] * 6, detail={"before": 1.0, "gradient_after": 1.0, "weight_growth": 1.0})
             )
+        elif task == "spectrum":
+            same.append(_like(one, [8.0] * 6, detail={"outliers": 9.0, "at_init": {"ratio": 8.0}}))
         elif task == "mean_shift":
             same.append(_like(one, [0.01] * 6, detail={"means": {"ratio": 1.0}}))
         else:
@@ -194,7 +197,7 @@ TURNS: list[tuple[str, str, list[Record]]] = [
     ("P3", FAILS, [calibration(1.0, 1.5)]),
     ("P4", CONDITION, [measured(Need("spectrum"), 3, outliers=4.0)]),
     ("P5", FAILS, [measured(Need("mean_shift", NONE), 0.3, means={"ratio": 0.9})]),
-    ("P6", FAILS, [smoothness(BN, DEEP, 3, 20)]),
+    ("P6", CONDITION, [smoothness(BN, DEEP, 3, 20), smoothness(BN, (), 5, 3)]),
 ]
 
 
