@@ -14,7 +14,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from bnsuite import calibration
-from bnsuite.calibration import ROWS, Accept, Reading, Row, read, readings
+from bnsuite.calibration import ROWS, Accept, Reading, Row, read, readings, searches
+from bnsuite.calibration import curvature as known_curvature
+from bnsuite.calibration import gradients as known_gradients
 from bnsuite.cli import app
 from bnsuite.engine import curvature, search
 from bnsuite.engine.curvature import Density, Ritz, spectral_density
@@ -37,7 +39,7 @@ def row(instrument: str, part: str) -> Row:
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     """What rows share is measured again in every test."""
-    caches = [getattr(calibration, name) for name in ("first_step", "scale_law", "sharpness_at_init")]
+    caches = [known_gradients.first_step, known_gradients.scale_law, known_curvature.sharpness_at_init]
     for cache in caches:
         cache.cache_clear()
     yield
@@ -63,12 +65,14 @@ def unscaled(patch: Patch) -> None:
 
 
 def wrong_rate(patch: Patch) -> None:
-    right = calibration.training_step
-    patch.setattr(
-        calibration,
-        "training_step",
-        lambda f, p, v, x, y, rate, *a, **k: right(f, p, v, x, y, 1.1 * rate, *a, **k),
-    )
+    right = searches.training_step
+
+    def faster(
+        forward: Any, params: Any, velocity: Any, x: Any, y: Any, rate: Tensor, *more: Any, **and_: Any
+    ) -> Any:
+        return right(forward, params, velocity, x, y, 1.1 * rate, *more, **and_)
+
+    patch.setattr(searches, "training_step", faster)
 
 
 def late(patch: Patch) -> None:
@@ -98,7 +102,7 @@ def wrong_distance(patch: Patch) -> None:
     def twice_as_far(network: Any, x: Tensor, y: Tensor, steps: Any, loss: Any) -> Any:
         return along_gradient(network, x, y, [2 * step for step in steps], loss=loss)
 
-    patch.setattr(calibration, "along_gradient", twice_as_far)
+    patch.setattr(known_curvature, "along_gradient", twice_as_far)
 
 
 def wrong_weights(patch: Patch) -> None:
@@ -107,13 +111,15 @@ def wrong_weights(patch: Patch) -> None:
         roots = right.weights.sqrt()
         return Density(right.nodes, roots / roots.sum(1, keepdim=True))
 
-    patch.setattr(calibration, "spectral_density", unsquared)
+    patch.setattr(known_curvature, "spectral_density", unsquared)
 
 
 def first_input_alone(patch: Patch) -> None:
-    right = calibration.output_moments
+    right = known_curvature.output_moments
     patch.setattr(
-        calibration, "output_moments", lambda network, x, stacked: right(network, x[:, :1], stacked=stacked)
+        known_curvature,
+        "output_moments",
+        lambda network, x, stacked: right(network, x[:, :1], stacked=stacked),
     )
 
 
@@ -128,12 +134,12 @@ def shifted_bracket(patch: Patch) -> None:
 
 
 def narrow(patch: Patch) -> None:
-    patch.setattr(calibration, "median_interval", lambda n: Interval(1, n - 2, 0.96875))
+    patch.setattr(searches, "median_interval", lambda n: Interval(1, n - 2, 0.96875))
 
 
 def one_sided(patch: Patch) -> None:
-    right = calibration.sign_flip_p
-    patch.setattr(calibration, "sign_flip_p", lambda differences: right(differences) / 2)
+    right = searches.sign_flip_p
+    patch.setattr(searches, "sign_flip_p", lambda differences: right(differences) / 2)
 
 
 FAULTS: list[tuple[str, str, Callable[[Patch], None]]] = [
@@ -161,7 +167,7 @@ def test_a_fault_is_seen(
 ) -> None:
     one = row(instrument, part)
     assert read(one).ok
-    forget_all = [getattr(calibration, name) for name in ("first_step", "scale_law")]
+    forget_all = [known_gradients.first_step, known_gradients.scale_law]
     for cache in forget_all:
         cache.cache_clear()
     fault(monkeypatch)

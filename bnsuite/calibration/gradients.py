@@ -1,0 +1,173 @@
+"""Rates of gradients at initialization, of arXiv 1902.08129 and simulated for this project."""
+
+import math
+from functools import cache, partial
+
+import torch
+from torch import nn
+
+from bnsuite.calibration._row import SEEDS, Accept, Row, absolute, at_least, relative, value_of
+from bnsuite.datasets import Dataset
+from bnsuite.networks import FAMILIES, Network
+from bnsuite.norms import BatchNorm
+from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.tasks import FirstStep, GradientGrowth, OverflowDepth, ScaleLaw, Subject
+from bnsuite.theory import gradient_growth
+
+
+def gaussian(n: int, width: int, scale: float = 1.0, classes: int = 10) -> Dataset:
+    """n inputs of `width` independent normal numbers."""
+    draw = torch.Generator().manual_seed(0)
+    x, y = scale * torch.randn(n, 1, 1, width, generator=draw), torch.arange(n) % classes
+    return Dataset("gaussian", x, y, x, y, classes)
+
+
+def mlp(scheme: Scheme, batch: int, scale: float = 1.0) -> Subject:
+    return Subject(scheme, FAMILIES["mlp"], gaussian(batch, 256, scale))
+
+
+def _exact(num_features: int) -> nn.Module:
+    return BatchNorm(num_features, eps=1e-12)
+
+
+@torch.no_grad()
+def _tenfold(network: nn.Module) -> None:
+    """Hidden weights × 10."""
+    assert isinstance(network, Network)
+    for layer in network.weights():
+        for weight in layer:
+            weight.mul_(10)
+
+
+def growth(scheme: Scheme, activation: str, batch: int, width: int = 1000, depth: int = 40) -> float:
+    """β, mean over the calibration's seeds."""
+    task = GradientGrowth(
+        width=width, batch=batch, tuning=(), confirmation=SEEDS, depth=depth, activation=activation
+    )
+    return value_of(task(mlp(scheme, batch)).value)
+
+
+def over_theory(activation: str, batch: int) -> float:
+    """Measured rate over that of the theory, for settings that no table has."""
+    return growth(SCHEMES["batchnorm"], activation, batch) / gradient_growth("batch", activation, batch)
+
+
+def residual_ratio(depth: int) -> float:
+    """‖∂L/∂h_1‖² / ‖∂L/∂h_L‖² where h_1 has variance 1, at a batch so large that it adds little."""
+    task = GradientGrowth(width=384, batch=512, tuning=(), confirmation=SEEDS, depth=depth)
+    return value_of(task(mlp(SCHEMES["residual-batchnorm"], 512, math.sqrt(0.5))).derived["first_to_last"])
+
+
+@cache
+def first_step() -> dict[str, float]:
+    task = FirstStep(width=384, batch=128, tuning=(), confirmation=SEEDS, depth=100, rate=0.1)
+    found = task(mlp(Scheme("frozen", partial(BatchNorm, eps=1e-3, affine=False)), 128))
+    return {"value": value_of(found.value), "growth": value_of(found.derived["weight_growth"])}
+
+
+def overflow() -> float:
+    task = OverflowDepth(
+        width=256, batch=128, tuning=(), confirmation=SEEDS[:1], depths=(120, 480), half=(1, 1), ratio=1.03
+    )
+    return value_of(task(mlp(SCHEMES["batchnorm"], 128)).value)
+
+
+@cache
+def scale_law() -> tuple[float, float, float]:
+    task = ScaleLaw(width=64, batch=32, tuning=(), confirmation=SEEDS[:1])
+    return task.exponents(mlp(Scheme("exact", _exact), 32), SEEDS[0])
+
+
+_BN, _NONE, _LN = (SCHEMES[name] for name in ("batchnorm", "none", "layernorm"))
+_WIDE = "width 1000, 40 layers"
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "gradient_growth",
+        f"batchnorm, ReLU, batch 128, {_WIDE}",
+        partial(growth, _BN, "relu", 128),
+        relative(1.4797, 0.02),
+    ),
+    Row(
+        "gradient_growth",
+        f"batchnorm, ReLU, batch 16, {_WIDE}",
+        partial(growth, _BN, "relu", 16),
+        relative(1.590, 0.03),
+    ),
+    Row(
+        "gradient_growth",
+        f"batchnorm, linear, batch 16, {_WIDE}",
+        partial(growth, _BN, "linear", 16),
+        absolute(1.0769, 0.01),
+    ),
+    Row(
+        "gradient_growth",
+        f"batchnorm, tanh, batch 128, {_WIDE}",
+        partial(growth, _BN, "tanh", 128),
+        relative(1.186, 0.015),
+    ),
+    Row(
+        "gradient_growth",
+        f"none, ReLU, batch 128, {_WIDE}",
+        partial(growth, _NONE, "relu", 128),
+        absolute(1, 0.03),
+    ),
+    Row(
+        "gradient_growth",
+        f"layernorm, ReLU, batch 128, {_WIDE}",
+        partial(growth, _LN, "relu", 128),
+        absolute(1, 0.03),
+    ),
+    *(
+        Row(
+            "gradient_growth",
+            f"batchnorm, {activation}, batch {batch}, {_WIDE}: over the theory",
+            partial(over_theory, activation, batch),
+            absolute(1, 0.03),
+        )
+        for activation, batch in (("leaky_relu", 24), ("erf", 48))
+    ),
+    Row(
+        "gradient_growth",
+        "batchnorm, hidden weights × 10 over × 1",
+        lambda: (
+            growth(Scheme("tenfold", _exact, init=_tenfold), "relu", 16, 256, 24)
+            / growth(Scheme("exact", _exact), "relu", 16, 256, 24)
+        ),
+        absolute(1, 1e-3),
+    ),
+    Row(
+        "gradient_growth",
+        "residual-batchnorm, 17 layers: first over last",
+        partial(residual_ratio, 17),
+        relative(31.8, 0.1),
+    ),
+    Row(
+        "gradient_growth",
+        "residual-batchnorm, 257 layers: first over last",
+        partial(residual_ratio, 257),
+        relative(1619, 0.1),
+    ),
+    Row(
+        "first_step",
+        "batchnorm, γ and β frozen, 100 layers, rate .1: ‖W_2‖ grows by",
+        lambda: first_step()["growth"],
+        at_least(1e5),
+    ),
+    Row(
+        "first_step",
+        "relative gradient of layer 2 over the last",
+        lambda: first_step()["value"],
+        Accept(1e-4, 1e-5, 1e-3),
+    ),
+    Row("overflow_depth", "batchnorm, batch 128, width 256: Σ g² in float32", overflow, relative(226, 0.15)),
+    Row("scale_law", "exponent of the weight gradient", lambda: scale_law()[0], absolute(-1, 1e-4)),
+    Row(
+        "scale_law",
+        "exponent of the gradient before the normalizer",
+        lambda: scale_law()[1],
+        absolute(-1, 1e-4),
+    ),
+    Row("scale_law", "|cos(W, ∇W)|", lambda: scale_law()[2], absolute(0, 1e-4)),
+)
