@@ -160,7 +160,7 @@ def plan(
     jobs = [
         _job(budget, task, scheme, family, dataset, device, settings or {})
         for task in sorted(dict.fromkeys(tasks or ranked), key=lambda name: -TASKS[name].weight)
-        for family in dict.fromkeys(families or budget.families)
+        for family in dict.fromkeys(families or budget.default_families)
         for dataset in dict.fromkeys(datasets or budget.datasets)
         for scheme in chosen
         if budget.asks(task, family)

@@ -11,12 +11,13 @@ from bnsuite.words import lookup
 
 
 class Size(BaseModel):
-    """Width and batch size of a family's networks."""
+    """Width and batch size of a family's networks; `default`: measured without being named."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int
     batch: int
+    default: bool = True
 
 
 class Seeds(BaseModel):
@@ -51,6 +52,11 @@ class Profile(BaseModel):
             raise ValueError("tuning and confirmation seeds are disjoint")
         return self
 
+    @property
+    def default_families(self) -> tuple[str, ...]:
+        """The families of a run that names none."""
+        return tuple(name for name, size in self.families.items() if size.default)
+
     def asks(self, task: str, family: str) -> bool:
         """Whether the task is measured for the family."""
         return self.tasks[task].get(family) is not False
@@ -61,7 +67,7 @@ class Profile(BaseModel):
         own = common.get(family, {})
         merged = {name: value for name, value in common.items() if name not in self.families} | own
         return {
-            **self.families[family].model_dump(),
+            **self.families[family].model_dump(exclude={"default"}),
             **self.seeds.model_dump(),
             **{name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()},
         }
