@@ -31,8 +31,13 @@ def gradient_growth(norm: Norm, activation: str | Function = "relu", batch_size:
 
     Source: Yang et al., arXiv 1902.08129; the forms for any φ were derived from its setting for this
     project. The norm itself grows by √β. Derivatives are by autograd, integrals by Gauss quadrature that is
-    split at 0, so that a kink there costs nothing. For activations that are not monotone (GELU, SiLU)
-    simulated networks lie above this theory.
+    split at 0, so that a kink there costs nothing.
+
+    The `batch` rate is that of a batch whose examples have equal norms and equal angles. Where
+    `imbalance_growth` exceeds 1 (GELU from B = 39, SiLU from B = 26) the batch leaves that point with depth,
+    and gradients grow at another rate, which depends on width and depth. At B = 128 and width 1000, layers 4
+    to 30 of 40 simulated ones: GELU 1.36, here 1.331; SiLU 1.33, here 1.223. Far from both ends of 160 layers
+    they grow by 1.40 and 1.39.
 
     Args:
         activation: a name in `activations.ACTIVATIONS`, or an elementwise function of a tensor.
@@ -51,6 +56,42 @@ def gradient_growth(norm: Norm, activation: str | Function = "relu", batch_size:
             f"batch normalization has a gradient of finite variance from 4 examples on: got {batch_size}"
         )
     return _finite_batch(phi, batch_size)
+
+
+def imbalance_growth(activation: str | Function, batch_size: int) -> float:
+    """λ: by how much a difference between the norms of two examples grows a layer under batch normalization.
+
+    The `batch` rate of `gradient_growth` is that of a batch whose examples have equal norms and equal
+    angles. Every wide network starts off that point by chance, by about 1/√width. Where λ < 1 it returns;
+    where λ > 1 the examples that are a little larger become much larger, the sooner the narrower the network.
+    λ is the eigenvalue of the recursion of the centred Gram matrix C → E[(Gφ(y))(Gφ(y))ᵀ], y along a sample
+    of N(0, C), for perturbations G diag(v) G with Σ v = 0. In the notation of `gradient_growth`, with
+    f = Gφ(y): λ = B / (2 (B − 2) s) · (B E u_i² f_i² − E‖f‖² / B).
+
+    Args:
+        activation: a name in `activations.ACTIVATIONS`, or an elementwise function of a tensor.
+        batch_size: B, at least 4.
+
+    Raises:
+        UnknownNameError: no such activation.
+        ValueError: B ≤ 3, or an activation that `gradient_growth` refuses.
+    """
+    phi = lookup("activation", activation, ACTIVATIONS) if isinstance(activation, str) else activation
+    b = batch_size
+    if b <= 3:
+        raise ValueError(f"the law of two examples needs at least 4 in the batch: got {b}")
+    weight, x, y = _pair(b)
+    fx, fy = _evaluate(phi, x).phi, _evaluate(phi, y).phi
+
+    def mean(values: Array) -> float:
+        return float((weight * values).sum())
+
+    square, product = mean(fx**2), mean(fx * fy)
+    spread = square - product  # s
+    own, other = mean(x**2 * fx**2), mean(x**2 * fx * fy)
+    whole = (square + (b - 1) * product) / b  # E of the squared mean of φ(y) over the batch; Σ u² = 1
+    of_f = own - 2 * (own + (b - 1) * other) / b + whole  # E y_i² f_i²
+    return _ratio(b / (2 * (b - 2)) * (of_f - (b - 1) * spread / b), spread, square)
 
 
 class _Values(NamedTuple):
@@ -120,12 +161,28 @@ _GAUSSIAN: dict[str, Callable[[Function], float]] = {
 
 
 def _finite_batch(phi: Function, b: int) -> float:
-    """The rate at batch size b, from the joint law of two coordinates of y.
+    """The rate at batch size b. The trace is written out in d = φ′(y):
+
+    E‖(G − uuᵀ) D G‖² = (b−1) E d_i² (1 − 1/b − y_i²/b) + (b−1)/b · E d_i d_j (1 + y_i y_j).
+    """
+    weight, x, y = _pair(b)
+    (phi_x, dx), (phi_y, dy) = _evaluate(phi, x), _evaluate(phi, y)
+
+    def mean(values: Array) -> float:
+        return float((weight * values).sum())
+
+    square = mean(phi_x**2)
+    spread = square - mean(phi_x * phi_y)
+    trace = (b - 1) * mean(dx**2 * (1 - 1 / b - x**2 / b)) + (b - 1) / b * mean(dx * dy * (1 + x * y))
+    return b / ((b - 1) * (b - 3)) * _ratio(trace, spread, square)
+
+
+def _pair(b: int) -> tuple[Array, Array, Array]:
+    """Weights and nodes for the joint law of two coordinates of y.
 
     Two coordinates of a uniform unit vector in R^{b−1} are (t₁, t₂) = r (cos θ, sin θ), θ uniform and
     1 − r² = w^{2/(b−3)} with w uniform in (0, 1); y_i = √(b−1) t₁, and y_j likewise at correlation
-    −1 / (b−1). The trace is written out in d = φ′(y):
-    E‖(G − uuᵀ) D G‖² = (b−1) E d_i² (1 − 1/b − y_i²/b) + (b−1)/b · E d_i d_j (1 + y_i y_j).
+    −1 / (b−1).
     """
     rho = -1 / (b - 1)
     turn = math.asin(-rho)  # where y_j changes its sign
@@ -138,13 +195,4 @@ def _finite_batch(phi: Function, b: int) -> float:
     radius = np.sqrt(1 - ((nodes + 1) / 2) ** (2 / (b - 3)))
     weight = np.outer(weights / 2, of_theta / (2 * math.pi))
     t1, t2 = np.outer(radius, np.cos(theta)), np.outer(radius, np.sin(theta))
-    x, y = math.sqrt(b - 1) * t1, math.sqrt(b - 1) * (rho * t1 + math.sqrt(1 - rho**2) * t2)
-    (phi_x, dx), (phi_y, dy) = _evaluate(phi, x), _evaluate(phi, y)
-
-    def mean(values: Array) -> float:
-        return float((weight * values).sum())
-
-    square = mean(phi_x**2)
-    spread = square - mean(phi_x * phi_y)
-    trace = (b - 1) * mean(dx**2 * (1 - 1 / b - x**2 / b)) + (b - 1) / b * mean(dx * dy * (1 + x * y))
-    return b / ((b - 1) * (b - 3)) * _ratio(trace, spread, square)
+    return weight, math.sqrt(b - 1) * t1, math.sqrt(b - 1) * (rho * t1 + math.sqrt(1 - rho**2) * t2)

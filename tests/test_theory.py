@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnsuite.activations import ACTIVATIONS
-from bnsuite.theory import gradient_growth
+from bnsuite.theory import gradient_growth, imbalance_growth
 from bnsuite.words import UnknownNameError
 
 SIZES = [4, 5, 6, 8, 16, 64, 128, 1000]
@@ -85,11 +85,59 @@ def simulated(phi: Any, b: int, width: int = 512, depth: int = 24) -> float:
     return math.exp((first - last) / (depth - 8))
 
 
-@pytest.mark.parametrize(("name", "b"), [("relu", 16), ("tanh", 16), ("relu", 48), ("leaky_relu", 24)])
+@pytest.mark.parametrize(
+    ("name", "b"),
+    [
+        ("relu", 16),
+        ("tanh", 16),
+        ("relu", 48),
+        ("leaky_relu", 24),
+        ("gelu", 16),
+        ("silu", 16),
+        ("mish", 24),
+    ],
+)
 def test_a_wide_network_does_so(name: str, b: int) -> None:
     found = simulated(ACTIVATIONS[name], b)
     assert found == pytest.approx(gradient_growth("batch", name, b), rel=0.04)
     assert abs(found - gradient_growth("batch", name, 4)) > 0.1
+    assert imbalance_growth(name, b) < 1
+
+
+def test_a_batch_that_grows_unequal_leaves_the_rate() -> None:
+    def steep(x: Tensor) -> Tensor:
+        return F.relu(x) ** 1.5
+
+    for b, imbalance in ((8, 0.956), (32, 1.341)):
+        rate = gradient_growth("batch", steep, b)
+        assert imbalance_growth(steep, b) == pytest.approx(imbalance, abs=1e-3)
+        assert (simulated(steep, b) < 1.05 * rate) == (imbalance < 1)
+
+
+@pytest.mark.parametrize("b", SIZES)
+def test_imbalance_of_a_linear_network(b: int) -> None:
+    assert imbalance_growth("linear", b) == pytest.approx((b - 1) / (b + 1), rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "b"), [("silu", 8), ("tanh", 8), ("relu", 6), ("gelu", 64)])
+def test_imbalance_against_the_recursion(name: str, b: int) -> None:
+    """One step from C = G ± εΔ, the same draws on both sides."""
+    n, size = 1_600_000 // b, 0.02
+    g = torch.eye(b, dtype=torch.float64) - 1 / b
+    v = torch.ones(b, dtype=torch.float64)
+    v[: b // 2] = -1
+    delta = g @ torch.diag(v) @ g
+    z = torch.randn(n, b, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    after = []
+    for sign in (1, -1):
+        values, vectors = torch.linalg.eigh(g + sign * size * delta)
+        root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        y = z @ root
+        f = ACTIVATIONS[name](math.sqrt(b) * y / y.norm(dim=1, keepdim=True)) @ g
+        gram = f.T @ f
+        after.append(gram / gram.trace() * (b - 1))
+    found = ((after[0] - after[1]) * delta).sum() / (2 * size * delta.square().sum())
+    assert imbalance_growth(name, b) == pytest.approx(found.item(), abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +159,8 @@ def test_bad_input(arguments: Any, words: str) -> None:
         return
     with pytest.raises((UnknownNameError, ValueError), match=words):
         gradient_growth(*arguments)
+
+
+def test_imbalance_needs_four_examples() -> None:
+    with pytest.raises(ValueError, match="at least 4 in the batch: got 3"):
+        imbalance_growth("relu", 3)
