@@ -7,12 +7,19 @@ from typing import Any
 
 import altair as alt
 
+from bnsuite.board.diagnostics import (
+    cost_by_shape,
+    gradient_profiles,
+    smoothness_curves,
+    step_profiles,
+)
 from bnsuite.board.format import number, reading
 from bnsuite.board.maps import trainability_maps
 from bnsuite.board.panels import (
     ACCENT,
     FAINT,
     INK,
+    LABELS,
     MUTED,
     Points,
     is_number,
@@ -21,21 +28,19 @@ from bnsuite.board.panels import (
     log_axis,
     panel,
     powers,
+    row_labels,
     ticks,
     trace_rows,
     value_rule,
     words,
 )
+from bnsuite.board.spectra import densities, moment_dots
 from bnsuite.board.svg import GUTTER, WIDTH, Figure, draw
 from bnsuite.records import Outcome, Record
 
 Records = Mapping[str, Record]  # by the label of the entry
 
-_LABELS = 142  # width of row labels, in CSS pixels
 _RATIOS = 118  # width of a panel of ratios: four stand in a row
-_LETTERS = 24  # what fits there: of a longer label the middle goes, since variants differ at the end
-_CUT = f"slice(datum.label, 0, {_LETTERS // 2}) + '…' + slice(datum.label, {1 - _LETTERS // 2})"
-_SHORT = f"length(datum.label) > {_LETTERS} ? {_CUT} : datum.label"
 _SHARE = alt.Axis(values=[0, 0.5, 1], format="%", minExtent=GUTTER, maxExtent=GUTTER)
 
 
@@ -99,30 +104,16 @@ def sharpness_dots(name: str, records: Records, reference: Record | None) -> lis
     return figures
 
 
-def _row_labels(labels: Sequence[str]) -> alt.Y:
-    axis = alt.Axis(
-        grid=True,
-        ticks=False,
-        domain=False,
-        labelExpr=_SHORT,
-        labelFontSize=10,
-        labelLimit=_LABELS,
-        minExtent=_LABELS,
-        maxExtent=_LABELS,
-    )
-    return alt.Y("label:N", title=None, sort=None, scale=alt.Scale(domain=list(labels)), axis=axis)
-
-
 def _dots(points: Points, labels: Sequence[str], x: dict[str, Any]) -> alt.LayerChart:
     groups: dict[str, list[float]] = defaultdict(list)
     for point in points:
         groups[point["label"]].append(point["x"])
     medians = [{"label": label, "x": median(group)} for label, group in groups.items()]
-    at = {"x": alt.X(**x), "y": _row_labels(labels)}
+    at = {"x": alt.X(**x), "y": row_labels(labels)}
     return panel(
         layer(points).mark_circle(color=ACCENT, size=28, opacity=0.5).encode(**at),
         layer(medians).mark_tick(color=INK, thickness=2, size=14, opacity=1).encode(**at),
-        width=WIDTH - _LABELS + GUTTER,
+        width=WIDTH - LABELS + GUTTER,
         height=26 * len(labels),
     )
 
@@ -157,7 +148,7 @@ def learning_curves(name: str, records: Records, reference: Record | None) -> li
         chart = panel(
             goal.mark_rule(color=MUTED, strokeDash=[3, 3]).encode(y=y),
             goal.mark_text(color=MUTED, fontSize=10, align="right", dy=9).encode(
-                x=alt.value(WIDTH), y=y, text="text:N"
+                x=alt.XValue(WIDTH), y=y, text="text:N"
             ),
             behind.mark_line(color=FAINT, strokeWidth=1.2).encode(**lines),
             layer(points).mark_line(color=ACCENT, strokeWidth=1.3, opacity=0.8).encode(**lines),
@@ -191,7 +182,7 @@ def ratio_panels(name: str, records: Mapping[str, Records], references: Records)
         left = [{"label": p["label"], "x": domain[0]} for p in points if p["low"] is None]
         right = [{"label": p["label"], "x": domain[1]} for p in points if p["high"] is None]
         x = log_axis("x", "times better", domain, ticks(*domain) or powers(2, *domain))
-        at = {"x": alt.X(**x), "y": _row_labels(labels)}
+        at = {"x": alt.X(**x), "y": row_labels(labels)}
         chart = panel(
             layer([{"x": 1}]).mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=alt.X(**x)),
             layer(bars)
@@ -231,5 +222,11 @@ CHARTS: Mapping[str, Callable[[str, Records, Record | None], list[Figure]]] = {
     "stable_lr": threshold_plots,
     "top_eigenvalue": sharpness_dots,
     "time_to_accuracy": learning_curves,
+    "gradient_growth": gradient_profiles,
+    "first_step": step_profiles,
+    "smoothness": smoothness_curves,
+    "spectrum": densities,
+    "mean_shift": moment_dots,
+    "layer_cost": cost_by_shape,
 }
 """The figures of each task's page; a task without an entry has its table alone."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from bnsuite.board import format
 from bnsuite.board.stats import MIN_SEEDS, differs_upwards
-from bnsuite.board.tracks import age
+from bnsuite.board.tracks import PROFILES, Kept, age
 from bnsuite.records import CALIBRATION, Record, median_interval
 
 HOLDS, CONDITION, FAILS, UNMEASURED = (
@@ -144,6 +144,14 @@ def judge(
     """Every claim with the verdict that its rule gives for the newest records of one track."""
     kept = sorted((r for r in records if _in_track(r, profile, family, dataset)), key=age)
     return [Judged(claim, _finding(claim, kept), profile) for claim in claims]
+
+
+def judge_largest(claims: Sequence[Claim], kept: Iterable[Kept]) -> list[Judged]:
+    """At the largest profile that has a record, none where none has; what others submitted has no say."""
+    records = [one.record for one in kept if one.origin != "submitted"]
+    there = {record.profile.split("+")[0] for record in records if record.task != CALIBRATION}
+    profile = next((profile for profile in PROFILES if profile in there), None)
+    return judge(claims, records, profile) if profile else []
 
 
 def _in_track(record: Record, profile: str, family: str, dataset: str) -> bool:

@@ -12,7 +12,7 @@ OPEN = "…"
 COUNTED = ("layers", "steps")
 """Units that are counted: whole numbers stay whole."""
 
-_SIGNS = {Outcome.CAPPED: "≥ ", Outcome.TIMEOUT: "> ", Outcome.FLOOR: "< "}
+SIGNS = {Outcome.CAPPED: "≥ ", Outcome.TIMEOUT: "> ", Outcome.FLOOR: "< "}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
@@ -57,7 +57,7 @@ def reading(one: Record | Sample, unit: str) -> str:
     """A value as it is to be read: 29, ≥ 128, > 400, < 4; where there is none, the outcome's word."""
     if one.value is None:
         return one.outcome.value
-    return _SIGNS.get(one.outcome, "") + number(one.value, unit)
+    return SIGNS.get(one.outcome, "") + number(one.value, unit)
 
 
 def interval(low: float | None, high: float | None, unit: str) -> str:
@@ -78,12 +78,18 @@ def tally(record: Record) -> str:
     return ", ".join([str(record.n), *odd])
 
 
+def fine(value: float, digits: int = 5) -> str:
+    """Five significant digits, or as many as are asked for: 1.4741, 3.9523×10⁵."""
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+    return _minus(mantissa) + (f"×10{str(int(exponent)).translate(_SUPERSCRIPT)}" if exponent else "")
+
+
 def within(low: float | None, high: float | None) -> str:
-    """Ends that a reading must keep, to five digits: 1.4501 … 1.5093, ≥ 10, ≤ 0.5."""
-    ends = [None if end is None else _minus(f"{end:.5g}") for end in (low, high)]
-    if None in ends:
-        return f"≥ {ends[0]}" if ends[0] else f"≤ {ends[1]}" if ends[1] else ""
-    return f"{ends[0]} … {ends[1]}"
+    """Ends that a reading must keep: 1.4501 … 1.5093, ≥ 10, ≤ 0.5, 38; in digits that tell them apart."""
+    if low is None or high is None:
+        return f"≥ {fine(low)}" if low is not None else f"≤ {fine(high)}" if high is not None else ""
+    digits = next((d for d in range(5, 17) if fine(low, d) != fine(high, d)), 17)
+    return f"{fine(low, digits)} … {fine(high, digits)}" if low != high else fine(low)
 
 
 def plain(value: object) -> str:

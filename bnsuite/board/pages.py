@@ -1,6 +1,6 @@
 """Every page of the board as text: the tables, figures and provenance, put into the templates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +9,17 @@ from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from bnsuite.board import format
+from bnsuite.board.calibrations import Calibration
 from bnsuite.board.charts import CHARTS, ratio_panels
-from bnsuite.board.claims import Judged, judge
+from bnsuite.board.claims import Judged
 from bnsuite.board.evidence import evidence_figures
 from bnsuite.board.labels import (
-    COMPANIONS,
     SETUP,
     anchor,
+    companion,
     companions,
     coverage,
+    in_order,
     label,
     machines,
     network,
@@ -25,12 +27,11 @@ from bnsuite.board.labels import (
     short_labels,
     title,
 )
-from bnsuite.board.maps import BINS
+from bnsuite.board.notes import NOTES, REMARKS
 from bnsuite.board.stats import ALPHA, MIN_SEEDS
 from bnsuite.board.svg import Figure
 from bnsuite.board.tables import Row, Table, by_task
-from bnsuite.board.tracks import PROFILES, REFERENCE, Kept, age, tasks_of, track_of
-from bnsuite.board.verdicts import CLAIMS
+from bnsuite.board.tracks import REFERENCE, Kept, age, tasks_of, track_of
 from bnsuite.records import RANKED, Outcome, Record
 
 
@@ -41,6 +42,8 @@ class Board:
     kept: Sequence[Kept]
     tables: Sequence[Table]
     rules: Markup | None
+    calibrations: Mapping[str, Sequence[Calibration]]
+    judged: Sequence[Judged]
 
 
 def render(board: Board) -> dict[str, str]:
@@ -56,10 +59,14 @@ def _render(environment: jinja2.Environment, board: Board) -> dict[str, str]:
         pages[f"task-{format.slug(task)}.html"] = _task(environment, board, task)
     for scheme in sorted({one.record.scheme for one in board.kept}):
         pages[f"scheme-{format.slug(scheme)}.html"] = _scheme(environment, board, scheme)
-    if judged := _judged(board):
-        figures = [(one, evidence_figures(one.claim.id, one.finding.measured)) for one in judged]
+    if board.judged:
+        judged = [(one, evidence_figures(one.claim.id, one.finding.measured)) for one in board.judged]
         claims = environment.get_template("claims.html")
-        pages["claims.html"] = claims.render(judged=figures, profile=judged[0].profile)
+        pages["claims.html"] = claims.render(judged=judged, profile=board.judged[0].profile)
+    if board.calibrations:
+        found = {name: board.calibrations[name] for name in in_order(board.calibrations)}
+        page = environment.get_template("calibration.html").render(calibrations=found)
+        pages["calibration.html"] = page
     if board.rules:
         pages["rules.html"] = environment.get_template("rules.html").render(rules=board.rules)
     return pages
@@ -75,19 +82,25 @@ def _environment(board: Board) -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Markup) else format.printable(str(value)),
     )
-    words = (anchor, coverage, label, machines, network, seeds, title)
+    words = (anchor, companion, coverage, label, machines, network, seeds, title)
     forms = (format.interval, format.number, format.plain, format.reading, format.signed, format.slug)
     environment.globals |= {function.__name__: function for function in (*words, *forms, format.tally)}
     environment.globals |= {
         "tasks": tasks_of(board.kept),
         "ranked_tasks": [task for task in RANKED if task in tasks_of(board.kept)],
-        "has_claims": bool(_judged(board)),
+        "has_claims": bool(board.judged),
         "has_rules": board.rules is not None,
         "ok": Outcome.OK,
         "min_seeds": MIN_SEEDS,
         "alpha": ALPHA,
         "reference_scheme": REFERENCE,
-        "bins": BINS,
+        "notes": NOTES,
+        "remarks": REMARKS,
+        "diagnostics": in_order(task for task in tasks_of(board.kept) if task not in RANKED),
+        "calibrated": bool(board.calibrations),
+        "instruments_off": {
+            name for name, found in board.calibrations.items() if not all(one.ok for one in found)
+        },
     }
     return environment
 
@@ -104,8 +117,7 @@ def _index(environment: jinja2.Environment, board: Board) -> str:
                 {"table": table, "rows": rows, "tasks": tasks, "shown": shown, "figures": figures}
             )
     latest = {one.record.task: one.record.question for one in sorted(board.kept, key=lambda k: age(k.record))}
-    diagnostics = {task: latest[task] for task in tasks_of(board.kept) if task not in RANKED}
-    return environment.get_template("index.html").render(sections=sections, diagnostics=diagnostics)
+    return environment.get_template("index.html").render(sections=sections, questions=latest)
 
 
 def _overview(table: Table, rows: Sequence[Row]) -> list[Figure]:
@@ -126,17 +138,24 @@ def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
             continue
         records = [row.records[task] for row in rows]
         draw = CHARTS.get(task)
-        labels = short_labels(table.rows)
+        labels = short_labels(rows)
         drawn = {labels[row.entry]: row.records[task] for row in rows}
-        figures = draw(anchor(table.track), drawn, table.references.get(task)) if draw else []
-        columns = {key: COMPANIONS.get(key, key.replace("_", " ")) for key in companions(records)}
+        figures = draw(anchor(table.track), drawn, _behind(table, task)) if draw else []
+        columns = companions(task, records)
         names = sorted({sample.seed for record in records for sample in record.samples})
         samples = [(row, {sample.seed: sample for sample in row.records[task].samples}) for row in rows]
         sections.append(
             {"table": table, "rows": rows, "shown": records, "figures": figures, "columns": columns}
             | {"seed_names": names, "samples": samples, "asked": table.standards[task]}
         )
-    return environment.get_template("task.html").render(task=task, sections=sections)
+    found = board.calibrations.get(task, ())
+    return environment.get_template("task.html").render(task=task, sections=sections, calibrations=found)
+
+
+def _behind(table: Table, task: str) -> Record | None:
+    """The record that figures show in grey: the reference, of a diagnostic what takes its place."""
+    asked = table.standards[task]
+    return table.references.get(task) or (asked if asked.scheme == REFERENCE else None)
 
 
 def _scheme(environment: jinja2.Environment, board: Board, scheme: str) -> str:
@@ -159,16 +178,6 @@ def _scheme(environment: jinja2.Environment, board: Board, scheme: str) -> str:
         kept=[(one, setups[_setup(one.record)], _is_shown(one, board.tables)) for one in kept],
         setups=[(name, dict(zip(SETUP.values(), setup, strict=True))) for setup, name in setups.items()],
     )
-
-
-def _judged(board: Board) -> list[Judged]:
-    """Every claim at the largest profile of which anything is measured; none where nothing is.
-
-    What others submitted has no say.
-    """
-    records = [one.record for one in board.kept if one.origin != "submitted"]
-    judged = [judge(CLAIMS, records, profile) for profile in PROFILES]
-    return next((found for found in judged if any(one.finding.measured for one in found)), [])
 
 
 def _setup(record: Record) -> tuple[object, ...]:

@@ -1,23 +1,34 @@
 """What the figures are built from: trace rows that can be drawn, log axes, the mark of a value."""
 
+import json
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 import altair as alt
 
 from bnsuite.board.format import interval, reading
-from bnsuite.board.svg import WIDTH
+from bnsuite.board.svg import GUTTER, WIDTH
 from bnsuite.records import Record
 
 Points = list[dict[str, Any]]
 
 ACCENT, INK, MUTED, FAINT, PAPER = (f"var(--{name})" for name in ("accent", "ink", "muted", "faint", "paper"))
 
+LABELS = 142  # width of row labels, in CSS pixels
+_LETTERS = 24  # what fits there: of a longer label the middle goes, since variants differ at the end
+_CUT = f"slice(datum.label, 0, {_LETTERS // 2}) + '…' + slice(datum.label, {1 - _LETTERS // 2})"
+_SHORT = f"length(datum.label) > {_LETTERS} ? {_CUT} : datum.label"
+_E = "abs(round(log(datum.value) / LN10))"
+_DIGITS = [f"slice('⁰¹²³⁴⁵⁶⁷⁸⁹', {digit}, {digit} + 1)" for digit in (f"floor({_E} / 10) % 10", f"{_E} % 10")]
+_RAISED = f"(datum.value < 1 ? '10⁻' : '10') + ({_E} > 9 ? {_DIGITS[0]} : '') + {_DIGITS[1]}"
+_POWER = f"datum.value >= 9999 || datum.value < 0.00101 ? {_RAISED} : datum.label"
+
 
 def is_number(value: object) -> TypeGuard[float]:
     """A finite number of JSON. Records of others may hold anything where a trace should have one."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_positive(value: object) -> TypeGuard[float]:
@@ -34,7 +45,8 @@ def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Po
 
 
 def layer(values: Points) -> alt.Chart:
-    return alt.Chart(alt.InlineData(values=values))
+    """Rows to be marked; as text, since Altair copies a list anew with each panel that holds it."""
+    return alt.Chart(alt.InlineData(values=json.dumps(values), format=alt.DataFormat(type="json")))
 
 
 def panel(*layers: alt.Chart, width: int = WIDTH, height: int = 150) -> alt.LayerChart:
@@ -56,6 +68,12 @@ def ticks(low: float, high: float) -> list[float]:
     return twos if len(twos) > 1 else [low, high]
 
 
+def span(values: Iterable[float], margin: float) -> tuple[float, float]:
+    """Ends of a log axis that holds the values, a factor beyond the first and the last."""
+    found = list(values)
+    return max(min(found) / margin, 1e-300), min(max(found) * margin, 1e300)
+
+
 def log_axis(
     field: str, title: str | None, domain: tuple[float, float], ticks: Sequence[float], extent: float = 0
 ) -> dict[str, Any]:
@@ -67,6 +85,29 @@ def log_axis(
         "scale": alt.Scale(type="log", domain=list(domain), nice=False),
         "axis": alt.Axis(values=list(ticks), format="~g", grid=False, **room),
     }
+
+
+def powers_axis(field: str, title: str | None, values: Iterable[float], margin: float = 2) -> dict[str, Any]:
+    """A vertical log axis over many decades, its ticks as 10⁶: in line with the axes below and above."""
+    domain = span(values, margin)
+    channel = log_axis(field, title, domain, ticks(*domain), extent=GUTTER)
+    channel["axis"].labelExpr = _POWER
+    return channel
+
+
+def row_labels(labels: Sequence[str]) -> alt.Y:
+    """A row an entry, its label on the left."""
+    axis = alt.Axis(
+        grid=True,
+        ticks=False,
+        domain=False,
+        labelExpr=_SHORT,
+        labelFontSize=10,
+        labelLimit=LABELS,
+        minExtent=LABELS,
+        maxExtent=LABELS,
+    )
+    return alt.Y("label:N", title=None, sort=None, scale=alt.Scale(domain=list(labels)), axis=axis)
 
 
 def value_rule(record: Record, x: dict[str, Any]) -> list[alt.Chart]:
@@ -85,7 +126,7 @@ def value_rule(record: Record, x: dict[str, Any]) -> list[alt.Chart]:
         layer(here).mark_rule(color=ACCENT, strokeWidth=1.5, clip=True).encode(x=at),
         layer(here)
         .mark_text(color=INK, fontSize=12, fontWeight=600, align=align)
-        .encode(x=at, y=alt.value(-8), text="text:N"),
+        .encode(x=at, y=alt.YValue(-8), text="text:N"),
     ]
 
 
@@ -95,3 +136,8 @@ def words(record: Record) -> str:
         return reading(record, record.unit)
     ends = interval(record.low, record.high, record.unit)
     return f"{reading(record, record.unit)} {record.unit} {ends}".strip()
+
+
+def value(record: Record) -> str:
+    """The value with its interval, where its unit stands at the head of the page."""
+    return f"{reading(record, record.unit)} {interval(record.low, record.high, record.unit)}".strip()

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bnsuite.board.calibrations import calibrations
+from bnsuite.board.claims import judge_largest
 from bnsuite.board.composite import load_scales
 from bnsuite.board.pages import Board, render
 from bnsuite.board.rules import load_rules
 from bnsuite.board.tables import make_tables
 from bnsuite.board.tracks import Kept, Origin
-from bnsuite.records import Record, RecordError, load_records
+from bnsuite.board.verdicts import CLAIMS
+from bnsuite.records import CALIBRATION, Record, RecordError, load_records
 
 MARKER = ".bnsuite-board"
 """A file that says that a folder is a board, and may be replaced by the next one."""
@@ -46,7 +49,10 @@ def render_files(found: Mapping[Path, Record], sources: Sequence[Source]) -> dic
     """Path within the board → content, for every file of it. Records are copied byte for byte."""
     unsorted = [Kept(record, _origin(path, sources)) for path, record in found.items()]
     kept = sorted(unsorted, key=lambda one: one.record.id)
-    pages = render(Board(kept, make_tables(kept, load_scales()), load_rules()))
+    measured = [one for one in kept if one.record.task != CALIBRATION]
+    known = calibrations([one for one in kept if one.record.task == CALIBRATION])
+    judged = judge_largest(CLAIMS, kept)
+    pages = render(Board(measured, make_tables(measured, load_scales()), load_rules(), known, judged))
     files = {name: text.encode() for name, text in pages.items()}
     files |= {f"records/{record.id}.json": path.read_bytes() for path, record in found.items()}
     files["board.css"] = (Path(__file__).parent / "static" / "board.css").read_bytes()

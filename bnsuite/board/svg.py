@@ -16,6 +16,32 @@ GUTTER = 44  # of the vertical axis: panels of one figure line up
 _VERSION = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 _DROPPED = ("class", "role", "pointer-events", "font-family", "opacity")  # opacity where it is 1
 
+Chart = alt.LayerChart | alt.VConcatChart
+
+QUIET = {
+    "background": "transparent",
+    "padding": 4,
+    "font": "sans-serif",
+    "aria": False,
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": "var(--rule)",
+        "gridColor": "var(--hair)",
+        "tickColor": "var(--rule)",
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "titlePadding": 6,
+        "labelPadding": 4,
+        "tickSize": 3,
+        "labelLimit": 120,
+        "labelFlush": False,
+    },
+}
+"""The quiet look of the board: hairlines, no frame, no titles in bold."""
+
 
 class Figure(NamedTuple):
     """One panel: an SVG element, and its caption."""
@@ -24,13 +50,13 @@ class Figure(NamedTuple):
     caption: str
 
 
-def draw(chart: alt.LayerChart, name: str, title: str, text: str) -> Markup:
+def draw(chart: Chart, name: str, title: str, text: str) -> Markup:
     """The chart as an inline `<svg>`, with `<title>` and `<desc>`; `name` must be unique in its page.
 
     Vega passes `var(--…)` through as a colour, so that one drawing serves light and dark. Ids are counted
     by process in vl-convert: here they become `<name>-1`, `<name>-2`, …, the same in every build.
     """
-    spec = _themed(chart).to_dict(validate=False)
+    spec = {**chart.to_dict(validate=False), "config": QUIET}
     root = ET.fromstring(vl_convert.vegalite_to_svg(spec, vl_version=_VERSION))
     ids: dict[str, str] = {}
     for node in root.iter():
@@ -62,26 +88,3 @@ def _prune(node: ET.Element) -> None:
         hidden = child.get("display") == "none" or child.get("d") == "M0,0h0v0h0Z"
         if hidden or (child.tag == "g" and len(child) == 0):
             node.remove(child)
-
-
-def _themed(chart: alt.LayerChart) -> alt.LayerChart:
-    """The quiet look of the board: hairlines, no frame, no titles in bold."""
-    quiet = chart.copy()
-    quiet.config = alt.Config(background="transparent", padding=4, font="sans-serif", aria=False)
-    quiet.config.view = alt.ViewConfig(stroke=None)
-    quiet.config.axis = alt.AxisConfig(
-        domainColor="var(--rule)",
-        gridColor="var(--hair)",
-        tickColor="var(--rule)",
-        labelColor="var(--muted)",
-        titleColor="var(--muted)",
-        labelFontSize=11,
-        titleFontSize=11,
-        titleFontWeight="normal",
-        titlePadding=6,
-        labelPadding=4,
-        tickSize=3,
-        labelLimit=120,
-        labelFlush=False,
-    )
-    return quiet

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from bnsuite.records import RANKED, Record
+from bnsuite.records import CALIBRATION, RANKED, Record
 
 Origin = Literal["published", "submitted", "local"]
 
@@ -71,10 +71,14 @@ def age(record: Record) -> tuple[datetime, str]:
 
 
 def by_track(kept: Iterable[Kept]) -> dict[Track, list[Kept]]:
-    """Records by track: newest suite first, the largest profile first, `smoke` last, changed ones after."""
+    """Records by track: newest suite first, the largest profile first, `smoke` last, changed ones after.
+
+    Calibrations measure no scheme: they are in none.
+    """
     tracks: dict[Track, list[Kept]] = defaultdict(list)
     for one in kept:
-        tracks[track_of(one.record)].append(one)
+        if one.record.task != CALIBRATION:
+            tracks[track_of(one.record)].append(one)
 
     def order(track: Track) -> tuple[int, bool, int, Track]:
         places = {profile: place for place, profile in enumerate(PROFILES)}

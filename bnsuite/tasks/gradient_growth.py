@@ -10,7 +10,7 @@ from bnsuite.norms import BatchNorm, LayerNorm
 from bnsuite.records import Better, Json, Measurement
 from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, slope, with_medians
 from bnsuite.tasks._task import Subject, number
-from bnsuite.theory import Norm, gradient_growth
+from bnsuite.theory import Norm, gradient_growth, imbalance_growth
 
 _NORMS: dict[object, Norm] = {
     None: "identity",
@@ -28,8 +28,8 @@ class GradientGrowth(AtInitialization):
 
     Least-squares line through log ‖∂L/∂h_l‖² over the middle layers, L/5 … 7L/8, of one minibatch, in
     float64. Beside it, of the weight gradients ‖∂L/∂W_l‖² the same rate; ‖∂L/∂h_1‖² / ‖∂L/∂h_L‖²; and,
-    for a wide plain `mlp`, the rate of the theory (`bnsuite.theory.gradient_growth`). 1: gradients neither
-    grow nor vanish. Source: Yang et al., arXiv 1902.08129.
+    for a wide plain `mlp`, the rate of the theory (`bnsuite.theory.gradient_growth`), with the imbalance
+    λ up to which it holds (`imbalance_growth`, below 1). 1: gradients neither grow nor vanish. Source: Yang et al., arXiv 1902.08129.
     """
 
     name: ClassVar[str] = "gradient_growth"
@@ -62,10 +62,13 @@ class GradientGrowth(AtInitialization):
                 {"phase": "layers", "seed": seed, "layer": layer, "hidden": number(h), "weights": number(w)}
                 for layer, (h, w) in enumerate(zip(hidden, weights, strict=True), start=1)
             ]
-        return with_medians(self.measurement(samples, trace=trace), theory=self.theory(subject))
+        known = self.theory(subject)
+        batch = known is not None and _NORMS[subject.scheme.norm] == "batch"
+        imbalance = imbalance_growth(self.activation, self.batch) if batch else None
+        return with_medians(self.measurement(samples, trace=trace), theory=known, imbalance=imbalance)
 
     def theory(self, subject: Subject) -> float | None:
-        """The rate in the limit of wide layers, where it is known."""
+        """The rate in the limit of wide layers, where it is known; exact only for an imbalance below 1."""
         scheme = subject.scheme
         bare = scheme.skip == "none" and not (scheme.init or scheme.weight or scheme.activation)
         if subject.family.name != "mlp" or not bare or scheme.norm not in _NORMS:

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnsuite.records import RANKED, Outcome, Provenance, Record, Sample, Store, summarize
+from bnsuite.records import CALIBRATION, RANKED, Outcome, Provenance, Record, Sample, Store, summarize
 
 UNITS = {
     "max_depth": ("layers", "higher", "How deep a network can it train in 200 steps?"),
     "stable_lr": ("learning rate", "higher", "How large a step does it stand?"),
     "top_eigenvalue": ("1/learning rate", "lower", "How sharp is the loss where it has just learned?"),
     "time_to_accuracy": ("steps", "lower", "How many steps does it need to a given test accuracy?"),
+    "gradient_growth": ("ratio per layer", "lower", "How much do gradients grow a layer, at initialization?"),
+    "scale_law": ("exponent", "lower", "How does a larger input change the gradient?"),
+    "overflow_depth": ("layers", "higher", "How deep until the first gradients overflow?"),
 }
 MEDIANS = {
     "none": (17, 0.35, 138.0, 68),
@@ -198,16 +201,85 @@ def published() -> list[Record]:
 
 
 def local() -> list[Record]:
-    """A GPU's rows, a smoke track, a remeasured cell, a diagnostic."""
+    """A GPU's rows, a smoke track, a remeasured cell, the diagnostics, a calibration."""
     return [
         *measured("batchnorm", device="cuda", seed=1),
         *measured("none", n=2, cap=8, profile="smoke", family="cnn"),
         *measured("batchnorm", n=2, cap=8, profile="smoke", family="cnn"),
         record("max_depth", "layernorm", [20, 21, 22, 21, 20, 23], day=1),
         record("max_depth", "layernorm", [21, 21, 22, 21, 20, 23], day=2),
-        record("gradient_growth", "batchnorm", [1.2, 1.3, 1.2, 1.2, 1.3, 1.2]),
-        record("gradient_growth", "none", [1.02, 1.03, 1.02, 1.02, 1.01, 1.0]),
+        *diagnosed("batchnorm"),
+        *diagnosed("none"),
+        calibration(),
     ]
+
+
+def diagnosed(scheme: str = "batchnorm", n: int = 6, **changes: Any) -> list[Record]:
+    """The diagnostics of one scheme, with the traces and companions that the tasks leave."""
+    growth = {"batchnorm": 1.46, "none": 1.01}.get(scheme, 1.1)
+    seeds = range(100, 100 + n)
+    layers = [
+        {"phase": "layers", "seed": seed, "layer": layer, "hidden": growth ** (20 - layer), "weights": 2.0}
+        for seed in seeds
+        for layer in range(1, 21)
+    ]
+    steps = [
+        {"phase": "layers", "seed": seed, "layer": layer, "gradient": growth ** (80 - layer), "weight": 22.6}
+        | {"gradient_after": 1.1**layer, "weight_after": 23.0}
+        for seed in seeds
+        for layer in range(1, 81)
+    ]
+    checkpoints: list[dict[str, Any]] = [
+        {"phase": "checkpoint", "seed": seed, "step": step, "effective_beta": 7.0 + seed / 100}
+        | ({"lambda_max": 20.0} if seed < 103 else {})
+        for step in (0, 1, 2, 4, 8, 16)
+        for seed in seeds
+    ]
+    eigenvalues = [9.0, 6.0, 4.0, 2.0, 1.8]
+    density = [
+        {"phase": "density", "seed": 100, "x": x / 10, "y": math.exp(-abs(x)) + 1e-4 * (x == 90)}
+        | {"error": 1e-5}
+        for x in range(-10, 95)
+    ]
+    moments = {
+        "means": {"share": 0.8, "random": 0.01, "ratio": 0.3},
+        "means_and_variances": {"share": 0.9, "random": 0.02, "ratio": 0.2},
+    }
+    shapes = [{"phase": "shape", "shape": f"128×{64 << k}", "us": 90.0 * 2**k} for k in range(4)]
+    overflow = {"nonfinite": 491.0, "nonfinite_outcome": "ok", "half": 33.0, "half_outcome": "ok"}
+    overflow |= {"half_nonfinite": 64.0, "half_nonfinite_outcome": "capped"}
+    top = [sample(seed, 4.5, detail={"eigenvalues": eigenvalues}) for seed in seeds]
+    shifts = [sample(seed, 0.8, detail=moments) for seed in seeds]
+    derived = {"theory": growth, "weight_growth": growth, "first_to_last": growth**19}
+    makers: dict[str, dict[str, Any]] = {
+        "gradient_growth": {"samples": [growth] * n, "trace": layers, "derived": derived},
+        "scale_law": {"samples": [-1.0] * n, "derived": {"hidden_exponent": -1.0, "cosine": 1e-8}},
+        "first_step": {"samples": [4e-6] * n, "trace": steps, "derived": {"before": 1e8}},
+        "overflow_depth": {"samples": [235] * n, "derived": overflow, "settings": {"half": [8, 64]}},
+        "smoothness": {"samples": [7.6] * n, "trace": checkpoints, "derived": {"loss_range": 0.17}},
+        "spectrum": {"samples": top, "trace": density, "derived": {"gap": 2.0, "lambda_1_at_init": 3.0}},
+        "mean_shift": {"samples": shifts, "derived": {"means_share": 0.8, "means_ratio": 0.3}},
+        "layer_cost": {"samples": [720.0] * n, "trace": shapes, "derived": {"kept_mib": 0.26}},
+    }
+    return [record(task, scheme, **{**found, **changes}) for task, found in makers.items()]
+
+
+def calibration(*readings: dict[str, Any], day: int = 1, **source: Any) -> Record:
+    """A record of `bnsuite calibrate`: by default one reading of two instruments each."""
+    rows = readings or (reading(), reading("max_depth", "known thresholds inside their brackets"))
+    fields = {"profile": "calibration", "dataset": "known", "settings": {}, "outcome": Outcome.OK}
+    return record(CALIBRATION, "none", [], **fields, value=1.0, trace=rows, day=day, source=source)
+
+
+def reading(
+    instrument: str = "gradient_growth",
+    experiment: str = "batchnorm, ReLU, batch 128",
+    measured: float | None = 1.4741,
+    *,
+    ok: bool = True,
+) -> dict[str, Any]:
+    row = {"instrument": instrument, "experiment": experiment, "measured": measured, "expected": 1.4797}
+    return {**row, "tolerance": [1.4501, 1.5093], "ok": ok}
 
 
 def write(folder: Path, records: Sequence[Record]) -> Path:

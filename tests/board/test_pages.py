@@ -9,6 +9,7 @@ import pytest
 from board_records import SCRIPT, measured, record, without_value, write
 
 from bnsuite.board.format import slug
+from bnsuite.board.labels import TITLES, title
 from bnsuite.board.site import Source, build_site
 from bnsuite.records import RANKED, Outcome
 
@@ -114,7 +115,23 @@ def test_the_task_page_has_samples_and_companions(site: Path) -> None:
     steps = words(parse(site / "task-time_to_accuracy.html"))
     for part in ("training (s)", "seed 105", "ranked only on an idle accelerator", "96.9 %"):
         assert part in steps
-    assert "A diagnostic: shown, not ranked" in words(parse(site / "task-gradient_growth.html"))
+    growth = words(parse(site / "task-gradient_growth.html"))
+    for part in ("A diagnostic: shown, not ranked", "theory’s rate", "theory 1.46", "GELU, SiLU"):
+        assert part in growth
+    assert "Rank" not in growth
+    assert "6 491 33 ≥ 64" in rows(parse(site / "task-overflow_depth.html"))[0]
+    spectrum = words(parse(site / "task-spectrum.html"))
+    assert "gap above λ_C" in spectrum
+    assert "lambda 1 at init" not in spectrum, "stays in the record"
+
+
+def test_diagnostics_are_one_link_of_the_navigation(site: Path) -> None:
+    page = parse(site / "index.html")
+    links = [words(link) for link in page.findall("body/header/nav/ul/li/a")]
+    assert links == ["Board", *map(title, RANKED), "Diagnostics", "Claims", "Calibration", "Rules"]
+    section = next(node for node in page.iter("section") if node.get("id") == "diagnostics")
+    assert [words(a) for a in section.iter("a")] == [t for task, t in TITLES.items() if task not in RANKED]
+    assert "How much do gradients grow a layer" in words(section)
 
 
 def test_other_settings_are_shown_and_not_ranked(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 import re
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import altair as alt
 import pytest
-from board_records import MEDIANS, SCRIPT, Record, measured, published, record, sample
+from board_records import MEDIANS, SCRIPT, Record, diagnosed, measured, published, record, sample
 
 from bnsuite.board.charts import CHARTS, ratio_panels
 from bnsuite.board.panels import layer, panel, powers, ticks
@@ -66,10 +67,55 @@ def test_the_map_shows_dead_cells_and_confirmed_ones() -> None:
     assert ">17<" in figure.svg
 
 
-@pytest.mark.parametrize("task", RANKED)
+DRAWN = [task for task in CHARTS if task not in RANKED]
+
+
+@pytest.mark.parametrize("task", DRAWN)
+def test_a_figure_of_every_diagnostic_that_has_one(task: str) -> None:
+    records = {r.scheme: r for scheme in ("none", "batchnorm") for r in diagnosed(scheme) if r.task == task}
+    figures = CHARTS[task]("x", records, records["batchnorm"])
+    assert len(figures) == (4 if task == "mean_shift" else 2)
+    for figure in figures:
+        root = ET.fromstring(figure.svg)
+        assert len(list(root.iter("path"))) >= 3
+        assert len("".join(root.itertext())) > 60, "a title and a description"
+    text = "".join(str(figure.svg) for figure in figures)
+    assert not re.search("https?:|NaN|Infinity", text)
+    every = re.findall(r' id="(.+?)"', text)
+    assert len(every) == len(set(every))
+    assert figures == CHARTS[task]("x", records, records["batchnorm"])
+
+
+def test_the_slope_of_the_theory_is_dashed_and_only_where_it_is_known() -> None:
+    (known,) = (r for r in diagnosed("batchnorm") if r.task == "gradient_growth")
+    unknown = known.model_copy(update={"derived": {"theory": None}})
+    one, other = CHARTS["gradient_growth"]("x", {"a": known, "b": unknown}, None)
+    assert "stroke-dasharray" in one.svg
+    assert "theory 1.46" in one.caption
+    assert "stroke-dasharray" not in other.svg
+
+
+def test_initialization_stands_apart_from_the_steps() -> None:
+    (one,) = (r for r in diagnosed() if r.task == "smoothness")
+    (figure,) = CHARTS["smoothness"]("x", {"a": one}, None)
+    assert {"0", "1", "4", "16"} <= set(re.findall(r">(\d+)<", figure.svg))
+
+
+@pytest.mark.parametrize("task", CHARTS)
 @pytest.mark.parametrize(
     "row",
     [
+        {"phase": "layers", "seed": {}, "layer": 1, "hidden": 5e-324, "gradient": 1, "gradient_after": 1e308},
+        {"phase": "layers", "seed": 1, "layer": 1e300, "hidden": 1.7e308, "gradient": "x", "weight": 0},
+        {"phase": "layers", "layer": [2], "hidden": 10**400},
+        {"phase": "checkpoint", "step": -1, "effective_beta": 3, "seed": None},
+        {"phase": "checkpoint", "step": 0, "effective_beta": 1e-320, "lambda_max": "sharp"},
+        {"phase": "checkpoint", "step": 10**400, "effective_beta": 1},
+        {"phase": "density", "seed": 100, "x": 1e308, "y": -1, "error": None},
+        {"phase": "density", "seed": 100, "x": "0", "y": 1},
+        {"phase": "shape", "shape": 7, "us": 3},
+        {"phase": "shape", "shape": "128×²", "us": 3},
+        {"phase": "shape", "shape": "1×" + "9" * 99, "us": 1e308},
         {},
         {"phase": "confirm"},
         {"phase": "tune", "depth": 0, "rate": "fast", "accuracy": None},
@@ -78,9 +124,21 @@ def test_the_map_shows_dead_cells_and_confirmed_ones() -> None:
     ],
 )
 def test_strange_traces_do_not_break_a_page(task: str, row: dict[str, object]) -> None:
-    odd = record(task, trace=(row,), settings={"target": "all"})
-    for figure in CHARTS[task]("x", {"odd": odd}, odd):
-        ET.fromstring(figure.svg)
+    detail: dict[str, Any] = {"eigenvalues": [3, 2, 1e-300, 1], "means": "high"}
+    detail |= {"means_and_variances": {"share": -1, "ratio": 1e308, "random": None}}
+    samples = [sample(100 + k, 1, detail=detail if k else {"eigenvalues": 5}) for k in range(6)]
+    settings, derived = {"target": "all"}, {"theory": 1e308}
+    for trace in ((row,), (row, {**row, "seed": 101})):
+        odd = record(task, samples=samples, trace=trace, settings=settings, derived=derived)
+        for figure in CHARTS[task]("x", {"odd": odd}, odd):
+            ET.fromstring(figure.svg)
+
+
+@pytest.mark.parametrize("eigenvalues", [[], [1.0], [3, 2, 0, -1], ["a", "b", "c"], [None] * 4, {"a": 1}])
+def test_no_density_without_its_unit(eigenvalues: object) -> None:
+    (one,) = (r for r in diagnosed() if r.task == "spectrum")
+    odd = one.model_copy(update={"samples": (sample(100, 1, detail={"eigenvalues": eigenvalues}),)})
+    assert CHARTS["spectrum"]("x", {"odd": odd}, None) == []
 
 
 def test_ratios_point_to_the_better_side() -> None:
