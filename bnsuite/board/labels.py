@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from bnsuite.board import format
-from bnsuite.board.tables import Row, Table
+from bnsuite.board.tables import Row
 from bnsuite.board.tracks import Entry, Track
-from bnsuite.records import RANKED, Outcome, Record
+from bnsuite.records import Outcome, Record
 
 TITLES = {
     "max_depth": "Trainable depth",
@@ -176,10 +176,10 @@ def seeds(records: Sequence[Record]) -> str:
     return "–".join(map(str, dict.fromkeys(counts[:1] + counts[-1:]))) or "0"
 
 
-def network(table: Table) -> str:
-    """What a track is measured on: width 64, batch 128; empty where its tasks do not agree."""
-    asked = [record.settings for task, record in table.standards.items() if task in RANKED]
-    found = {key: {settings.get(key) for settings in asked} for key in ("width", "batch")}
+def network(asked: Iterable[Record]) -> str:
+    """What these were measured on: width 64, batch 128; without what they do not agree on."""
+    settings = [record.settings for record in asked]
+    found = {key: {one.get(key) for one in settings} for key in ("width", "batch")}
     agreed = {key: next(iter(values)) for key, values in found.items() if len(values) == 1}
     return ", ".join(f"{key} {value}" for key, value in agreed.items() if value)
 

@@ -54,6 +54,11 @@ class Table:
     references: Mapping[str, Record]
 
     @property
+    def asked(self) -> list[Record]:
+        """What the ranked tasks ask."""
+        return [record for task, record in self.standards.items() if task in RANKED]
+
+    @property
     def ranked(self) -> bool:
         return any(row.ranks for row in self.rows)
 

@@ -28,8 +28,9 @@ class GradientGrowth(AtInitialization):
 
     Least-squares line through log ‖∂L/∂h_l‖² over the middle layers, L/5 … 7L/8, of one minibatch, in
     float64. Beside it, of the weight gradients ‖∂L/∂W_l‖² the same rate; ‖∂L/∂h_1‖² / ‖∂L/∂h_L‖²; and,
-    for a wide plain `mlp`, the rate of the theory (`bnsuite.theory.gradient_growth`), with the imbalance
-    λ up to which it holds (`imbalance_growth`, below 1). 1: gradients neither grow nor vanish. Source: Yang et al., arXiv 1902.08129.
+    for a wide plain `mlp`, the rate of the theory (`theory.gradient_growth`), with the imbalance λ below
+    1 of which it holds (`theory.imbalance_growth`). 1: gradients neither grow nor vanish. Source: Yang et
+    al., arXiv 1902.08129.
     """
 
     name: ClassVar[str] = "gradient_growth"

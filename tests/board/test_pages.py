@@ -116,7 +116,7 @@ def test_the_task_page_has_samples_and_companions(site: Path) -> None:
     for part in ("training (s)", "seed 105", "ranked only on an idle accelerator", "96.9 %"):
         assert part in steps
     growth = words(parse(site / "task-gradient_growth.html"))
-    for part in ("A diagnostic: shown, not ranked", "theory’s rate", "theory 1.46", "GELU, SiLU"):
+    for part in ("A diagnostic: shown, not ranked", "theory’s rate", "theory 1.46", "imbalance λ is above 1"):
         assert part in growth
     assert "Rank" not in growth
     assert "6 491 33 ≥ 64" in rows(parse(site / "task-overflow_depth.html"))[0]
