@@ -123,7 +123,7 @@ def test_unknown_names(tmp_path: Path, option: str, given: str, nearest: str, al
 
 def test_a_family_that_the_profile_lacks(tmp_path: Path) -> None:
     line = complaint(run(tmp_path, "--profile", "quick", "--family", "cnn"))
-    assert line == "unknown family of profile quick 'cnn'. There are: mlp."
+    assert line == "unknown family of profile quick 'cnn'. There are: mlp, transformer."
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
