@@ -150,7 +150,7 @@ def test_settings_of_ones_own_are_a_track_of_their_own(tmp_path: Path, measured:
     assert other.key != own.key
     assert run("tiny", depth=2, rates=(0.1, 0.2), **asked) == [other]
     assert run("tiny", depth=1, **asked) == [own], "what the profile has anyway is no change"
-    assert len(measured) == 2
+    assert measured == ["stable_lr none mlp/digits", "stable_lr none mlp/digits depth=2 rates=0.1,0.2"]
 
 
 @pytest.mark.parametrize(

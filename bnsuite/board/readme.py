@@ -4,16 +4,19 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bnsuite.board.claims import Judged, judge_largest
 from bnsuite.board.composite import load_scales
 from bnsuite.board.format import interval, printable, reading, signed, tally
 from bnsuite.board.labels import label, title
 from bnsuite.board.site import Source
 from bnsuite.board.tables import Row, make_tables
 from bnsuite.board.tracks import Kept, by_track
+from bnsuite.board.verdicts import CLAIMS
 from bnsuite.records import RANKED, Record, RecordError, load_records
 from bnsuite.records.store import write_atomically
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+RESULTS, CLAIMED = "results", "claims"
+"""Names of the tables: each stands between <!-- NAME:begin --> and <!-- NAME:end -->."""
 
 
 def markdown_table(records: Iterable[Record]) -> str:
@@ -59,21 +62,32 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|<>~&])", r"\\\1", " ".join(printable(text).split()))
 
 
-def replace_table(text: str, table: str) -> str:
+def claims_table(judged: Iterable[Judged]) -> str:
+    """A row a claim with its verdict, as Markdown."""
+    lines = ["| | claim | verdict |", "| --- | --- | --- |"]
+    lines += [f"| {one.claim.id} | {_escape(one.claim.claim)} | {one.finding.verdict} |" for one in judged]
+    return "\n".join(lines)
+
+
+def replace_table(text: str, table: str, name: str = RESULTS) -> str:
     """The text with the table between its markers. Raises ValueError where they are not there once each."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"the text needs one {BEGIN} and, after it, one {END}")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"the text needs one {begin} and, after it, one {end}")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
 def renew(readme: Path, sources: Sequence[Source]) -> None:
     """Put the first track of the sources' records, in the board's own order, into a README.
 
+    The verdicts on the claims go there, too, where it has a place for them.
+
     Raises `RecordError`, with the file unchanged, where there is nothing to show or no place for it.
     """
     records = load_records([source.folder for source in sources]).values()
-    tracks = by_track(Kept(record, "published") for record in records if record.task in RANKED)
+    kept = [Kept(record, "published") for record in records]
+    tracks = by_track(one for one in kept if one.record.task in RANKED)
     if not tracks:
         raise RecordError(
             f"{readme}: there is no published record to show. Copy records to leaderboard/records."
@@ -81,6 +95,8 @@ def renew(readme: Path, sources: Sequence[Source]) -> None:
     first = next(iter(tracks.values()))
     try:
         text = replace_table(readme.read_text(encoding="utf-8"), markdown_table(k.record for k in first))
+        if f"<!-- {CLAIMED}:begin -->" in text:
+            text = replace_table(text, claims_table(judge_largest(CLAIMS, kept)), CLAIMED)
         write_atomically(readme, text)
     except ValueError as error:
         raise RecordError(f"{readme}: {error}. Add the two lines where the table shall stand.") from error

@@ -85,7 +85,8 @@ class Cell(_Frozen):
     device: Literal["cpu", "cuda"]
 
     def __str__(self) -> str:
-        return f"{self.task} {self.scheme} {self.family}/{self.dataset}"
+        _, *changed = self.profile.split("+")
+        return " ".join([self.task, self.scheme, f"{self.family}/{self.dataset}", *changed])
 
 
 class _Valued(_Frozen):
