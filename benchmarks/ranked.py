@@ -31,7 +31,7 @@ def setup_cache() -> Records:
     return {(record.task, record.scheme, record.family): record for record in records}
 
 
-setup_cache.timeout = 1200  # type: ignore[attr-defined]  # seconds; asv's way to give one
+setup_cache.timeout = 3600  # type: ignore[attr-defined]  # seconds; asv's way to give one
 
 
 def asv_value(record: Record) -> dict[str, object] | float:

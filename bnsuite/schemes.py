@@ -14,7 +14,16 @@ from typing import Any, Literal
 
 from torch import nn
 
-from bnsuite.norms import NORMS
+from bnsuite.norms import (
+    NORMS,
+    TLU,
+    LayerScale,
+    OverDepth,
+    SkipInit,
+    scaled_weight_standardization,
+    weight_norm,
+    weight_standardization,
+)
 
 Skip = Literal["none", "pre", "post"]
 Factory = Callable[[int], nn.Module]
@@ -198,6 +207,25 @@ _BUILT_IN = (
     Scheme("batchnorm", NORMS["batch"], paper="arXiv 1502.03167"),
     Scheme("residual-batchnorm", NORMS["batch"], skip="pre", paper="arXiv 1603.05027"),
     Scheme("layernorm", NORMS["layer"], paper="arXiv 1607.06450"),
+    Scheme("mean-only", NORMS["mean-only"], paper="arXiv 1602.07868"),
+    Scheme("ghostbatch", NORMS["ghostbatch"], paper="arXiv 1705.08741"),
+    Scheme("batchrenorm", NORMS["batchrenorm"], paper="arXiv 1702.03275"),
+    Scheme("rmsnorm", NORMS["rms"], paper="arXiv 1910.07467"),
+    Scheme("groupnorm", NORMS["group"], paper="arXiv 1803.08494"),
+    Scheme("instancenorm", NORMS["instance"], paper="arXiv 1607.08022"),
+    Scheme("frn", NORMS["frn"], activation=TLU, paper="arXiv 1911.09737"),
+    Scheme("dyt", NORMS["dyt"], paper="arXiv 2503.10622"),
+    Scheme("derf", NORMS["derf"], paper="arXiv 2512.10938"),
+    Scheme("weightnorm", weight=weight_norm, paper="arXiv 1602.07868"),
+    Scheme("weight-standardization", weight=weight_standardization, paper="arXiv 1903.10520"),
+    Scheme("scaled-ws", weight=scaled_weight_standardization, paper="arXiv 2101.08692"),
+    Scheme("postln", NORMS["layer"], skip="post", paper="arXiv 1706.03762"),
+    Scheme("preln", NORMS["layer"], skip="pre", paper="arXiv 2002.04745"),
+    Scheme("residual-none", skip="pre", paper="arXiv 1603.05027"),
+    Scheme("residual-1-over-sqrt2", skip="pre", branch=0.5**0.5),
+    Scheme("residual-1-over-l", skip="pre", branch=OverDepth),
+    Scheme("layerscale", NORMS["layer"], skip="pre", branch=LayerScale, paper="arXiv 2103.17239"),
+    Scheme("skipinit", skip="pre", branch=SkipInit, paper="arXiv 2002.10444"),
 )
 
 SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in _BUILT_IN}

@@ -13,7 +13,7 @@ from bnsuite.datasets import digits
 from bnsuite.engine.curvature import HessianOperator
 from bnsuite.networks import FAMILIES, Network, UnsupportedError, relu, softplus
 from bnsuite.norms import BatchNorm, LayerNorm
-from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 LAYERED = pytest.mark.parametrize("family", ["mlp", "cnn"])
@@ -229,7 +229,7 @@ def test_a_branch_is_told_width_and_depth() -> None:
 
 @FAMILY
 @pytest.mark.parametrize("depth", [1, 2, 9])
-@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@pytest.mark.parametrize("scheme", [SCHEMES[name] for name in REFERENCES], ids=REFERENCES)
 def test_depth_counts_hidden_weight_layers_or_blocks(family: str, depth: int, scheme: Scheme) -> None:
     network = build(scheme, family, depth)
     kind = nn.Conv2d if family == "cnn" else nn.Linear
@@ -280,7 +280,11 @@ class Drawing(nn.Module):
 
 @FAMILY
 def test_one_seed_gives_every_scheme_the_same_weights(family: str) -> None:
-    schemes = [*SCHEMES.values(), Scheme("drawing", Drawing), Scheme("post", BatchNorm, skip="post")]
+    schemes = [
+        *map(SCHEMES.__getitem__, REFERENCES),
+        Scheme("drawing", Drawing),
+        Scheme("post", BatchNorm, skip="post"),
+    ]
     networks = [build(scheme, family, seed=3) for scheme in schemes]
 
     def started(network: Network) -> list[Tensor]:
@@ -352,6 +356,30 @@ def test_a_weight_wrapper_may_return_another_module() -> None:
     depth = len(plain.layers) + 1
     assert not plain.head.bias.any()  # without biases a ReLU network is homogeneous
     assert torch.allclose(doubled(x), 2**depth * plain(x), rtol=1e-4, atol=1e-5)
+
+
+@FAMILY
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_every_scheme_has_finite_gradients_in_every_family(family: str, scheme: Scheme) -> None:
+    if (scheme.name, family) == ("instancenorm", "mlp"):
+        pytest.skip("needs positions")
+    network = build(scheme, family, width=16)
+    network(images().float()).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@FAMILY
+def test_skipinit_starts_without_its_branches_and_layerscale_nearly(family: str) -> None:
+    def hidden(name: str) -> list[Tensor]:
+        found: list[Tensor] = []
+        network = build(SCHEMES[name], family)
+        network.compose(images().float(), lambda part, h: part(h), found)
+        return found
+
+    skipped, scaled = hidden("skipinit"), hidden("layerscale")
+    assert all(torch.equal(h, skipped[0]) for h in skipped)
+    assert all(torch.allclose(h, scaled[0], atol=1e-3) for h in scaled)
+    assert not torch.equal(scaled[-1], scaled[0])
 
 
 def test_what_cannot_be_built_is_unsupported() -> None:

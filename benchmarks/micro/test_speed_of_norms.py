@@ -30,5 +30,7 @@ def test_backward(benchmark: Benchmark, norm: str, shape: str) -> None:
 
 
 def _setting(norm: str, shape: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    if (norm, shape) == ("instance", "NC"):
+        pytest.skip("needs positions")
     x = torch.randn(SHAPES[shape], generator=torch.Generator().manual_seed(0))
     return NORMS[norm](x.shape[1]), x

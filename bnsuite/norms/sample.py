@@ -22,3 +22,84 @@ class LayerNorm(nn.LayerNorm):
         y = F.layer_norm(channels_last, self.normalized_shape, eps=self.eps)
         shape = (len(x), *[1] * (x.dim() - 2), -1)
         return torch.addcmul(params["bias"].view(shape), y, params["weight"].view(shape)).movedim(-1, 2)
+
+
+class RMSNorm(nn.RMSNorm):
+    """y = γ x / √(mean x² + ε), with the mean over the C channels at each position of each sample.
+
+    torch's own, over dimension 1 of x (N, C, *S). Source: Zhang & Sennrich, arXiv 1910.07467.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__(num_features, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class GroupNorm(nn.GroupNorm):
+    """y_c = γ_c (x_c − μ_g) / √(σ²_g + ε) + β_c, with μ_g, σ²_g over group g of channels and all positions.
+
+    torch's own, with the number of groups second. x is (N, C, *S). Source: Wu & He, arXiv 1803.08494.
+    """
+
+    def __init__(self, num_features: int, groups: int = 8) -> None:
+        if num_features % groups:
+            raise ValueError(
+                f"GroupNorm needs a width that its {groups} groups divide: got {num_features}."
+                " Choose such a width, or other groups: partial(GroupNorm, groups=…)"
+            )
+        super().__init__(groups, num_features)
+
+
+class InstanceNorm(GroupNorm):
+    """Group norm with one channel a group: μ_c, σ²_c over the positions of each sample's channel c.
+
+    x is (N, C, *S), with two positions at least. Source: Ulyanov et al., arXiv 1607.08022.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features, groups=num_features)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[2:].numel() < 2:
+            raise ValueError(
+                "InstanceNorm needs (N, C, *S) with 2 positions at least, since one value has no variance:"
+                f" got {tuple(input.shape)}. Choose a family with positions, or another normalizer"
+            )
+        return super().forward(input)
+
+
+class FilterResponseNorm(nn.Module):
+    """y_c = γ_c x_c / √(ν²_c + 10⁻⁶ + |ε|) + β_c, with ν²_c = mean x²_c over the positions of each sample.
+
+    ε starts at 10⁻⁴ and is learned, as the paper has it where there are few positions or none. Its activation
+    is `TLU`. x is (N, C, *S). Source: Singh & Krishnan, arXiv 1911.09737.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.eps = nn.Parameter(torch.tensor(1e-4))
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.unsqueeze(2).movedim(1, -1)  # a position, where there is none
+        positions = tuple(range(1, x.dim() - 1))
+        squares = x.square().mean(positions, keepdim=True)
+        y = self.weight * (x * (squares + 1e-6 + self.eps.abs()).rsqrt()) + self.bias
+        return y.movedim(-1, 1).squeeze(2)
+
+
+class TLU(nn.Module):
+    """φ(x_c) = max(x_c, τ_c), with τ_c learned from 0: at the start it is ReLU.
+
+    x is (N, C, *S). Source: Singh & Krishnan, arXiv 1911.09737.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.zeros(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.maximum(x.movedim(1, -1), self.threshold).movedim(-1, 1)

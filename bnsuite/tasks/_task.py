@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from bnsuite.datasets import Dataset
 from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, can_stack, final, sweep
 from bnsuite.engine.train import PLAIN, Sgd
-from bnsuite.networks import Family, Network, relu
+from bnsuite.networks import Family, Network, UnsupportedError, relu
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample, summarize
 from bnsuite.schemes import Factory, Scheme
 from bnsuite.words import lookup
@@ -57,9 +57,18 @@ class Subject:
 
     @cached_property
     def stacked(self) -> bool:
-        """Whether networks of this scheme train stacked, found by trying it on two shallow ones."""
+        """Whether networks of this scheme train stacked, found by trying it on two shallow ones.
+
+        Raises:
+            UnsupportedError: a part of the network refuses what it is given, with a ValueError.
+        """
         x, y = self.data.train_x[:32], self.data.train_y[:32]
-        return can_stack(self.network(2, 16, seed=0), x, y)
+        network = self.network(2, 16, seed=0)
+        try:
+            return can_stack(network, x, y)
+        except ValueError as error:
+            message = f"{self.scheme.name} cannot be used in {self.family.name}: {error}"
+            raise UnsupportedError(message) from error
 
 
 @dataclass(frozen=True, kw_only=True)

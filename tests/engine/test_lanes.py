@@ -14,7 +14,7 @@ from bnsuite.engine import lanes as module
 from bnsuite.engine.lanes import Curves, Examples, Lane, Stack, final, sweep
 from bnsuite.engine.train import PLAIN, Sgd, train
 from bnsuite.networks import FAMILIES, softplus
-from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
 
 STEPS = 10
 DEPTH = {"mlp": 8, "cnn": 4, "transformer": 3}
@@ -22,7 +22,7 @@ CALM = {"mlp": (0.1, 0.01), "cnn": (0.1, 0.01), "transformer": (0.01, 0.001)}
 """Two rates a family at which even `none` stays finite."""
 DEADLY = math.inf
 NESTEROV = Sgd(momentum=0.9, warmup=5)
-SCHEME = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+SCHEME = pytest.mark.parametrize("scheme", [SCHEMES[name] for name in REFERENCES], ids=REFERENCES)
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 STACKED = pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "lane by lane"])
 

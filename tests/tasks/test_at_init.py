@@ -15,7 +15,7 @@ from bnsuite.engine.lanes import Examples
 from bnsuite.networks import FAMILIES
 from bnsuite.norms import BatchNorm
 from bnsuite.records import Outcome
-from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
 from bnsuite.tasks import FirstStep, GradientGrowth, OverflowDepth, ScaleLaw, Subject
 from bnsuite.tasks._initial import backward, slope
 from bnsuite.words import UnknownNameError
@@ -36,7 +36,7 @@ def gaussian(n: int = 64, d: int = 32) -> Dataset:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("scheme", [*SCHEMES.values(), Scheme("post", BatchNorm, skip="post")])
+@pytest.mark.parametrize("scheme", [*map(SCHEMES.get, REFERENCES), Scheme("post", BatchNorm, skip="post")])
 def test_hidden_layers_and_their_gradients(
     scheme: Scheme, family: str, make_subject: Callable[..., Subject]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bnsuite.engine.lanes import Curves, Lane
+from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.records import RANKED, Outcome
 from bnsuite.tasks import (
     TASKS,
@@ -185,3 +186,10 @@ def test_numbers_of_the_trace() -> None:
     assert number(0.123456789) == 0.123457
     assert number(0.98765, 2) == 0.99
     assert [number(value) for value in (math.nan, math.inf, -math.inf)] == [None] * 3
+
+
+def test_a_normalizer_that_refuses_a_shape_is_unsupported(make_subject: Callable[..., Subject]) -> None:
+    subject = make_subject("instancenorm")
+    with pytest.raises(UnsupportedError, match=r"instancenorm cannot be used in mlp: .*2 positions at least"):
+        assert subject.stacked
+    assert replace(subject, family=FAMILIES["cnn"]).stacked
