@@ -432,6 +432,8 @@ def claims(
         return
     for one in judged:
         print(f"{one.claim.id}  {one.finding.verdict}: {one.claim.claim}")
+        for part in one.finding.parts:
+            print(f"    {'✓' if part.ok else '✗'} {part.words}")
         print(f"    {one.finding.condition}")
 
 
