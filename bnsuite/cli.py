@@ -376,13 +376,13 @@ def _measure_missing(
         if need.task != CALIBRATION
         for job in plan(profile, [need.task], [need.scheme], ["mlp"], ["digits"], on, dict(need.settings))
     ]
+    if any(need.task == CALIBRATION for need in missing):
+        err.print("calibrating …")
+        _calibrate(None, records, show=lambda reading: None)
     if jobs:
         with Display([job.cell for job in jobs], err) as display:
             side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
             run_jobs(jobs, records, workers=side_by_side, observe=display.observe)
-    if any(need.task == CALIBRATION for need in missing):
-        err.print("calibrating …")
-        _calibrate(None, records, show=lambda reading: None)
 
 
 @app.command()
@@ -432,6 +432,8 @@ def claims(
         return
     for one in judged:
         print(f"{one.claim.id}  {one.finding.verdict}: {one.claim.claim}")
+        for part in one.finding.parts:
+            print(f"    {'✓' if part.ok else '✗'} {part.words}")
         print(f"    {one.finding.condition}")
 
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from bnsuite.board.claims import UNMEASURED, judge_largest
 from bnsuite.board.composite import derive_scales, load_scales
-from bnsuite.board.readme import markdown_table
+from bnsuite.board.readme import claims_table, markdown_table
 from bnsuite.board.tracks import Kept, by_track
+from bnsuite.board.verdicts import CLAIMS
 from bnsuite.profiles import load_profile
-from bnsuite.records import RANKED, SUITE_VERSION, Record, load_records
+from bnsuite.records import CALIBRATION, RANKED, SUITE_VERSION, Record, load_records
 from bnsuite.schemes import REFERENCES
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +37,21 @@ def test_the_readme_shows_the_published_numbers() -> None:
     records = load_records([ROOT / "leaderboard" / "records"]).values()
     first = next(iter(by_track(Kept(r, "published") for r in records if r.task in RANKED).values()))
     assert markdown_table(k.record for k in first) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_claim_is_measured_and_the_readme_has_its_verdict() -> None:
+    kept = [Kept(r, "published") for r in load_records([ROOT / "leaderboard" / "records"]).values()]
+    judged = judge_largest(CLAIMS, kept)
+    assert all(one.finding.verdict != UNMEASURED for one in judged)
+    assert {one.profile for one in judged} == {"quick"}
+    assert claims_table(judged) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_instrument_was_right_where_the_records_were_made() -> None:
+    records = load_records([ROOT / "leaderboard" / "records"]).values()
+    calibrations = [r for r in records if r.task == CALIBRATION]
+    assert calibrations
+    assert all(row["ok"] for r in calibrations for row in r.trace)
 
 
 def test_the_claims_of_the_reference_schemes(quick: list[Record]) -> None:

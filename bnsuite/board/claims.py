@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bnsuite.board import format
+from bnsuite.board.panels import is_number
 from bnsuite.board.stats import MIN_SEEDS, differs_upwards
 from bnsuite.board.tracks import PROFILES, Kept, age
-from bnsuite.records import CALIBRATION, Record, median_interval
+from bnsuite.records import CALIBRATION, Outcome, Record, median_interval
 
 HOLDS, CONDITION, FAILS, UNMEASURED = (
     "holds",
@@ -26,7 +27,10 @@ class Need(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """A measured number with its interval. Those of one claim that share a unit are drawn together."""
+    """A measured number with its interval. Those of one claim that share a unit are drawn together.
+
+    `outcome` says how the value is to be read: beside `capped` it is a lower bound.
+    """
 
     label: str
     value: float | None
@@ -34,18 +38,39 @@ class Evidence(NamedTuple):
     high: float | None = None
     unit: str = ""
     n: int = 0
+    outcome: Outcome = Outcome.OK
+
+    @property
+    def reading(self) -> str:
+        """The value as it is to be read: 29 layers, ≥ 64 layers."""
+        unit = self.unit if self.unit in format.COUNTED else ""
+        return f"{format.SIGNS.get(self.outcome, '')}{format.number(self.value, unit)} {unit}".strip()
 
     def __str__(self) -> str:
         ends = format.interval(self.low, self.high, self.unit) if self.low != self.high else ""
-        return " ".join(filter(None, (self.label, format.number(self.value, self.unit), ends)))
+        return " ".join(filter(None, (self.label, self.reading, ends)))
+
+
+class Part(NamedTuple):
+    """One condition of a claim, in words, and whether the records meet it."""
+
+    words: str
+    ok: bool
 
 
 class Finding(NamedTuple):
-    """What a rule makes of the records."""
+    """What a rule makes of the records: the claim holds where every part does."""
 
-    verdict: str
     condition: str
+    parts: tuple[Part, ...] = ()
     measured: tuple[Evidence, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        if not self.parts:
+            return UNMEASURED
+        met = [part.ok for part in self.parts]
+        return HOLDS if all(met) else CONDITION if any(met) else FAILS
 
 
 Found = Mapping[Need, Record]
@@ -85,6 +110,7 @@ class Judged(NamedTuple):
             "measured": [one._asdict() for one in self.finding.measured],
             "verdict": self.finding.verdict,
             "condition": self.finding.condition,
+            "parts": [part._asdict() for part in self.finding.parts],
             "command": self.command,
         }
 
@@ -115,18 +141,21 @@ class Reader:
         """Median over seeds and its interval, of the value or of a number of the detail."""
         record = self.record(need)
         if not key:
-            return Evidence(label, record.value, record.low, record.high, unit or record.unit, record.n)
+            ends = record.low, record.high
+            return Evidence(label, record.value, *ends, unit or record.unit, record.n, record.outcome)
         values = sorted(self.seeds(need, key).values())
         if not values:
             return Evidence(label, None, unit=unit)
-        n, ends = len(values), median_interval(len(values))
+        n, ranks = len(values), median_interval(len(values))
         middle = (values[(n - 1) // 2] + values[n // 2]) / 2
-        return Evidence(label, middle, values[ends.low], values[ends.high], unit, n)
+        return Evidence(label, middle, values[ranks.low], values[ranks.high], unit, n)
 
     def derived(self, need: Need, label: str, key: str, unit: str = "") -> Evidence:
-        value = self.record(need).derived.get(key)
-        good = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return Evidence(label, float(value) if good else None, unit=unit)  # type: ignore[arg-type]
+        """A number that stands beside the value, a bound where its outcome says so."""
+        beside = self.record(need).derived
+        value, outcome = beside.get(key), beside.get(f"{key}_outcome")
+        known = Outcome(outcome) if outcome in set(Outcome) else Outcome.OK
+        return Evidence(label, float(value) if is_number(value) else None, unit=unit, outcome=known)
 
     def below(self, a: Need, b: Need, key: str = "", other: str | None = None) -> bool:
         """Whether a lies below b by the paired test over common seeds; what has no value there is no help."""
@@ -164,18 +193,14 @@ def _finding(claim: Claim, kept: Sequence[Record]) -> Finding:
     found = {need: newest for need in claim.needs if (newest := _newest(need, kept))}
     missing = [need for need in claim.needs if need not in found]
     if missing:
-        return Finding(UNMEASURED, f"{len(missing)} of {len(claim.needs)} records are missing.")
+        return Finding(f"{len(missing)} of {len(claim.needs)} records are missing.")
     few = [n for n, r in found.items() if r.n < MIN_SEEDS and r.task != CALIBRATION and r.value is not None]
     if few:
-        return Finding(
-            UNMEASURED, f"{few[0].task} has {found[few[0]].n} seeds, and a verdict needs {MIN_SEEDS}."
-        )
+        return Finding(f"{few[0].task} has {found[few[0]].n} seeds, and a verdict needs {MIN_SEEDS}.")
     without = [need for need, record in found.items() if record.value is None]
     if without:
         need = without[0]
-        return Finding(
-            UNMEASURED, f"{need.task} of {need.scheme} has no value: {found[need].outcome.sentence}."
-        )
+        return Finding(f"{need.task} of {need.scheme} has no value: {found[need].outcome.sentence}.")
     return claim.rule(Reader(found))
 
 

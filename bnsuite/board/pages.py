@@ -88,6 +88,7 @@ def _environment(board: Board) -> jinja2.Environment:
     environment.globals |= {
         "tasks": tasks_of(board.kept),
         "ranked_tasks": [task for task in RANKED if task in tasks_of(board.kept)],
+        "counted": format.COUNTED,
         "has_claims": bool(board.judged),
         "has_rules": board.rules is not None,
         "ok": Outcome.OK,

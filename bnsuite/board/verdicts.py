@@ -4,13 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnsuite.board import format
-from bnsuite.board.claims import CONDITION, FAILS, HOLDS, Claim, Evidence, Finding, Need, Reader
+from bnsuite.board.claims import Claim, Evidence, Finding, Need, Part, Reader
 from bnsuite.records import CALIBRATION
 
 YANG = "https://arxiv.org/abs/1902.08129"
 SANTURKAR = "https://arxiv.org/abs/1805.11604"
 IOFFE = "https://arxiv.org/abs/1502.03167"
 PAGE = "https://github.com/davidcpage/cifar10-fast"
+
+BN, NONE, RESIDUAL = "batchnorm", "none", "residual-batchnorm"
+Settings = tuple[tuple[str, Any], ...]
+DEEP: Settings = (("depth", 24),)
+DEEPER: Settings = (("depth", 48), ("beside", 0))
+DEPTHS: Mapping[int, Settings] = {8: (), 24: DEEP, 48: DEEPER}
+SMALL_BATCH: Settings = (("batch", 8),)
 
 
 def times(a: Evidence, b: Evidence) -> float:
@@ -22,282 +29,323 @@ def text(value: float | None) -> str:
     return format.number(value)
 
 
-def layers(value: float | None) -> str:
-    return f"{format.number(value, 'layers')} layers"
-
-
-def _yes_or_no(parts: Sequence[bool], condition: str, measured: Sequence[Evidence]) -> Finding:
-    """Holds where every part does, with a condition where some do."""
-    verdict = HOLDS if all(parts) else CONDITION if any(parts) else FAILS
-    return Finding(verdict, condition, tuple(measured))
-
-
-BN, NONE = "batchnorm", "none"
-DEEP, DEEPER = (("depth", 24),), (("depth", 48), ("beside", 0))
-PAIRED = "by the paired test over 6 seeds, p < .05"
+def _finding(parts: Mapping[str, bool], words: str, measured: Sequence[Evidence]) -> Finding:
+    return Finding(words, tuple(Part(*part) for part in parts.items()), tuple(measured))
 
 
 def smoother_in_training(r: Reader) -> Finding:
-    bn, none = Need("smoothness", BN), Need("smoothness", NONE)
+    bn, none = Need("smoothness"), Need("smoothness", NONE)
     quantities = {
         "": ("effective β", "1/learning rate"),
         "loss_range": ("range of the loss", "nats"),
         "gradient_change": ("change of the gradient", "of its norm"),
     }
-    lower = {name: r.below(bn, none, key) for key, (name, _) in quantities.items()}
     shown = [
         r.evidence(need, f"{need.scheme}, {name}", key, unit)
         for key, (name, unit) in quantities.items()
         for need in (bn, none)
     ]
-    smoother = [name for name, ok in lower.items() if ok]
-    words = f"8 layers, {PAIRED}: with batch norm lower in {', '.join(smoother) or 'none of the three'}."
-    return _yes_or_no(list(lower.values()), words, shown)
+    parts = {
+        f"{name}: lower with batch norm": r.below(bn, none, key) for key, (name, _) in quantities.items()
+    }
+    higher = [name for key, (name, _) in quantities.items() if r.below(none, bn, key)]
+    words = "8 layers, both at the same rate of .01."
+    words += f" With batch norm higher: {', '.join(higher)}." if higher else ""
+    return _finding(parts, words, shown)
 
 
 def one_over_scale(r: Reader) -> Finding:
-    need = Need("scale_law", BN)
-    weights, hidden = (
-        r.evidence(need, "‖∂L/∂W‖", "", "exponent"),
-        r.evidence(need, "‖∂L/∂h‖", "hidden_exponent", "exponent"),
-    )
+    need = Need("scale_law")
+    weights = r.evidence(need, "‖∂L/∂W‖", "", "exponent")
+    hidden = r.evidence(need, "‖∂L/∂h‖", "hidden_exponent", "exponent")
     bare = r.evidence(need, "‖∂L/∂W‖ without batch norm", "without_norm", "exponent")
-    close = [abs((one.value or 0) + 1) < 0.05 for one in (weights, hidden)]
+    parts = {
+        "‖∂L/∂W‖ goes as a^p, p = −1 ± .05": weights.value is not None and abs(weights.value + 1) < 0.05,
+        "‖∂L/∂h‖ does": hidden.value is not None and abs(hidden.value + 1) < 0.05,
+        "without batch norm it does not: p > −.5": bare.low is not None and bare.low > -0.5,
+    }
     words = (
-        "With the input of the normalizer scaled by a, gradients go as a to the "
-        f"{text(weights.value)}; without it to the {text(bare.value)}."
+        "The weights before the normalizer multiplied by a, the gradient goes as a to the "
+        f"{text(weights.value)}, "
+        "as it must where the normalizer does not see the scale; without one as a to the "
+        f"{text(bare.value)}."
     )
-    return _yes_or_no([*close, (bare.value or 0) > -0.5], words, [weights, hidden, bare])
+    return _finding(parts, words, [weights, hidden, bare])
 
 
 GROWTHS = {
     "ReLU, batch 128": Need("gradient_growth"),
     "ReLU, batch 16": Need("gradient_growth", BN, (("batch", 16),)),
     "tanh, batch 128": Need("gradient_growth", BN, (("activation", "tanh"),)),
-    "linear, batch 16": Need("gradient_growth", BN, (("activation", "linear"), ("batch", 16))),
     "GELU, batch 128": Need("gradient_growth", BN, (("activation", "gelu"),)),
+    "linear, batch 16": Need("gradient_growth", BN, (("activation", "linear"), ("batch", 16))),
 }
 
 
 def explosion(r: Reader) -> Finding:
-    shown = [r.evidence(need, name) for name, need in GROWTHS.items()]
-    none = r.evidence(Need("gradient_growth", NONE), "none, ReLU")
-    grows = [(one.low or 0) > 1 for one in shown]
-    slowest = min(shown, key=lambda one: one.value or 0)
+    shown = {name: r.evidence(need, name) for name, need in GROWTHS.items()}
+    none = r.evidence(Need("gradient_growth", NONE), "none, ReLU, batch 128")
+    parts = {f"{name}: a rate above 1": one.low is not None and one.low > 1 for name, one in shown.items()}
+    slowest = min(shown.values(), key=lambda one: one.value or 0)
+    theory = r.record(Need("gradient_growth")).derived.get("theory")
     words = (
-        "Width 512, 40 layers, γ = 1: the squared gradient grows in every case tried, slowest with "
-        f"{slowest.label}; without normalization by {text(none.value)} a layer."
+        f"Width 512, 40 layers, γ = 1. Slowest: {slowest}, to the power of the depth "
+        "nevertheless. ReLU at batch "
+        f"128: {text(shown['ReLU, batch 128'].value)}, {format.plain(theory)} in theory; without "
+        "normalization "
+        f"{text(none.value)}."
     )
-    if not all(grows):
-        words = f"It grows in {sum(grows)} of {len(grows)} cases."
-    return _yes_or_no(grows, words, [*shown, none])
-
-
-SMALL_BATCH = (("batch", 8),)
+    return _finding(parts, words, [*shown.values(), none])
 
 
 def nan_at_150(r: Reader) -> Finding:
-    found = [(Need("overflow_depth"), "batch 128"), (Need("overflow_depth", BN, SMALL_BATCH), "batch 8")]
+    sizes = {"batch 128": Need("overflow_depth"), "batch 8": Need("overflow_depth", BN, SMALL_BATCH)}
     names = {
         "": "Σg² overflows, float32",
         "nonfinite": "a gradient is not finite, float32",
         "half": "Σg² overflows, float16",
         "half_nonfinite": "a gradient is not finite, float16",
     }
-    shown = [
-        r.derived(need, f"{name}, {size}", key, "layers") if key else r.evidence(need, f"{name}, {size}")
-        for need, size in found
+    found = {
+        (size, key): r.derived(need, f"{name}, {size}", key, "layers")
+        if key
+        else r.evidence(need, f"{name}, {size}")
+        for size, need in sizes.items()
         for key, name in names.items()
-    ]
-    trained = r.evidence(Need("max_depth"), "trains in 200 steps")
-    values = {one.label: one.value for one in shown}
-    single = values["a gradient is not finite, float32, batch 128"]
-    by_150 = {label: value for label, value in values.items() if value is not None and value <= 200}
+    }
+
+    def by_150(key: str) -> bool:
+        both = [found[size, key] for size in sizes]
+        return any(
+            one.value is not None and one.value <= 150 and one.outcome.bound != "lower" for one in both
+        )
+
+    trained = r.evidence(Need("max_depth"), "batchnorm trains to")
+    control = r.evidence(Need("max_depth", NONE), "none trains to")
+    parts = {
+        "50 layers train in 200 steps": trained.low is not None and trained.low >= 50,
+        "a gradient is not finite by 150 layers, in float32": by_150("nonfinite"),
+        "or in float16, at batch 8 or 128": by_150("half_nonfinite"),
+    }
+    one = {key: found["batch 128", key].reading for key in names}
     words = (
-        f"At batch 128 a gradient is not finite from {layers(single)} on in float32, and its squares "
-        f"overflow from {layers(shown[0].value)}; in float16 from {layers(shown[3].value)} and "
-        f"{layers(shown[2].value)}. At batch 8 the squares overflow from {layers(shown[4].value)} on in "
-        f"float32. Training fails long before: {layers(trained.value)} still train."
+        f"At batch 128 in float32 the squares of the gradients overflow from {one['']} on and a "
+        "gradient itself "
+        f"from {one['nonfinite']}; in float16 from {one['half']} and {one['half_nonfinite']}. At batch 8 in "
+        f"float32 from {found['batch 8', ''].reading} and "
+        f"{found['batch 8', 'nonfinite'].reading}. Training in "
+        f"200 steps ends long before, at {trained.reading} (without normalization at {control.reading})."
     )
-    plain = [single is not None and single <= 200, (trained.value or 0) >= 50]
-    verdict = HOLDS if all(plain) else CONDITION if by_150 else FAILS
-    return Finding(verdict, words, (*shown, trained))
+    return _finding(parts, words, [*found.values(), trained, control])
+
+
+def _along_depth(r: Reader, key: str) -> tuple[dict[int, str], list[Evidence]]:
+    """By depth whether batch norm is smoother, less smooth, or not told apart; and the numbers."""
+    found, shown = {}, []
+    for depth, settings in DEPTHS.items():
+        bn, none = (Need("smoothness", scheme, settings) for scheme in (BN, NONE))
+        for need in (bn, none):
+            shown.append(
+                r.evidence(need, f"{need.scheme}, {depth} layers, effective β", key, "1/learning rate")
+            )
+        found[depth] = (
+            "less smooth"
+            if r.below(none, bn, key)
+            else "smoother"
+            if r.below(bn, none, key)
+            else "not told apart"
+        )
+    return found, shown
+
+
+CEILING = (
+    " β can be no larger than some √2 over the shortest step, 283: values near it say that the "
+    "gradient is lost "
+    "altogether within that step."
+)
 
 
 def sharper_at_init(r: Reader) -> Finding:
-    return _by_depth(r, "effective_beta_at_init", "at initialization", {8: (), 24: DEEP, 48: DEEPER})
+    found, shown = _along_depth(r, "effective_beta_at_init")
+    parts = {
+        f"{depth} layers: less smooth with batch norm": it == "less smooth" for depth, it in found.items()
+    }
+    words = f"With batch norm, at initialization: {_list(found)}.{CEILING}"
+    return _finding(parts, words, shown)
 
 
-def _by_depth(r: Reader, key: str, when: str, depths: Mapping[int, tuple[tuple[str, Any], ...]]) -> Finding:
-    shown, sharper, smoother = [], [], []
-    for depth, settings in depths.items():
-        bn, none = (Need("smoothness", scheme, settings) for scheme in (BN, NONE))
-        shown += [
-            r.evidence(need, f"{need.scheme}, {depth} layers, effective β", key, "1/learning rate")
-            for need in (bn, none)
-        ]
-        sharper += [depth] if r.below(none, bn, key) else []
-        smoother += [depth] if r.below(bn, none, key) else []
-    words = (
-        f"{when.capitalize()}, {PAIRED}: with batch norm less smooth at {_depths(sharper)}, "
-        f"smoother at {_depths(smoother)}."
-    )
-    return _yes_or_no([depth in sharper for depth in depths], words, shown)
-
-
-def _depths(depths: Sequence[int]) -> str:
-    return f"{', '.join(map(str, depths))} layers" if depths else "no depth tried"
+def _list(found: Mapping[int, str]) -> str:
+    return ", ".join(f"{it} at {depth} layers" for depth, it in found.items())
 
 
 def vanishing_after_a_step(r: Reader) -> Finding:
     need = Need("first_step")
-    after, before = (
-        r.evidence(need, "relative gradient, layer 2 over last, after", "", "ratio"),
-        r.evidence(need, "the same before", "before", "ratio"),
-    )
-    weights, plain = (
-        r.evidence(need, "growth of ‖W_2‖", "weight_growth", "ratio"),
-        r.evidence(need, "‖∇W_2‖/‖∇W_L‖ after", "gradient_after", "ratio"),
-    )
-    happens = (after.high or 1) < 0.01 and (before.low or 0) > 100 and (weights.low or 0) > 10
+    before = r.evidence(need, "relative gradient, layer 2 over last, before", "before", "ratio")
+    after = r.evidence(need, "relative gradient, layer 2 over last, after", "", "ratio")
+    weights = r.evidence(need, "growth of ‖W_2‖", "weight_growth", "ratio")
+    plain = r.evidence(need, "‖∇W_2‖/‖∇W_L‖ after", "gradient_after", "ratio")
+    parts = {
+        "before the step the gradient explodes: layer 2 above 100 times the last": (before.low or 0) > 100,
+        "the step makes ‖W_2‖ more than 10 times as large": (weights.low or 0) > 10,
+        "the relative gradient of layer 2 is then below .01 of the last": (after.high or 1) < 0.01,
+        "and so is the gradient itself": (plain.high or 1) < 0.01,
+    }
     words = (
-        f"100 layers, one step at rate .1: ‖W_2‖ grows {text(weights.value)} times, and layer 2 then "
-        f"moves {text(after.value)} times as fast as the last, relative to its weights."
+        f"100 layers, one step at rate .1: ‖W_2‖ grows {text(weights.value)} times, and layer 2 then moves "
+        f"{text(after.value)} times as fast as the last, relative to its weights; its gradient itself is "
+        f"{text(plain.value)} of the last layer’s."
     )
-    vanished = (plain.high or 1) < 0.1
-    if happens and not vanished:
-        words += (
-            " What vanishes is the gradient relative to the weights; by itself it is "
-            f"{text(plain.value)} of the last layer’s."
-        )
-    return Finding(
-        (HOLDS if vanished else CONDITION) if happens else FAILS, words, (before, after, weights, plain)
-    )
+    return _finding(parts, words, [before, after, weights, plain])
 
 
 def helpful_below_harmful_above(r: Reader) -> Finding:
-    found = _by_depth(r, "", "in training", {8: (), 24: DEEP, 48: DEEPER})
+    found, shown = _along_depth(r, "")
     depth = r.evidence(Need("max_depth"), "batchnorm trains to")
-    helpful = r.below(Need("smoothness", BN), Need("smoothness", NONE))
-    harmful = {
-        d: r.below(Need("smoothness", NONE, s), Need("smoothness", BN, s))
-        for d, s in ((24, DEEP), (48, DEEPER))
+    control = r.evidence(Need("max_depth", NONE), "none trains to")
+    parts = {
+        "smoother in training at 8 layers": found[8] == "smoother",
+        "smoother at 24 layers": found[24] == "smoother",
+        "less smooth at 48 layers": found[48] == "less smooth",
     }
-    words = f"{found.condition} With batch norm {layers(depth.value)} still train."
-    verdict = FAILS if not helpful or not any(harmful.values()) else HOLDS if not harmful[24] else CONDITION
-    return Finding(verdict, words, (*found.measured, depth))
+    words = (
+        f"With batch norm, in training: {_list(found)}. It nevertheless trains deeper: {depth.reading}, "
+        f"{control.reading} without.{CEILING}"
+    )
+    return _finding(parts, words, [*shown, depth, control])
 
 
 def residual_cure(r: Reader) -> Finding:
-    needs = {"residual-batchnorm": "residual-batchnorm", BN: BN}
-    growth = [r.evidence(Need("gradient_growth", scheme), label) for scheme, label in needs.items()]
-    depth = [r.evidence(Need("max_depth", scheme), f"{label} trains to") for scheme, label in needs.items()]
-    slower = r.below(Need("gradient_growth", "residual-batchnorm"), Need("gradient_growth", BN))
-    deeper = r.below(Need("max_depth", BN), Need("max_depth", "residual-batchnorm"))
+    growth = {scheme: r.evidence(Need("gradient_growth", scheme), scheme) for scheme in (RESIDUAL, BN)}
+    ends = {
+        scheme: r.evidence(
+            Need("gradient_growth", scheme), f"{scheme}, first over last layer", "first_to_last", "ratio"
+        )
+        for scheme in (RESIDUAL, BN)
+    }
+    depth = {
+        scheme: r.evidence(Need("max_depth", scheme), f"{scheme} trains to") for scheme in (RESIDUAL, BN)
+    }
+    parts = {
+        "the gradient grows less a layer": r.below(
+            Need("gradient_growth", RESIDUAL), Need("gradient_growth", BN)
+        ),
+        "over 40 layers it grows to less than a hundredth": 0 < times(ends[RESIDUAL], ends[BN]) < 0.01,
+        "deeper networks train": r.below(Need("max_depth", BN), Need("max_depth", RESIDUAL)),
+    }
     words = (
-        f"The squared gradient grows by {text(growth[0].value)} a layer in place of "
-        f"{text(growth[1].value)}, and {format.number(depth[0].value, 'layers')} layers train (the "
-        f"most tried) in place of {format.number(depth[1].value, 'layers')}."
+        f"Over 40 layers the squared gradient grows {text(ends[RESIDUAL].value)} times in place of "
+        f"{text(ends[BN].value)} (a power of the depth, in theory, in place of an exponential), and "
+        f"{depth[RESIDUAL].reading} train in place of {depth[BN].reading}."
     )
-    return _yes_or_no([slower, deeper], words, [*growth, *depth])
+    return _finding(parts, words, [*growth.values(), *ends.values(), *depth.values()])
 
 
 def higher_rates(r: Reader) -> Finding:
     bn, none = Need("stable_lr"), Need("stable_lr", NONE)
     shown = [r.evidence(bn, BN), r.evidence(none, NONE)]
     factor = times(*shown)
-    return _yes_or_no(
-        [r.below(none, bn), factor >= 2],
-        f"8 layers: {text(factor)} times the rate of the network without.",
-        shown,
-    )
+    parts = {"a higher stable rate": r.below(none, bn), "more than twice as high": factor > 2}
+    return _finding(parts, f"8 layers: {text(factor)} times the rate of the network without.", shown)
 
 
 def fourteen_times(r: Reader) -> Finding:
     bn, none = Need("time_to_accuracy"), Need("time_to_accuracy", NONE)
     shown = [r.evidence(bn, BN), r.evidence(none, NONE)]
     factor = times(shown[1], shown[0])
-    words = f"8 layers on digits: {text(factor)} times fewer steps, where the paper has 14 (ImageNet)."
-    return _yes_or_no([r.below(bn, none), factor >= 7], words, shown)
+    parts = {"fewer steps": r.below(bn, none), "more than 7 times fewer, half of the paper’s 14": factor > 7}
+    words = (
+        f"8 layers on digits, each at its best rate: {text(factor)} times fewer steps; 14 in the "
+        "paper, on ImageNet."
+    )
+    return _finding(parts, words, shown)
 
 
 def centering(r: Reader) -> Finding:
     rows = {str(row.get("experiment")): row for row in r.record(Need(CALIBRATION, NONE)).trace}
     shown = []
     for mean in ("0", ".5"):
-        row = rows.get(f"softmax regression, d = 100, inputs of mean {mean}", {})
-        value = row.get("measured")
-        shown.append(
-            Evidence(
-                f"λ_max, inputs of mean {mean}",
-                float(value) if isinstance(value, (int, float)) else None,
-                unit="1/learning rate",
-            )
-        )
+        value = rows.get(f"softmax regression, d = 100, inputs of mean {mean}", {}).get("measured")
+        known = float(value) if isinstance(value, (int, float)) else None
+        shown.append(Evidence(f"λ_max, inputs of mean {mean}", known, unit="1/learning rate"))
     factor = times(shown[1], shown[0])
     words = (
-        "Softmax regression at zero, 100 inputs of deviation 1: centering them divides λ_max, and "
-        f"multiplies the largest stable rate 2/λ_max, by {text(factor)}."
+        "Softmax regression at zero on 100 inputs of deviation 1, one draw, from the "
+        "calibration: centering them "
+        f"divides λ_max, and with it multiplies the largest stable rate 2/λ_max, by {text(factor)}."
     )
-    return _yes_or_no([factor > 2], words, shown)
+    return _finding({"λ_max falls to less than half": factor > 2}, words, shown)
 
 
 def no_outliers(r: Reader) -> Finding:
     bn, none = Need("spectrum"), Need("spectrum", NONE)
-    ratios = [r.evidence(bn, f"{BN}, λ_1/λ_C"), r.evidence(none, f"{NONE}, λ_1/λ_C")]
+    ratios = [r.evidence(need, f"{need.scheme}, λ_1/λ_C") for need in (bn, none)]
     counts = [
         r.evidence(need, f"{need.scheme}, outliers", "outliers", "eigenvalues above 2 λ_C")
         for need in (bn, none)
     ]
+    parts = {
+        "λ_1/λ_C is lower with batch norm": r.below(bn, none),
+        "outliers without it, none with it": (counts[1].low or 0) >= 1 > (counts[0].high or 0),
+    }
     words = (
-        f"At matched loss, 8 layers: {text(counts[1].value)} outliers without, "
-        f"{text(counts[0].value)} with batch norm; λ_1/λ_C {text(ratios[1].value)} and "
-        f"{text(ratios[0].value)}."
+        f"At matched loss, 8 layers, Softplus: {text(counts[1].value)} outliers without, "
+        f"{text(counts[0].value)} "
+        f"with batch norm; λ_1/λ_C {text(ratios[1].value)} and {text(ratios[0].value)}."
     )
-    gone = counts[0].value is not None and counts[0].value < 1 <= (counts[1].value or 0)
-    return _yes_or_no([r.below(bn, none), gone], words, [*ratios, *counts])
+    return _finding(parts, words, [*ratios, *counts])
 
 
 def mean_shifts(r: Reader) -> Finding:
     bn, none = Need("mean_shift"), Need("mean_shift", NONE)
-    shares = [
-        r.evidence(none, f"{NONE}, share in the means’ span"),
-        r.evidence(none, f"{NONE}, with the variances", "means_and_variances.share", "fraction"),
-        r.evidence(bn, f"{BN}, share in the means’ span"),
-    ]
-    left = r.evidence(none, f"{NONE}, λ_max without the means’ span", "means.ratio", "fraction")
+    share = r.evidence(none, f"{NONE}, share in the means’ span")
+    chance = r.evidence(none, f"{NONE}, in a random span of that size", "means.random", "fraction")
+    more = r.evidence(none, f"{NONE}, with the variances", "means_and_variances.share", "fraction")
+    with_norm = r.evidence(bn, f"{BN}, share in the means’ span")
+    left = r.evidence(none, f"{NONE}, λ_max left without the means’ span", "means.ratio", "fraction")
+    parts = {
+        "more than half of the top C − 1 eigenvectors lies in the means’ span": (share.low or 0) > 0.5,
+        "without that span less than half of λ_max is left": left.high is not None and left.high < 0.5,
+        "with batch norm less of it lies there": r.below(bn, none),
+    }
     words = (
-        f"Without normalization {text(shares[0].value)} of the top eigenspace lies in the span of the "
-        f"output means’ gradients; with that span projected out {text(left.value)} of λ_max is left. "
-        f"With batch norm the share is {text(shares[2].value)}."
+        f"8 layers at matched loss, Softplus. Without normalization {text(share.value)} of the "
+        "top eigenspace lies in "
+        f"the span of the gradients of the outputs’ means, {text(chance.value)} in a random one; "
+        "with that span "
+        f"projected out {text(left.value)} of λ_max is left. With batch norm the share is "
+        f"{text(with_norm.value)}."
     )
-    return _yes_or_no(
-        [(shares[0].low or 0) > 0.5, left.value is not None and left.value < 0.5], words, [*shares, left]
-    )
+    return _finding(parts, words, [share, chance, more, with_norm, left])
 
 
 def not_at_init(r: Reader) -> Finding:
-    turned, shown = [], []
-    for depth, settings in {8: (), 24: DEEP}.items():
-        bn, none = (Need("smoothness", scheme, settings) for scheme in (BN, NONE))
-        found = [
-            r.evidence(need, f"{need.scheme}, {depth} layers, β {when}", key, "1/learning rate")
-            for key, when in (("effective_beta_at_init", "at initialization"), ("", "in training"))
-            for need in (bn, none)
-        ]
-        shown += found
-        turned += [depth] if (times(*found[:2]) > 1) != (times(*found[2:]) > 1) else []
-    outliers = Need("spectrum", NONE)
-    later = r.evidence(outliers, f"{NONE}, λ_1/λ_C at matched loss")
-    early = r.evidence(outliers, f"{NONE}, λ_1/λ_C at initialization", "at_init.ratio", "ratio")
-    arise = r.below(outliers, outliers, "at_init.ratio", "")
+    before, first = _along_depth(r, "effective_beta_at_init")
+    after, later = _along_depth(r, "")
+    shown = [
+        one._replace(label=f"{one.label} {when}")
+        for found, when in ((first, "at initialization"), (later, "in training"))
+        for one in found
+    ]
+    turned = [depth for depth in DEPTHS if {before[depth], after[depth]} == {"smoother", "less smooth"}]
+    needs = [Need("spectrum", NONE), Need("spectrum")]
+    ratios = [
+        r.evidence(need, f"{need.scheme}, λ_1/λ_C {when}", key, "ratio")
+        for need in needs
+        for key, when in (("at_init.ratio", "at initialization"), ("", "at matched loss"))
+    ]
+    grows = r.below(needs[0], needs[0], "at_init.ratio", "")
+    parts = {
+        "which of the two is smoother along its gradient turns at some depth": bool(turned),
+        "the outliers without normalization grow in training": grows,
+    }
     words = (
-        f"Whether batch norm is the smoother one turns between initialization and training at "
-        f"{_depths(turned)}. Without normalization λ_1/λ_C goes from {text(early.value)} to "
-        f"{text(later.value)}: the outliers that batch norm removes "
-        f"{'arise' if arise else 'do not arise'} in training."
+        f"Along the gradient batch norm is {_list(before)} at initialization, and {_list(after)} "
+        "in training. "
+        f"λ_1/λ_C goes from {text(ratios[0].value)} to {text(ratios[1].value)} without "
+        "normalization and from "
+        f"{text(ratios[2].value)} to {text(ratios[3].value)} with batch norm."
     )
-    return _yes_or_no([bool(turned), arise], words, [*shown, early, later])
+    return _finding(parts, words, [*shown, *ratios])
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -322,7 +370,7 @@ CLAIMS: tuple[Claim, ...] = (
         "In a random deep network with batch norm gradients explode exponentially with depth, "
         "for any nonlinearity.",
         YANG,
-        "gradient_growth, five activations and batch sizes",
+        "gradient_growth, four activations, two batch sizes",
         (*GROWTHS.values(), Need("gradient_growth", NONE)),
         explosion,
     ),
@@ -332,7 +380,10 @@ CLAIMS: tuple[Claim, ...] = (
         "backpropagation gives NaN.",
         YANG,
         "overflow_depth and max_depth",
-        (Need("overflow_depth"), Need("overflow_depth", BN, SMALL_BATCH), Need("max_depth")),
+        (
+            *(Need("overflow_depth", BN, s) for s in ((), SMALL_BATCH)),
+            *(Need("max_depth", s) for s in (BN, NONE)),
+        ),
         nan_at_150,
     ),
     Claim(
@@ -340,7 +391,7 @@ CLAIMS: tuple[Claim, ...] = (
         "At initialization a network with batch norm is less smooth than one without.",
         YANG,
         "smoothness at initialization, 8, 24 and 48 layers",
-        tuple(Need("smoothness", s, d) for d in ((), DEEP, DEEPER) for s in (BN, NONE)),
+        tuple(Need("smoothness", s, d) for d in DEPTHS.values() for s in (BN, NONE)),
         sharper_at_init,
     ),
     Claim(
@@ -356,7 +407,10 @@ CLAIMS: tuple[Claim, ...] = (
         "Batch norm’s smoothing helps below some 50 layers and harms beyond.",
         YANG,
         "smoothness in training and max_depth",
-        (*(Need("smoothness", s, d) for d in ((), DEEP, DEEPER) for s in (BN, NONE)), Need("max_depth")),
+        (
+            *(Need("smoothness", s, d) for d in DEPTHS.values() for s in (BN, NONE)),
+            *(Need("max_depth", s) for s in (BN, NONE)),
+        ),
         helpful_below_harmful_above,
     ),
     Claim(
@@ -364,7 +418,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Residual connections undo the explosion.",
         YANG,
         "gradient_growth and max_depth",
-        tuple(Need(t, s) for t in ("gradient_growth", "max_depth") for s in ("residual-batchnorm", BN)),
+        tuple(Need(t, s) for t in ("gradient_growth", "max_depth") for s in (RESIDUAL, BN)),
         residual_cure,
     ),
     Claim(
@@ -411,8 +465,11 @@ CLAIMS: tuple[Claim, ...] = (
         "P6",
         "What is measured at initialization cannot explain batch norm: it must be followed through training.",
         PAGE,
-        "smoothness at initialization and in training, 8 and 24 layers; spectrum",
-        (*(Need("smoothness", s, d) for d in ((), DEEP) for s in (BN, NONE)), Need("spectrum", NONE)),
+        "smoothness at initialization and in training, 8, 24 and 48 layers; spectrum",
+        (
+            *(Need("smoothness", s, d) for d in DEPTHS.values() for s in (BN, NONE)),
+            *(Need("spectrum", s) for s in (BN, NONE)),
+        ),
         not_at_init,
     ),
 )

@@ -52,6 +52,7 @@ class LayerCost(Task):
             [*runs, partial(self.repeat, nn.Identity(), inputs[-1])], len(self.confirmation), subject.device
         )
         largest = len(shapes) - 1
+        subject.report(f"{1e6 * found.median(largest) / self.repeats:.3g} µs")
         rounds = zip(self.confirmation, found.seconds[largest], strict=True)
         samples = [Sample(seed=seed, value=1e6 * seconds / self.repeats) for seed, seconds in rounds]
         memory = [kept(layer, x) / MIB for layer, x in zip(layers, inputs, strict=True)]

@@ -40,10 +40,11 @@ class Smoothness(AtInitialization):
 
     At a checkpoint θ with gradient g on the next minibatch the loss is followed along θ − η g, η a few
     multiples of the common rate; β is the largest change of the gradient over the distance moved, about the
-    curvature in that direction, and at most 1/η where the gradient is lost altogether. All in float64, on
-    one minibatch, in one network at a time: no two runs are compared. Beside it: the range of the loss and
-    the change of the gradient; all three at initialization; λ_max of the same minibatch's loss at
-    initialization and at the end. Source: Santurkar et al., arXiv 1805.11604, section 3.
+    curvature in that direction; where the gradient is lost altogether within the shortest step η, a ceiling
+    of some √2/η. All in float64, on one minibatch, in one network at a time: no two runs are compared.
+    Beside it: the range of the loss and the change of the gradient; all three at initialization; λ_max of
+    the same minibatch's loss at initialization and at the end. Source: Santurkar et al., arXiv 1805.11604,
+    section 3.
 
     Attributes:
         rate, steps: of plain SGD, the same for every scheme.

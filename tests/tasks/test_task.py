@@ -152,8 +152,9 @@ def test_how_a_diagnostic_fails(task: Task, make_subject: Callable[..., Subject]
 @pytest.mark.parametrize("task", [task for task in DIAGNOSTICS.values() if hasattr(task, "activation")])
 def test_a_diagnostic_takes_any_activation(task: Task, make_subject: Callable[..., Subject]) -> None:
     found = replace(task, activation="tanh")(make_subject())
-    assert found.outcome is Outcome.OK
-    assert found.value != task(make_subject()).value
+    assert found.outcome.has_value
+    if task.name != "overflow_depth":  # which shallow networks do not reach, whatever their activation
+        assert found.value != task(make_subject()).value
     with pytest.raises(UnknownNameError, match="tanh"):
         replace(task, activation="than")
 
