@@ -14,6 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from bnsuite import calibration
+from bnsuite.board.verdicts import CENTERING
 from bnsuite.calibration import ROWS, Accept, Reading, Row, read, readings, searches
 from bnsuite.calibration import curvature as known_curvature
 from bnsuite.calibration import gradients as known_gradients
@@ -177,6 +178,11 @@ def test_a_fault_is_seen(
 def test_every_instrument_is_broken_once() -> None:
     assert {one.instrument for one in ROWS} == {instrument for instrument, _, _ in FAULTS}
     assert {one.instrument for one in ROWS} - {"intervals"} <= set(TASKS)
+
+
+def test_the_rows_that_a_claim_reads_are_there() -> None:
+    experiments = {one.experiment for one in ROWS}
+    assert {CENTERING.format(mean) for mean in ("0", ".5")} <= experiments
 
 
 QUICK = [

@@ -164,3 +164,8 @@ def test_bad_input(arguments: Any, words: str) -> None:
 def test_imbalance_needs_four_examples() -> None:
     with pytest.raises(ValueError, match="at least 4 in the batch: got 3"):
         imbalance_growth("relu", 3)
+
+
+@pytest.mark.parametrize(("name", "b"), [("gelu", 39), ("silu", 26)])
+def test_the_batch_from_which_on_norms_drift_apart_is_what_the_board_says(name: str, b: int) -> None:
+    assert imbalance_growth(name, b - 1) < 1 < imbalance_growth(name, b)

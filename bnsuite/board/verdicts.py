@@ -5,6 +5,7 @@ from typing import Any
 
 from bnsuite.board import format
 from bnsuite.board.claims import Claim, Evidence, Finding, Need, Part, Reader
+from bnsuite.board.panels import is_number, is_positive
 from bnsuite.records import CALIBRATION
 
 YANG = "https://arxiv.org/abs/1902.08129"
@@ -14,9 +15,10 @@ PAGE = "https://github.com/davidcpage/cifar10-fast"
 
 BN, NONE, RESIDUAL = "batchnorm", "none", "residual-batchnorm"
 Settings = tuple[tuple[str, Any], ...]
+SHALLOW: Settings = (("depth", 8),)
 DEEP: Settings = (("depth", 24),)
 DEEPER: Settings = (("depth", 48), ("beside", 0))
-DEPTHS: Mapping[int, Settings] = {8: (), 24: DEEP, 48: DEEPER}
+DEPTHS: Mapping[int, Settings] = {8: SHALLOW, 24: DEEP, 48: DEEPER}
 SMALL_BATCH: Settings = (("batch", 8),)
 
 
@@ -29,12 +31,17 @@ def text(value: float | None) -> str:
     return format.number(value)
 
 
+def _asked(r: Reader, need: Need, name: str) -> str:
+    """A setting that a record was measured at, as text."""
+    return format.plain(r.record(need).settings.get(name))
+
+
 def _finding(parts: Mapping[str, bool], words: str, measured: Sequence[Evidence]) -> Finding:
     return Finding(words, tuple(Part(*part) for part in parts.items()), tuple(measured))
 
 
 def smoother_in_training(r: Reader) -> Finding:
-    bn, none = Need("smoothness"), Need("smoothness", NONE)
+    bn, none = Need("smoothness", BN, SHALLOW), Need("smoothness", NONE, SHALLOW)
     quantities = {
         "": ("effective β", "1/learning rate"),
         "loss_range": ("range of the loss", "nats"),
@@ -49,7 +56,7 @@ def smoother_in_training(r: Reader) -> Finding:
         f"{name}: lower with batch norm": r.below(bn, none, key) for key, (name, _) in quantities.items()
     }
     higher = [name for key, (name, _) in quantities.items() if r.below(none, bn, key)]
-    words = "8 layers, both at the same rate of .01."
+    words = f"{_asked(r, bn, 'depth')} layers, both at the same rate of {_asked(r, bn, 'rate')}."
     words += f" With batch norm higher: {', '.join(higher)}." if higher else ""
     return _finding(parts, words, shown)
 
@@ -88,8 +95,9 @@ def explosion(r: Reader) -> Finding:
     parts = {f"{name}: a rate above 1": one.low is not None and one.low > 1 for name, one in shown.items()}
     slowest = min(shown.values(), key=lambda one: one.value or 0)
     theory = r.record(Need("gradient_growth")).derived.get("theory")
+    width, depth = (_asked(r, GROWTHS["ReLU, batch 128"], name) for name in ("width", "depth"))
     words = (
-        f"Width 512, 40 layers, γ = 1. Slowest: {slowest}, to the power of the depth "
+        f"Width {width}, {depth} layers, γ = 1. Slowest: {slowest}, to the power of the depth "
         "nevertheless. ReLU at batch "
         f"128: {text(shown['ReLU, batch 128'].value)}, {format.plain(theory)} in theory; without "
         "normalization "
@@ -132,9 +140,8 @@ def nan_at_150(r: Reader) -> Finding:
         f"At batch 128 in float32 the squares of the gradients overflow from {one['']} on and a "
         "gradient itself "
         f"from {one['nonfinite']}; in float16 from {one['half']} and {one['half_nonfinite']}. At batch 8 in "
-        f"float32 from {found['batch 8', ''].reading} and "
-        f"{found['batch 8', 'nonfinite'].reading}. Training in "
-        f"200 steps ends long before, at {trained.reading} (without normalization at {control.reading})."
+        f"float32 from {found['batch 8', ''].reading} and {found['batch 8', 'nonfinite'].reading}. "
+        f"Trainable in 200 steps: {trained.reading} with batch norm, {control.reading} without."
     )
     return _finding(parts, words, [*found.values(), trained, control])
 
@@ -158,11 +165,18 @@ def _along_depth(r: Reader, key: str) -> tuple[dict[int, str], list[Evidence]]:
     return found, shown
 
 
-CEILING = (
-    " β can be no larger than some √2 over the shortest step, 283: values near it say that the "
-    "gradient is lost "
-    "altogether within that step."
-)
+def _ceiling(r: Reader) -> str:
+    """What β can be at most, from the settings of the deep networks: √2 over the shortest step."""
+    settings = r.record(Need("smoothness", BN, DEEP)).settings
+    rate, reach = settings.get("rate"), settings.get("reach")
+    steps = [step for step in reach if is_positive(step)] if isinstance(reach, list) else []
+    if not is_positive(rate) or not steps:
+        return ""
+    most = text(2**0.5 / (rate * min(steps)))
+    return (
+        f" β can be no larger than some √2 over the shortest step, {most}: values near it say that the "
+        "gradient is lost altogether within that step."
+    )
 
 
 def sharper_at_init(r: Reader) -> Finding:
@@ -170,7 +184,7 @@ def sharper_at_init(r: Reader) -> Finding:
     parts = {
         f"{depth} layers: less smooth with batch norm": it == "less smooth" for depth, it in found.items()
     }
-    words = f"With batch norm, at initialization: {_list(found)}.{CEILING}"
+    words = f"With batch norm, at initialization: {_list(found)}.{_ceiling(r)}"
     return _finding(parts, words, shown)
 
 
@@ -191,9 +205,9 @@ def vanishing_after_a_step(r: Reader) -> Finding:
         "and so is the gradient itself": (plain.high or 1) < 0.01,
     }
     words = (
-        f"100 layers, one step at rate .1: ‖W_2‖ grows {text(weights.value)} times, and layer 2 then moves "
-        f"{text(after.value)} times as fast as the last, relative to its weights; its gradient itself is "
-        f"{text(plain.value)} of the last layer’s."
+        f"{_asked(r, need, 'depth')} layers, one step at rate {_asked(r, need, 'rate')}: ‖W_2‖ grows "
+        f"{text(weights.value)} times, and layer 2 then moves {text(after.value)} times as fast as the last, "
+        f"relative to its weights; its gradient itself is {text(plain.value)} of the last layer’s."
     )
     return _finding(parts, words, [before, after, weights, plain])
 
@@ -208,8 +222,8 @@ def helpful_below_harmful_above(r: Reader) -> Finding:
         "less smooth at 48 layers": found[48] == "less smooth",
     }
     words = (
-        f"With batch norm, in training: {_list(found)}. It nevertheless trains deeper: {depth.reading}, "
-        f"{control.reading} without.{CEILING}"
+        f"With batch norm, in training: {_list(found)}. Trainable in 200 steps: {depth.reading} "
+        f"with it, {control.reading} without.{_ceiling(r)}"
     )
     return _finding(parts, words, [*shown, depth, control])
 
@@ -245,7 +259,11 @@ def higher_rates(r: Reader) -> Finding:
     shown = [r.evidence(bn, BN), r.evidence(none, NONE)]
     factor = times(*shown)
     parts = {"a higher stable rate": r.below(none, bn), "more than twice as high": factor > 2}
-    return _finding(parts, f"8 layers: {text(factor)} times the rate of the network without.", shown)
+    return _finding(
+        parts,
+        f"{_asked(r, bn, 'depth')} layers: {text(factor)} times the rate of the network without.",
+        shown,
+    )
 
 
 def fourteen_times(r: Reader) -> Finding:
@@ -254,19 +272,25 @@ def fourteen_times(r: Reader) -> Finding:
     factor = times(shown[1], shown[0])
     parts = {"fewer steps": r.below(bn, none), "more than 7 times fewer, half of the paper’s 14": factor > 7}
     words = (
-        f"8 layers on digits, each at its best rate: {text(factor)} times fewer steps; 14 in the "
-        "paper, on ImageNet."
+        f"{_asked(r, bn, 'depth')} layers, each at its best rate: {text(factor)} times fewer steps; 14 in "
+        "the paper, on ImageNet."
     )
     return _finding(parts, words, shown)
+
+
+CENTERING = "softmax regression, d = 100, inputs of mean {}"
+"""The rows of the calibration that the claim on centering reads."""
 
 
 def centering(r: Reader) -> Finding:
     rows = {str(row.get("experiment")): row for row in r.record(Need(CALIBRATION, NONE)).trace}
     shown = []
     for mean in ("0", ".5"):
-        value = rows.get(f"softmax regression, d = 100, inputs of mean {mean}", {}).get("measured")
-        known = float(value) if isinstance(value, (int, float)) else None
+        value = rows.get(CENTERING.format(mean), {}).get("measured")
+        known = float(value) if is_number(value) else None
         shown.append(Evidence(f"λ_max, inputs of mean {mean}", known, unit="1/learning rate"))
+    if any(one.value is None for one in shown):
+        return Finding("The calibration has no reading of softmax regression.")
     factor = times(shown[1], shown[0])
     words = (
         "Softmax regression at zero on 100 inputs of deviation 1, one draw, from the "
@@ -288,7 +312,7 @@ def no_outliers(r: Reader) -> Finding:
         "outliers without it, none with it": (counts[1].low or 0) >= 1 > (counts[0].high or 0),
     }
     words = (
-        f"At matched loss, 8 layers, Softplus: {text(counts[1].value)} outliers without, "
+        f"At matched loss, {_asked(r, bn, 'depth')} layers: {text(counts[1].value)} outliers without, "
         f"{text(counts[0].value)} "
         f"with batch norm; λ_1/λ_C {text(ratios[1].value)} and {text(ratios[0].value)}."
     )
@@ -308,7 +332,7 @@ def mean_shifts(r: Reader) -> Finding:
         "with batch norm less of it lies there": r.below(bn, none),
     }
     words = (
-        f"8 layers at matched loss, Softplus. Without normalization {text(share.value)} of the "
+        f"{_asked(r, bn, 'depth')} layers at matched loss. Without normalization {text(share.value)} of the "
         "top eigenspace lies in "
         f"the span of the gradients of the outputs’ means, {text(chance.value)} in a random one; "
         "with that span "
@@ -354,7 +378,7 @@ CLAIMS: tuple[Claim, ...] = (
         "In training at small depth, batch norm makes the loss smoother along its gradient.",
         SANTURKAR,
         "smoothness, 8 layers",
-        (Need("smoothness", BN), Need("smoothness", NONE)),
+        (Need("smoothness", BN, SHALLOW), Need("smoothness", NONE, SHALLOW)),
         smoother_in_training,
     ),
     Claim(

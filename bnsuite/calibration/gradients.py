@@ -78,46 +78,25 @@ def scale_law() -> tuple[float, float, float]:
     return task.exponents(mlp(Scheme("exact", _exact), 32), SEEDS[0])
 
 
-_BN, _NONE, _LN = (SCHEMES[name] for name in ("batchnorm", "none", "layernorm"))
 _WIDE = "width 1000, 40 layers"
 
 
 ROWS: tuple[Row, ...] = (
-    Row(
-        "gradient_growth",
-        f"batchnorm, ReLU, batch 128, {_WIDE}",
-        partial(growth, _BN, "relu", 128),
-        relative(1.4797, 0.02),
-    ),
-    Row(
-        "gradient_growth",
-        f"batchnorm, ReLU, batch 16, {_WIDE}",
-        partial(growth, _BN, "relu", 16),
-        relative(1.590, 0.03),
-    ),
-    Row(
-        "gradient_growth",
-        f"batchnorm, linear, batch 16, {_WIDE}",
-        partial(growth, _BN, "linear", 16),
-        absolute(1.0769, 0.01),
-    ),
-    Row(
-        "gradient_growth",
-        f"batchnorm, tanh, batch 128, {_WIDE}",
-        partial(growth, _BN, "tanh", 128),
-        relative(1.186, 0.015),
-    ),
-    Row(
-        "gradient_growth",
-        f"none, ReLU, batch 128, {_WIDE}",
-        partial(growth, _NONE, "relu", 128),
-        absolute(1, 0.03),
-    ),
-    Row(
-        "gradient_growth",
-        f"layernorm, ReLU, batch 128, {_WIDE}",
-        partial(growth, _LN, "relu", 128),
-        absolute(1, 0.03),
+    *(
+        Row(
+            "gradient_growth",
+            f"{scheme}, {activation}, batch {batch}, {_WIDE}",
+            partial(growth, SCHEMES[scheme], activation.lower(), batch),
+            accept,
+        )
+        for scheme, activation, batch, accept in (
+            ("batchnorm", "ReLU", 128, relative(1.4797, 0.02)),
+            ("batchnorm", "ReLU", 16, relative(1.590, 0.03)),
+            ("batchnorm", "linear", 16, absolute(1.0769, 0.01)),
+            ("batchnorm", "tanh", 128, relative(1.186, 0.015)),
+            ("none", "ReLU", 128, absolute(1, 0.03)),
+            ("layernorm", "ReLU", 128, absolute(1, 0.03)),
+        )
     ),
     *(
         Row(

@@ -176,6 +176,17 @@ def test_few_seeds_and_missing_values_give_no_verdict() -> None:
     assert "stable_lr of none has no value: stayed finite and did not learn" in one.finding.condition
 
 
+def test_a_calibration_without_the_rows_of_a_claim_gives_no_verdict() -> None:
+    bare = record(CALIBRATION, NONE, [], outcome=Outcome.OK, value=1.0, profile=CALIBRATION)
+    assert verdicts(changed(as_the_threads_say(), bare))["P3"] == UNMEASURED
+
+
+def test_the_words_have_their_numbers_from_the_settings() -> None:
+    fast = measured(Need("stable_lr"), 5).model_copy(update={"settings": {"depth": 5}})
+    (one,) = judge([c for c in CLAIMS if c.id == "P1"], changed(as_the_threads_say(), fast.sealed()))
+    assert one.finding.condition.startswith("5 layers: ")
+
+
 def test_settings_that_nobody_asked_for_answer_nothing() -> None:
     wide = record("stable_lr", BN, profile="quick+width=128", settings={"width": 128})
     assert not answers(wide, Need("stable_lr"))

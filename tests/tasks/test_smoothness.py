@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bnsuite.calibration.curvature import Point
 from bnsuite.engine.lanes import Examples
 from bnsuite.engine.train import train
 from bnsuite.networks import FAMILIES, softplus
@@ -17,17 +18,6 @@ from bnsuite.tasks.layer_cost import kept
 from bnsuite.tasks.smoothness import along_gradient
 
 TASK = Smoothness(width=4, batch=16, tuning=(), confirmation=(101, 102), depth=2, rate=0.1, steps=4, beside=1)
-
-
-class Point(nn.Module):
-    """Parameters θ, whatever the input."""
-
-    def __init__(self, theta: Tensor) -> None:
-        super().__init__()
-        self.theta = nn.Parameter(theta)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.theta
 
 
 def test_closed_forms_on_a_quadratic() -> None:
