@@ -24,11 +24,10 @@ from bnsuite.norms import (
     weight_norm,
     weight_standardization,
 )
+from bnsuite.records.manifest import NAME
 
 Skip = Literal["none", "pre", "post"]
 Factory = Callable[[int], nn.Module]
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Scheme:
     paper: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not re.fullmatch(NAME, self.name):
             raise ValueError(
                 f"a scheme's name is 1 to 40 lower-case letters, digits and hyphens: got {self.name!r}"
             )

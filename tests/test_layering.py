@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": set(),
     "activations": {"words"},
     "theory": {"activations", "words"},
-    "schemes": {"norms"},
+    "schemes": {"norms", "records"},
     "networks": {"schemes"},
     "profiles": {"records", "words"},
     "provenance": {""},

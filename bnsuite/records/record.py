@@ -7,8 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-SCHEMA_VERSION = 1
-"""Raised when a field of `Record` changes its meaning."""
+SCHEMA_VERSION = 2
+"""Raised when a field of `Record` is added or changes its meaning. Older records stay readable."""
+
+ADDED = {2: {"about", "costs"}}
+"""Fields by the version that added them: the id of an older record is the hash of what it held."""
 
 SUITE_VERSION = 1
 """Raised when the protocol changes: records of two suite versions are never compared."""
@@ -163,7 +166,9 @@ class Record(Measurement):
     task_version: int
     question: str = Field(description="the task's question, in one sentence")
     scheme: str
-    facets: tuple[str, ...] = ()
+    about: str = Field(default="", description="the scheme in one line")
+    facets: tuple[str, ...] = Field(default=(), description="what holds of the scheme, found by trying")
+    costs: dict[str, Finite] = Field(default={}, description="what the scheme adds, by the unit in the name")
     family: str
     dataset: str
     profile: str
@@ -172,6 +177,15 @@ class Record(Measurement):
     unit: str
     better: Better
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _holds_what_its_version_has(self) -> Self:
+        if later := self._added_later() & self.model_fields_set:
+            raise ValueError(f"a record of schema_version {self.schema_version} has no {min(later)}")
+        return self
+
+    def _added_later(self) -> set[str]:
+        return set[str]().union(*(names for v, names in ADDED.items() if v > self.schema_version))
 
     @property
     def cell(self) -> Cell:
@@ -195,7 +209,7 @@ class Record(Measurement):
 
     def expected_id(self) -> str:
         """Hash of the whole record but for its id: a record that was edited shows it."""
-        return digest(self.model_dump(mode="json", exclude={"id"}))[:16]
+        return digest(self.model_dump(mode="json", exclude={"id"} | self._added_later()))[:16]
 
     def sealed(self) -> Self:
         """The same record with key and id set from its content."""

@@ -105,9 +105,9 @@ def read_record(path: Path) -> Record:
     except ValueError as error:
         raise RecordError(f"{path}: not valid JSON ({error}). Restore the file or remove it.") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in range(1, SCHEMA_VERSION + 1):
         raise RecordError(
-            f"{path}: schema_version is {version!r}, wanted {SCHEMA_VERSION}. "
+            f"{path}: schema_version is {version!r}, wanted 1 to {SCHEMA_VERSION}. "
             "Remove the file, or use the version of bnsuite that wrote it."
         )
     try:

@@ -149,3 +149,13 @@ def test_cell_reads_as_one_line(make_record: Any) -> None:
     )
     assert str(cell) == "max_depth batchnorm mlp/digits"
     assert make_record().n == 2
+
+
+def test_a_record_of_an_older_version_keeps_its_id_and_takes_no_newer_field(make_record: Any) -> None:
+    data = make_record().model_dump(mode="json")
+    old = {name: value for name, value in data.items() if name not in ("about", "costs", "id")}
+    old["schema_version"] = 1
+    assert Record.model_validate({**old, "id": ""}).expected_id() == digest(old)[:16]
+    for name, value in (("about", "better"), ("costs", {"parameters": 0.0})):
+        with pytest.raises(ValidationError, match=f"schema_version 1 has no {name}"):
+            Record.model_validate({**old, "id": "", name: value})

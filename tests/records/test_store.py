@@ -109,9 +109,9 @@ def test_a_number_that_is_not_finite_is_refused(
         (b"", "not valid JSON"),
         (b'{"id": ', "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
-        (b"[]", "schema_version is None, wanted 1"),
+        (b"[]", "schema_version is None, wanted 1 to 2"),
         (b'"text"', "schema_version is None"),
-        (b'{"schema_version": 99}', "schema_version is 99, wanted 1"),
+        (b'{"schema_version": 99}', "schema_version is 99, wanted 1 to 2"),
         (b'{"schema_version": 1}', "not a record"),
     ],
 )

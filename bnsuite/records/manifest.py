@@ -1,0 +1,58 @@
+"""Manifest: who sends a scheme in, and under which terms; `submission.toml` beside its `scheme.py`."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bnsuite.records.store import RecordError
+
+NAME = "[a-z0-9][a-z0-9-]{0,39}"
+"""Pattern of a scheme's name, and so of its folder's: letters, digits and hyphens, at most 40."""
+
+FILE = "submission.toml"
+
+_LONGEST = 64 * 1024
+_Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class Manifest(BaseModel):
+    """What `submission.toml` says. Strings are shown on the board, escaped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
+    authors: Annotated[list[_Line], Field(min_length=1, max_length=50)]
+    licence: _Line
+    paper: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    notes: Annotated[str, Field(max_length=2000)] = ""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a submission, or `RecordError`: one line with the file, what is wrong, what to do."""
+    path = folder / FILE
+    try:
+        if path.stat().st_size > _LONGEST:
+            raise RecordError(f"{path}: larger than {_LONGEST} bytes. Shorten it.")
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(
+            f"{path}: cannot be read ({error.strerror}). `bnsuite new NAME` writes one to begin with."
+        ) from error
+    except ValueError as error:
+        raise RecordError(f"{path}: not valid TOML ({error}). Mend that line.") from error
+    try:
+        found = Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecordError(
+            f"{path}: {where}: {first['msg']}, got {first['input']!r:.80}. "
+            "It holds name, authors (a list), licence, paper and notes."
+        ) from error
+    if found.name != folder.resolve().name:
+        raise RecordError(
+            f"{path}: name is {found.name!r}, and its folder {folder.resolve().name!r}. Give both one name."
+        )
+    return found

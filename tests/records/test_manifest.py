@@ -1,0 +1,57 @@
+"""Manifest: what it takes, and one line for everything else."""
+
+from pathlib import Path
+
+import pytest
+
+from bnsuite.records import RecordError
+from bnsuite.records.manifest import read_manifest
+
+GOOD = 'name = "mine"\nauthors = ["A. B.", "C."]\nlicence = "MIT"\npaper = ""\nnotes = """\ntwo\nlines"""\n'
+
+
+def folder(tmp_path: Path, text: str, name: str = "mine") -> Path:
+    place = tmp_path / name
+    place.mkdir()
+    (place / "submission.toml").write_text(text, encoding="utf-8")
+    return place
+
+
+def test_a_sound_one(tmp_path: Path) -> None:
+    found = read_manifest(folder(tmp_path, GOOD))
+    assert (found.name, found.authors, found.licence) == ("mine", ["A. B.", "C."], "MIT")
+    assert found.notes == "two\nlines"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('["A. B.", "C."]', '"A. B."', "authors: Input should be a valid list, got 'A. B.'"),
+        ('["A. B.", "C."]', "[]", "authors: List should have at least 1 item"),
+        ('["A. B.", "C."]', "[3]", "authors.0: Input should be a valid string, got 3"),
+        ('["A. B.", "C."]', r'["a\nb"]', "authors.0: String should match"),
+        ('"MIT"', "true", "licence: Input should be a valid string, got True"),
+        ('"MIT"', '""', "licence: String should have at least 1"),
+        ('licence = "MIT"\n', "", "licence: Field required"),
+        ('paper = ""', 'paper = ""\nrank = 1', "rank: Extra inputs"),
+        ('"mine"', '"<script>"', "name: String should match"),
+        ('"mine"', '"../mine"', "name: String should match"),
+        ('"mine"', r'"mine\n"', "name: String should match"),
+        ('"mine"', '"other"', "name is 'other', and its folder 'mine'. Give both one name"),
+        ('"mine"', "mine", "not valid TOML"),
+        ("two", "t" * 2001, "notes: String should have at most 2000"),
+        ("two", "t" * 70000, "larger than 65536 bytes. Shorten it"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in GOOD
+    with pytest.raises(RecordError) as caught:
+        read_manifest(folder(tmp_path, GOOD.replace(old, new)))
+    assert words in str(caught.value)
+    assert "submission.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_one_says_how_to_begin(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"cannot be read .*`bnsuite new NAME` writes one"):
+        read_manifest(tmp_path)
