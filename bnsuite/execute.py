@@ -7,36 +7,50 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
 from bnsuite.datasets import DATASETS
+from bnsuite.facets import Facets, facets_of
 from bnsuite.networks import FAMILIES, UnsupportedError
-from bnsuite.processes import Channel, interrupts_wait, leave_with_parent, send
+from bnsuite.processes import WORKER_ENVIRONMENT, Channel, interrupts_wait, leave_with_parent, send
 from bnsuite.profiles import Profile, load_profile
 from bnsuite.provenance import environment, reproducible
 from bnsuite.records import RANKED, Cell, Measurement, Outcome, Provenance, Record, Store
 from bnsuite.records.record import make_key
-from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.schemes import SCHEMES, Scheme, find_scheme
 from bnsuite.tasks import TASKS, Subject, Task, written
 from bnsuite.words import lookup
 
 Device = Literal["auto", "cpu", "cuda"]
 
-# Large blocks come back from the heap, in huge pages, and not fresh from the kernel at every operation:
-# a quarter less time a step (glibc; ignored elsewhere). Read when a process starts, so for workers only.
-WORKER_ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "passive",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
-    "MALLOC_TRIM_THRESHOLD_": "1073741824",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-
 
 class DeviceError(Exception):
     """The device that was asked for is not there."""
+
+
+class Answer(NamedTuple):
+    """What measuring a cell gives: all of its record but where and when."""
+
+    measured: Measurement
+    stacked: bool | None
+    about: str
+    facets: tuple[str, ...]
+    costs: dict[str, float]
+
+
+class ForeignScheme(Protocol):
+    """A scheme whose code never runs in this process: it is asked, and answers (see `submission`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def source_hash(self) -> str:
+        """SHA-256 over what defines the scheme."""
+
+    def answer(self, job: "Job", report: Callable[[str], None]) -> Answer:
+        """Measure one cell, elsewhere; what goes wrong is an outcome."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class Job:
     """A cell with what it takes to measure it."""
 
     cell: Cell
-    scheme: Scheme
+    scheme: Scheme | ForeignScheme
     task: Task
     key: str
     scheme_source: str
@@ -67,7 +81,7 @@ def run(
     profile: str = "quick",
     *,
     tasks: Sequence[str] | None = None,
-    schemes: Sequence[str | Scheme] | None = None,
+    schemes: Sequence[str | Scheme | ForeignScheme] | None = None,
     families: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
     device: Device = "auto",
@@ -136,7 +150,7 @@ def run_jobs(
 def plan(
     profile: str,
     tasks: Sequence[str] | None,
-    schemes: Sequence[str | Scheme] | None,
+    schemes: Sequence[str | Scheme | ForeignScheme] | None,
     families: Sequence[str] | None,
     datasets: Sequence[str] | None,
     device: Literal["cpu", "cuda"],
@@ -170,18 +184,18 @@ def plan(
     return jobs
 
 
-def _scheme(scheme: str | Scheme) -> Scheme:
-    if isinstance(scheme, Scheme):
-        if scheme.name in SCHEMES and scheme != SCHEMES[scheme.name]:
-            raise ValueError(f"{scheme.name!r} is a built-in scheme: give yours a name of its own")
-        return scheme
-    return lookup("scheme", scheme, SCHEMES)
+def _scheme(scheme: str | Scheme | ForeignScheme) -> Scheme | ForeignScheme:
+    if isinstance(scheme, str):
+        return find_scheme(scheme)
+    if scheme.name in SCHEMES and scheme != SCHEMES[scheme.name]:
+        raise ValueError(f"{scheme.name!r} is a built-in scheme: give yours a name of its own")
+    return scheme
 
 
 def _job(
     budget: Profile,
     task: str,
-    scheme: Scheme,
+    scheme: Scheme | ForeignScheme,
     family: str,
     dataset: str,
     device: Literal["cpu", "cuda"],
@@ -198,15 +212,31 @@ def _job(
         profile="+".join([budget.name, *(written(n, v) for n, v in changed.items() if v != getattr(own, n))]),
         device=device,
     )
+    return _keyed(cell, scheme, built)
+
+
+def job_of(cell: Cell, settings: Mapping[str, object], scheme: Scheme | ForeignScheme) -> Job:
+    """The job of a cell with settings as a record holds them, whatever its profile says today.
+
+    Raises:
+        UnknownNameError, ValueError: for names and settings that this version does not have.
+    """
+    task = lookup("task", cell.task, TASKS)
+    lookup("family", cell.family, FAMILIES)
+    lookup("dataset", cell.dataset, DATASETS)
+    return _keyed(cell, scheme, task(**{name: task.parse(name, value) for name, value in settings.items()}))
+
+
+def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task) -> Job:
     source = scheme.source_hash()  # here, since a worker may not see the source of a script's own class
     key = make_key(
         cell,
-        task_version=built.version,
-        settings=built.settings,
+        task_version=task.version,
+        settings=task.settings,
         scheme_source=source,
-        dataset_checksum=DATASETS[dataset]().checksum,
+        dataset_checksum=DATASETS[cell.dataset]().checksum,
     )
-    return Job(cell, scheme, built, key, source)
+    return Job(cell, scheme, task, key, source)
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
@@ -258,44 +288,67 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
     started, clock = datetime.now(UTC), time.perf_counter()
     device = torch.device(job.cell.device)
     report("started")
-    data = DATASETS[job.cell.dataset]()
-    subject = Subject(job.scheme, FAMILIES[job.cell.family], data.to(device), report)
-    stacked: bool | None = None
     with reproducible(device):
         flags = environment(device)
-        try:
-            stacked = subject.stacked
-            measured = job.task(subject)
-        except UnsupportedError as error:
-            measured = _without_value(Outcome.UNSUPPORTED, str(error))
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            measured = _without_value(Outcome.OOM, str(error))
-        except Exception as error:
-            measured = _without_value(Outcome.ERROR, relative_traceback(error))
+    of = answer_here if isinstance(job.scheme, Scheme) else job.scheme.answer
+    answer = of(job, report)
     provenance = Provenance(
         **flags,
         scheme_source=job.scheme_source,
-        dataset_checksum=data.checksum,
-        stacked=stacked,
+        dataset_checksum=DATASETS[job.cell.dataset]().checksum,
+        stacked=answer.stacked,
         seeds={"tuning": list(job.task.tuning), "confirmation": list(job.task.confirmation)},
         started=started.isoformat(timespec="milliseconds"),
         duration_s=round(time.perf_counter() - clock, 3),
     )
     try:
-        return _sealed(job, measured, provenance)
+        return _sealed(job, answer, provenance)
     except ValueError as error:  # a NaN among what stands beside the value
-        return _sealed(job, _without_value(Outcome.ERROR, relative_traceback(error)), provenance)
+        failed = without_value(Outcome.ERROR, relative_traceback(error))
+        return _sealed(job, answer._replace(measured=failed), provenance)
 
 
-def _sealed(job: Job, measured: Measurement, provenance: Provenance) -> Record:
+def answer_here(job: Job, report: Callable[[str], None]) -> Answer:
+    """Measure one cell in this process."""
+    assert isinstance(job.scheme, Scheme)
+    device = torch.device(job.cell.device)
+    data = DATASETS[job.cell.dataset]()
+    subject = Subject(job.scheme, FAMILIES[job.cell.family], data.to(device), report)
+    stacked: bool | None = None
+    facets: Facets | None = None
+    with reproducible(device):
+        try:
+            stacked = subject.stacked
+            facets = facets_of(job.scheme)
+            measured = job.task(subject)
+        except UnsupportedError as error:
+            measured = without_value(Outcome.UNSUPPORTED, str(error))
+        except Exception as error:
+            if out_of_memory(error):
+                measured = without_value(Outcome.OOM, str(error))
+            else:
+                measured = without_value(Outcome.ERROR, relative_traceback(error))
+    words, costs = (facets.words, facets.costs) if facets else ((), {})
+    return Answer(measured, stacked, job.scheme.about, words, costs)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory was all that it lacked; torch has no class of its own for a CPU's."""
+    ours = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return ours or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _sealed(job: Job, answer: Answer, provenance: Provenance) -> Record:
     return Record(
-        **dict(measured),
+        **dict(answer.measured),
         **job.cell.model_dump(),
         id="",
         key="",
         task_version=job.task.version,
         question=job.task.question,
-        facets=job.scheme.facets,
+        about=answer.about,
+        facets=answer.facets,
+        costs=answer.costs,
         settings=job.task.settings,
         unit=job.task.unit,
         better=job.task.better,
@@ -303,7 +356,7 @@ def _sealed(job: Job, measured: Measurement, provenance: Provenance) -> Record:
     ).sealed()
 
 
-def _without_value(outcome: Outcome, error: str) -> Measurement:
+def without_value(outcome: Outcome, error: str) -> Measurement:
     """A record names no path of a machine."""
     for place, short in ((Path.cwd(), "."), (Path.home(), "~")):
         error = error.replace(f"{place}{os.sep}", f"{short}{os.sep}")

@@ -90,11 +90,11 @@ def driver_version() -> str | None:
 
 @cache
 def checkout() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this package runs from, and whether it has uncommitted changes."""
+    """Commit of the checkout that this package runs from, and whether the package differs from it."""
     root = _PACKAGE.parent
     if _output(["git", "rev-parse", "--show-toplevel"], root) != str(root):
         return None, None
-    status = _output(["git", "status", "--porcelain"], root)
+    status = _output(["git", "status", "--porcelain", "--", _PACKAGE.name, "pyproject.toml"], root)
     return _output(["git", "rev-parse", "HEAD"], root), None if status is None else bool(status)
 
 

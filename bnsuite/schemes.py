@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from importlib.metadata import entry_points
 from types import CodeType, FunctionType
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from bnsuite.norms import (
     weight_standardization,
 )
 from bnsuite.records.manifest import NAME
+from bnsuite.words import lookup
 
 Skip = Literal["none", "pre", "post"]
 Factory = Callable[[int], nn.Module]
@@ -232,3 +234,34 @@ SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in _BUILT_IN}
 
 REFERENCES = ("none", "batchnorm", "residual-batchnorm", "layernorm")
 """The four schemes that every other one is compared with."""
+
+GROUP = "bnsuite.schemes"
+"""Entry points of this group bring the schemes of installed packages, each under its scheme's name."""
+
+
+def find_scheme(name: str) -> Scheme:
+    """The built-in scheme of that name, or the one that an installed package brings.
+
+    Raises:
+        UnknownNameError: there is none.
+        ValueError: the package's cannot be loaded, or is no scheme of that name.
+    """
+    brought = {point.name: point for point in entry_points(group=GROUP)}
+    if name in SCHEMES or name not in brought:
+        return lookup("scheme", name, {**dict.fromkeys(brought), **SCHEMES})  # type: ignore[return-value]
+    point = brought[name]
+    package = point.dist.name if point.dist else point.module
+    try:
+        found = point.load()
+    except Exception as error:
+        raise ValueError(f"scheme {name!r} of {package}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Scheme) or found.name != name:
+        raise ValueError(
+            f"scheme {name!r} of {package}: wanted a Scheme of that name at {point.value}, got {found!r}"
+        )
+    return found
+
+
+def scheme_names() -> list[str]:
+    """Of every scheme that `find_scheme` finds: the built-in ones, then those of installed packages."""
+    return list(dict.fromkeys([*SCHEMES, *sorted(point.name for point in entry_points(group=GROUP))]))

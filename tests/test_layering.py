@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": set(),
     "activations": {"words"},
     "theory": {"activations", "words"},
-    "schemes": {"norms", "records"},
+    "schemes": {"norms", "records", "words"},
     "networks": {"schemes"},
     "profiles": {"records", "words"},
     "provenance": {""},

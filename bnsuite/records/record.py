@@ -138,7 +138,7 @@ class Provenance(_Frozen):
     scheme_source: str = Field(description="SHA-256 over the sources that define the scheme")
     dataset_checksum: str = Field(description="SHA-256 over the tensors of the data set")
     commit: str | None = Field(description="git commit of the suite, where it runs from a checkout")
-    dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
+    dirty: bool | None = Field(description="whether the package differed from that commit")
     torch: str
     python: str
     os: str

@@ -128,15 +128,13 @@ def read_record(path: Path) -> Record:
 
 
 def load_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
-    """All records below the folders (one that does not exist is empty); an id may occur once."""
+    """All records below the folders (one that does not exist is empty); one that lies in several, in the last."""
     found: dict[Path, Record] = {}
     seen: dict[str, Path] = {}
     for folder in folders:
         for path, record in Store(folder).paths().items():
             if record.id in seen:
-                raise RecordError(
-                    f"{path}: has the id {record.id} of {seen[record.id]}. Remove one of the two files."
-                )
+                del found[seen[record.id]]
             seen[record.id] = path
             found[path] = record
     return found

@@ -1,63 +1,26 @@
-"""The command line. Torch is imported by the commands that need it, not for --help."""
+"""Commands that measure: run, calibrate, claims."""
 
 import json
 import os
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import bnsuite
+from bnsuite.cli.terminal import DeviceChoice, err, fail
 from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
     from bnsuite.board.claims import Claim
     from bnsuite.calibration import Reading
     from bnsuite.records import Record
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Measure what a normalization scheme buys: depth, learning rate, curvature, time to accuracy.",
-)
-err = Console(stderr=True)
+    from bnsuite.submission.foreign import Foreign
 
 
-class DeviceChoice(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-def fail(message: str, code: int = 2) -> NoReturn:
-    """One clear line on standard error, and a non-zero exit."""
-    err.print(f"[bold red]bnsuite:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(bnsuite.__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
 def run(
     profile: Annotated[
         str,
@@ -69,7 +32,11 @@ def run(
     ] = None,
     scheme: Annotated[
         list[str] | None,
-        typer.Option("--scheme", "-s", help="Only this one; repeatable. See `list schemes`."),
+        typer.Option(
+            "--scheme",
+            "-s",
+            help="Only this one; repeatable: a name of `list schemes`, or the path of one of your own.",
+        ),
     ] = None,
     family: Annotated[
         list[str] | None, typer.Option("--family", help="Only this one; repeatable. See `list families`.")
@@ -92,35 +59,27 @@ def run(
         int,
         typer.Option(min=0, help="Processes side by side. 0: one per CPU core, or a single one on a GPU."),
     ] = 0,
+    cell_limit: Annotated[
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="A cell of a scheme by path is stopped after these."),
+    ] = 3600,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as a JSON list.")] = False,
 ) -> None:
     """Measure what the records folder does not have yet; stop and start it as you like."""
     try:
         with interrupts_wait():  # half imported, numpy cannot be imported again
-            from bnsuite.execute import DeviceError, plan, resolve_device
-            from bnsuite.execute import run as execute
+            from bnsuite.execute import DeviceError, plan, resolve_device, run_jobs
             from bnsuite.progress import Display
             from bnsuite.records import Outcome, RecordError
 
         try:
             on = resolve_device(device.value)
             given = _settings(settings or [])
-            jobs = plan(profile, task, scheme, family, dataset, on, given)
+            schemes = _schemes(scheme or [], cell_limit)
+            jobs = plan(profile, task, schemes, family, dataset, on, given)
             side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
             with Display([job.cell for job in jobs], err) as display:
-                found = execute(
-                    profile,
-                    tasks=task,
-                    schemes=scheme,
-                    families=family,
-                    datasets=dataset,
-                    device=on,
-                    records=records,
-                    force=force,
-                    workers=side_by_side,
-                    observe=display.observe,
-                    **given,
-                )
+                found = run_jobs(jobs, records, force=force, workers=side_by_side, observe=display.observe)
         except (DeviceError, RecordError, ValueError) as error:
             fail(str(error))
     except KeyboardInterrupt:
@@ -142,6 +101,24 @@ def run(
             "The same command runs these again.",
             code=1,
         )
+
+
+def _schemes(given: list[str], cell_limit: float) -> "list[str | Foreign]":
+    """Names as they are; what is a path is loaded in the sandbox."""
+    from bnsuite.schemes import scheme_names
+
+    known = scheme_names()
+    paths = [
+        one for one in given if one not in known and (Path(one).exists() or "/" in one or one.endswith(".py"))
+    ]
+    if not paths:
+        return [*given]
+    from bnsuite.cli.submission import sandbox
+    from bnsuite.submission.foreign import load
+    from bnsuite.submission.sandbox import Limits
+
+    confined, limits = sandbox(), Limits(wall_s=cell_limit)
+    return [load(Path(one), confined, limits) if one in paths else one for one in given]
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
@@ -189,122 +166,6 @@ def _cell(record: "Record") -> str:
     return "\n[dim]".join(filter(None, lines))
 
 
-@app.command("list")
-def list_(
-    kind: Annotated[
-        str, typer.Argument(help="What to list: schemes, tasks, families, datasets or profiles.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
-) -> None:
-    """List schemes, tasks, families, datasets or profiles."""
-    from bnsuite.words import UnknownNameError, lookup
-
-    try:
-        found = lookup("kind", kind, _tables())()
-    except UnknownNameError as error:
-        fail(str(error))
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return
-    table = Table.grid(padding=(0, 3))
-    for name, about in found.items():
-        table.add_row(f"[bold]{name}[/]", escape(about))
-    Console().print(table)
-
-
-def _tables() -> dict[str, Callable[[], dict[str, str]]]:
-    def schemes() -> dict[str, str]:
-        from bnsuite.schemes import SCHEMES
-
-        return {name: s.about for name, s in SCHEMES.items()}
-
-    def tasks() -> dict[str, str]:
-        from bnsuite.tasks import TASKS
-
-        return {
-            name: f"{task.question} ({task.unit}; {task.better} is better)" for name, task in TASKS.items()
-        }
-
-    def families() -> dict[str, str]:
-        from bnsuite.networks import FAMILIES
-
-        return {name: family.about for name, family in FAMILIES.items()}
-
-    def datasets() -> dict[str, str]:
-        from bnsuite.datasets import DATASETS
-
-        return {name: (load.__doc__ or "").strip().splitlines()[0] for name, load in DATASETS.items()}
-
-    def profiles() -> dict[str, str]:
-        from bnsuite.profiles import load_profile, profile_names
-
-        return {name: load_profile(name).about for name in profile_names()}
-
-    return {
-        "schemes": schemes,
-        "tasks": tasks,
-        "families": families,
-        "datasets": datasets,
-        "profiles": profiles,
-    }
-
-
-@app.command()
-def board(
-    records: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--records",
-            help="Folder of records; repeatable. By default results/ and what is published in the checkout.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="Folder of the site; by default leaderboard/site/ in a checkout, else site/."
-        ),
-    ] = None,
-    readme: Annotated[
-        Path | None, typer.Option("--readme", help="Also renew the result table of this Markdown file.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print where the site is as JSON.")] = False,
-) -> None:
-    """Build the static leaderboard from records."""
-    from bnsuite.board.readme import renew
-    from bnsuite.board.site import Source, build_site
-    from bnsuite.records import RecordError
-
-    leaderboard = Path("leaderboard")
-    checkout = leaderboard.is_dir()
-    if records:
-        missing = [folder for folder in records if not folder.is_dir()]
-        if missing:
-            fail(f"{missing[0]}: no such folder. Give the folder of a run's records, such as results.")
-        sources = [Source(folder, _origin(folder)) for folder in records]
-    else:
-        submitted = sorted(leaderboard.glob("submissions/*/records"))
-        folders = [Path("results"), leaderboard / "records", *submitted] if checkout else [Path("results")]
-        sources = [Source(folder, _origin(folder)) for folder in folders if folder.is_dir()]
-    try:
-        index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")))
-        if readme:
-            renew(readme, [source for source in sources if source.origin == "published"])
-    except RecordError as error:
-        fail(str(error))
-    if as_json:
-        print(json.dumps({"index": str(index)}))
-    else:
-        print(f"The board is at {index}. Open it in a browser: {index.resolve().as_uri()}")
-
-
-def _origin(folder: Path) -> Any:
-    parts = folder.resolve().parts
-    if "submissions" in parts:
-        return "submitted"
-    return "published" if parts[-2:] == ("leaderboard", "records") else "local"
-
-
-@app.command()
 def calibrate(
     only: Annotated[str | None, typer.Option(help="Only this instrument, such as top_eigenvalue.")] = None,
     records: Annotated[Path, typer.Option(help="Where the readings go, for the board.")] = Path("results"),
@@ -385,7 +246,6 @@ def _measure_missing(
             run_jobs(jobs, records, workers=side_by_side, observe=display.observe)
 
 
-@app.command()
 def claims(
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="At which budgets they are judged.")
@@ -435,11 +295,3 @@ def claims(
         for part in one.finding.parts:
             print(f"    {'✓' if part.ok else '✗'} {part.words}")
         print(f"    {one.finding.condition}")
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of a record."""
-    from bnsuite.records import Record
-
-    print(json.dumps(Record.model_json_schema(), indent=1))

@@ -1,0 +1,133 @@
+"""Commands that show: board, list, schema."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bnsuite.cli.terminal import fail
+
+
+def list_(
+    kind: Annotated[
+        str, typer.Argument(help="What to list: schemes, tasks, families, datasets or profiles.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """List schemes, tasks, families, datasets or profiles."""
+    from bnsuite.words import UnknownNameError, lookup
+
+    try:
+        found = lookup("kind", kind, _tables())()
+    except UnknownNameError as error:
+        fail(str(error))
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table.grid(padding=(0, 3))
+    for name, about in found.items():
+        table.add_row(f"[bold]{name}[/]", escape(about))
+    Console().print(table)
+
+
+def _tables() -> dict[str, Callable[[], dict[str, str]]]:
+    def schemes() -> dict[str, str]:
+        from bnsuite.schemes import SCHEMES
+
+        return {name: s.about for name, s in SCHEMES.items()}
+
+    def tasks() -> dict[str, str]:
+        from bnsuite.tasks import TASKS
+
+        return {
+            name: f"{task.question} ({task.unit}; {task.better} is better)" for name, task in TASKS.items()
+        }
+
+    def families() -> dict[str, str]:
+        from bnsuite.networks import FAMILIES
+
+        return {name: family.about for name, family in FAMILIES.items()}
+
+    def datasets() -> dict[str, str]:
+        from bnsuite.datasets import DATASETS
+
+        return {name: (load.__doc__ or "").strip().splitlines()[0] for name, load in DATASETS.items()}
+
+    def profiles() -> dict[str, str]:
+        from bnsuite.profiles import load_profile, profile_names
+
+        return {name: load_profile(name).about for name in profile_names()}
+
+    return {
+        "schemes": schemes,
+        "tasks": tasks,
+        "families": families,
+        "datasets": datasets,
+        "profiles": profiles,
+    }
+
+
+def board(
+    records: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--records",
+            help="Folder of records; repeatable. By default results/ and what is published in the checkout.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder of the site; by default leaderboard/site/ in a checkout, else site/."
+        ),
+    ] = None,
+    readme: Annotated[
+        Path | None, typer.Option("--readme", help="Also renew the result table of this Markdown file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where the site is as JSON.")] = False,
+) -> None:
+    """Build the static leaderboard from records."""
+    from bnsuite.board.readme import renew
+    from bnsuite.board.site import Source, build_site
+    from bnsuite.records import RecordError
+
+    leaderboard = Path("leaderboard")
+    checkout = leaderboard.is_dir()
+    if records:
+        missing = [folder for folder in records if not folder.is_dir()]
+        if missing:
+            fail(f"{missing[0]}: no such folder. Give the folder of a run's records, such as results.")
+        sources = [Source(folder, _origin(folder)) for folder in records]
+    else:
+        submitted = sorted(leaderboard.glob("submissions/*/records"))
+        folders = [Path("results"), leaderboard / "records", *submitted] if checkout else [Path("results")]
+        sources = [Source(folder, _origin(folder)) for folder in folders if folder.is_dir()]
+    try:
+        index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")))
+        if readme:
+            renew(readme, [source for source in sources if source.origin == "published"])
+    except RecordError as error:
+        fail(str(error))
+    if as_json:
+        print(json.dumps({"index": str(index)}))
+    else:
+        print(f"The board is at {index}. Open it in a browser: {index.resolve().as_uri()}")
+
+
+def _origin(folder: Path) -> Any:
+    parts = folder.resolve().parts
+    if "submissions" in parts:
+        return "submitted"
+    return "published" if parts[-2:] == ("leaderboard", "records") else "local"
+
+
+def schema() -> None:
+    """Print the JSON Schema of a record."""
+    from bnsuite.records import Record
+
+    print(json.dumps(Record.model_json_schema(), indent=1))

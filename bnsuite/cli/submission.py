@@ -1,0 +1,163 @@
+"""Commands around a scheme of one's own: new, check, submit, verify, reproduce."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from bnsuite.cli.terminal import err, fail
+from bnsuite.processes import interrupts_wait
+
+if TYPE_CHECKING:
+    from bnsuite.submission.foreign import Check
+    from bnsuite.submission.sandbox import Sandbox
+
+SUBMISSIONS = Path("leaderboard/submissions")
+VERIFICATION = Path("leaderboard/verification")
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits and hyphens; also the folder.")],
+) -> None:
+    """Begin a scheme of your own: NAME/scheme.py, its manifest, and a test that passes."""
+    from bnsuite.records import RecordError
+    from bnsuite.submission.folder import begin
+
+    try:
+        folder = begin(name)
+    except RecordError as error:
+        fail(str(error))
+    print(f"{folder} holds scheme.py, submission.toml and test_scheme.py. Write yours into scheme.py, then:")
+    print(f"  bnsuite check {folder}            # the contract that every scheme passes")
+    print(f"  bnsuite run --scheme {folder}     # some minutes; --profile smoke for a first look")
+    print("  bnsuite board")
+
+
+def sandbox() -> "Sandbox":
+    """The sandbox of this machine; what it does not protect is said once."""
+    from bnsuite.submission.sandbox import Sandbox, working_bwrap
+
+    found = Sandbox(working_bwrap())
+    for gap in found.gaps:
+        err.print(f"[yellow]not protected:[/] {escape(gap)}", highlight=False, soft_wrap=True)
+    return found
+
+
+def check(
+    path: Annotated[Path, typer.Argument(help="A folder with a scheme.py, or a Python file.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print {ok, checks, facets, costs} as JSON.")
+    ] = False,
+) -> None:
+    """Hold a scheme to the contract that the built-in ones pass, and show its facets."""
+    from bnsuite.board.facets import FACETS
+    from bnsuite.records import RecordError
+    from bnsuite.records.manifest import FILE, read_manifest
+    from bnsuite.submission.foreign import check as check_
+
+    def show(one: "Check") -> None:
+        if not as_json:
+            print(f"{'ok  ' if one.ok else 'FAIL'} {one.name:<24} {one.message}".rstrip(), flush=True)
+
+    try:
+        if path.is_dir() and (path / FILE).exists():
+            manifest = read_manifest(path)
+        found = check_(path, sandbox(), show)
+        if path.is_dir() and (path / FILE).exists() and manifest.name != found.name:
+            fail(f"{path}: the scheme is named {found.name!r}, its manifest says {manifest.name!r}")
+    except RecordError as error:
+        fail(str(error))
+    if as_json:
+        checks = [one.model_dump() for one in found.checks]
+        told = {"ok": found.ok, "checks": checks, "facets": list(found.facets), "costs": found.costs}
+        print(json.dumps(told, indent=1))
+    elif found.ok:
+        print(f"\n{found.name}: {found.about}")
+        for facet in found.facets:
+            print(f"  {facet:<24} {FACETS.get(facet, '')}")
+        for cost, much in (found.costs or {}).items():
+            print(f"  {cost:<24} {much:g}")
+    if not found.ok:
+        bad = [one.name for one in found.checks if not one.ok]
+        fail(f"{path}: {len(bad)} of {len(found.checks)} checks failed: {', '.join(bad)}", code=1)
+
+
+def submit(
+    path: Annotated[Path, typer.Argument(help="The folder of the scheme and its manifest.")],
+    records: Annotated[Path, typer.Option(help="Where its records lie.")] = Path("results"),
+) -> None:
+    """Put scheme, manifest and records into leaderboard/submissions/NAME/, ready for a pull request."""
+    from bnsuite.records import RecordError
+    from bnsuite.submission.folder import hand_in
+
+    try:
+        place, kept = hand_in(path, records, SUBMISSIONS, sandbox())
+    except RecordError as error:
+        fail(str(error))
+    for record in kept:
+        print(f"  {record.cell}: {record.outcome} {'' if record.value is None else f'{record.value:.4g}'}")
+    print(f"{place} is ready. Look at it with `bnsuite board`, then:")
+    print(f"  git switch -c {path.resolve().name}")
+    print(f"  git add {place} && git commit -m 'Submit {path.resolve().name}'")
+    print("  git push, and open a pull request; CONTRIBUTING.md tells what happens to it.")
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="A submission, such as leaderboard/submissions/NAME.")],
+    cells: Annotated[int, typer.Option(min=1, help="How many of its records are measured again.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of the choice among them.")] = 0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Maintainers: store what was measured, which earns a tier.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the differences as a JSON list.")] = False,
+) -> None:
+    """Measure a sample of a submission's records again, and show how far they are off."""
+    with interrupts_wait():
+        from bnsuite.records import RecordError
+        from bnsuite.submission.folder import reruns
+
+    again = []
+    try:
+        store = VERIFICATION if keep else None
+        for difference in reruns(path, sandbox(), cells, seed, store):
+            again.append(difference)
+            if not as_json:
+                print(difference.words, flush=True)
+    except (RecordError, ValueError) as error:
+        fail(str(error))
+    _close(again, as_json)
+
+
+def reproduce(
+    id: Annotated[str, typer.Argument(help="Of a record; the board links to it.")],
+    records: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--records", help="Folder to look in; repeatable. By default results/ and leaderboard/."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the difference as a JSON list.")] = False,
+) -> None:
+    """Measure one record again, with its own settings and seeds, and show how far it is off."""
+    with interrupts_wait():
+        from bnsuite.records import RecordError
+        from bnsuite.submission.folder import rerun
+
+    folders = records or [folder for folder in (Path("results"), Path("leaderboard")) if folder.is_dir()]
+    try:
+        difference = rerun(id, folders, sandbox)
+    except (RecordError, ValueError) as error:
+        fail(str(error))
+    if not as_json:
+        print(difference.words)
+    _close([difference], as_json)
+
+
+def _close(found: list, as_json: bool) -> None:  # type: ignore[type-arg]
+    if as_json:
+        print(json.dumps([one.as_json() for one in found], indent=1))
+    off = [one for one in found if not one.agrees]
+    if off:
+        fail(f"{len(off)} of {len(found)} records do not agree with their re-run.", code=1)

@@ -1,0 +1,23 @@
+"""What every command says and takes."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+err = Console(stderr=True)
+
+
+class DeviceChoice(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """One clear line on standard error, and a non-zero exit."""
+    err.print(f"[bold red]bnsuite:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)

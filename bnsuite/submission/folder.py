@@ -1,0 +1,179 @@
+"""A submission's folder: begun, handed in, measured again."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from bnsuite.audit import Difference, compare, objections_to, sample_cells
+from bnsuite.execute import job_of, measure, resolve_device
+from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
+from bnsuite.records.manifest import FILE, NAME, read_manifest
+from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.submission.foreign import SCHEME, Foreign, check, load, source_of
+from bnsuite.submission.sandbox import Limits, Sandbox
+
+OF_A_CELL = Limits(wall_s=3600)
+
+_TEMPLATE = Path(__file__).parent / "template"
+
+
+def begin(name: str) -> Path:
+    """Write a folder with a scheme that passes, its manifest and its test; returns it."""
+    if not re.fullmatch(NAME, name):
+        raise RecordError(f"a name is 1 to 40 lower-case letters, digits and hyphens: got {name!r}")
+    if name in SCHEMES:
+        raise RecordError(f"{name!r} is a built-in scheme. Give yours a name of its own.")
+    folder = Path(name)
+    try:
+        folder.mkdir()
+        for template in sorted(_TEMPLATE.glob("*.in")):
+            text = template.read_text(encoding="utf-8").replace("{name}", name)
+            (folder / template.stem).write_text(text, encoding="utf-8")
+    except FileExistsError:
+        raise RecordError(f"{folder}: is there already. Give another name, or go on with it.") from None
+    except OSError as error:
+        raise RecordError(
+            f"{folder}: cannot be written ({error.strerror}). Go where you may write."
+        ) from error
+    return folder
+
+
+def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Path, list[Record]]:
+    """Put a sound scheme, its manifest and its newest records into `into`/NAME, whole or not at all.
+
+    Raises:
+        RecordError: it has no manifest, fails its contract, has no records, or has some that cannot be.
+    """
+    if not into.parent.is_dir():
+        raise RecordError(f"{into.parent}: no such folder. Submit from the root of a checkout of the suite.")
+    if not path.is_dir():
+        raise RecordError(f"{path}: not a folder. `bnsuite new NAME` writes one, with a manifest.")
+    manifest = read_manifest(path)
+    checked = check(path, sandbox)
+    for one in checked.checks:
+        if not one.ok:
+            raise RecordError(f"{path}: fails the check {one.name}: {one.message}")
+    if checked.name != manifest.name:
+        raise RecordError(
+            f"{path}: the scheme is named {checked.name!r}, its manifest says {manifest.name!r}."
+        )
+    kept = _of_source(records, manifest.name, source_of(path / SCHEME))
+    missing = [task for task in RANKED if task not in {record.task for record in kept}]
+    if missing:
+        raise RecordError(
+            f"{records}: no record of this {SCHEME} for {', '.join(missing)}. "
+            f"Measure it first: bnsuite run --scheme {path}"
+        )
+    for record in kept:
+        if doubts := objections_to(record):
+            raise RecordError(f"{record.cell}, record {record.id}: {doubts[0]}")
+    place = into / manifest.name
+    into.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into, prefix=f".{manifest.name}.") as room:
+        fresh = Path(room, "new")
+        fresh.mkdir()
+        for name in (SCHEME, FILE):
+            shutil.copyfile(path / name, fresh / name)
+        store = Store(fresh / "records")
+        for record in kept:
+            store.add(record)
+        if place.exists() and place.resolve() != path.resolve():
+            place.rename(Path(room, "old"))
+        elif place.exists():
+            shutil.rmtree(place / "records", ignore_errors=True)
+            (fresh / "records").rename(place / "records")
+            return place, kept
+        fresh.chmod(0o755)
+        fresh.rename(place)
+    return place, kept
+
+
+def _of_source(records: Path, name: str, source: str) -> list[Record]:
+    """The newest result of each key that this very file gave."""
+    if not records.is_dir():
+        return []
+    newest: dict[tuple[str, str], Record] = {}
+    for record in sorted(Store(records), key=lambda one: one.provenance.started):
+        ours = (record.scheme, record.provenance.scheme_source) == (name, source)
+        if ours and record.outcome is not Outcome.ERROR:
+            newest[record.key, record.profile] = record
+    return list(newest.values())
+
+
+def reruns(
+    path: Path, sandbox: Sandbox, cells: int, seed: int, keep: Path | None = None
+) -> Iterator[Difference]:
+    """Measure a sample of a submission's records again; each difference as it is known.
+
+    Args:
+        keep: folder to store the new records in, below the submission's name.
+
+    Raises:
+        RecordError: a folder, manifest or record that is not sound, or of another scheme than its file.
+    """
+    manifest = read_manifest(path)
+    scheme = load(path, sandbox, OF_A_CELL)
+    stored = [record for record in Store(path / "records") if record.task != CALIBRATION]
+    for record in stored:
+        if record.scheme != manifest.name:
+            raise RecordError(
+                f"{path}: record {record.id} is of {record.scheme!r}, not of {manifest.name!r}."
+            )
+        if doubts := objections_to(record):
+            raise RecordError(f"{path}: record {record.id} of {record.cell}: {doubts[0]}")
+    if not stored:
+        raise RecordError(f"{path}: holds no records. `bnsuite submit` puts them there.")
+    for record in sample_cells(stored, cells, seed):
+        again = _again(record, scheme)
+        if keep is not None:
+            Store(keep / manifest.name).add(again)
+        yield compare(record, again)
+
+
+def rerun(id: str, folders: Sequence[Path], sandbox: Callable[[], Sandbox]) -> Difference:
+    """Measure one record again, from its own settings; `sandbox` is made where its scheme is foreign.
+
+    Raises:
+        RecordError: no such record, or its scheme is not what it was, or not here.
+    """
+    found = {path: r for path, r in load_records(folders).items() if r.id.startswith(id)}
+    if len(found) != 1:
+        where = ", ".join(map(str, folders)) or "results/ or leaderboard/, which are not here"
+        problem = "no record" if not found else f"{len(found)} records"
+        raise RecordError(f"{problem} with the id {id!r} in {where}. The board shows each record's id.")
+    (path, record), *_ = found.items()
+    if record.task == CALIBRATION:
+        raise RecordError(f"{record.id} is a calibration: `bnsuite calibrate` measures all of it again.")
+    return compare(record, _again(record, _scheme_of(path, record, sandbox)))
+
+
+def _scheme_of(path: Path, record: Record, sandbox: Callable[[], Sandbox]) -> Scheme | Foreign:
+    if record.scheme in SCHEMES:
+        return SCHEMES[record.scheme]
+    for folder in path.parents:
+        if (folder / SCHEME).is_file():
+            return load(folder, sandbox(), OF_A_CELL)
+    raise RecordError(
+        f"{record.id}: its scheme {record.scheme!r} is not built in, and no {SCHEME} stands beside its record. "
+        "Its author has the file: bnsuite run --scheme PATH measures it."
+    )
+
+
+def _again(record: Record, scheme: Scheme | Foreign) -> Record:
+    job = job_of(record.cell, record.settings, scheme)
+    if job.key != record.key:
+        what = [
+            (job.scheme_source, record.provenance.scheme_source, "the source of the scheme"),
+            (job.task.version, record.task_version, "the version of the task"),
+        ]
+        changed = [words for now, then, words in what if now != then] or [
+            "the data set or the suite's version"
+        ]
+        raise RecordError(
+            f"{record.id}: {' and '.join(changed)} is not what it was: nothing to compare with. "
+            f"It was measured at commit {record.provenance.commit or 'unknown'}."
+        )
+    resolve_device(record.device)
+    return measure(job, lambda found: None)

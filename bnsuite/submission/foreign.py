@@ -1,0 +1,238 @@
+"""A scheme in somebody's file: its code runs in the sandbox alone, and what it answers is doubted."""
+
+import hashlib
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from bnsuite.audit import objections
+from bnsuite.execute import Answer, Job, without_value
+from bnsuite.records import Measurement, Outcome, RecordError
+from bnsuite.records.manifest import FILE, NAME, read_manifest
+from bnsuite.records.record import Finite
+from bnsuite.submission.sandbox import Limits, OutOfMemoryError, Sandbox, SandboxError
+
+SCHEME = "scheme.py"
+LARGEST = 1024**2
+"""Bytes of a scheme's file."""
+
+TO_LOAD = Limits(wall_s=60)
+TO_CHECK = Limits(wall_s=120)
+
+
+class _Said(BaseModel):
+    """Sizes are bounded, types are strict: what is said inside the sandbox is not trusted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Described(_Said):
+    name: str = Field(pattern=f"^{NAME}$")
+    about: str = Field(max_length=500)
+
+
+class _Checked(_Said):
+    name: str = Field(max_length=60)
+    ok: bool
+    message: str = Field(max_length=2000)
+
+
+class _Facets(_Said):
+    facets: list[str] = Field(max_length=40)
+    costs: dict[str, Finite] = Field(max_length=20)
+
+
+class _Answered(_Facets):
+    measured: dict[str, JsonValue]
+    stacked: bool | None
+    about: str = Field(max_length=500)
+
+
+class Check(_Checked):
+    """One check of the contract: whether it holds, and if not what was got and wanted."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found: every check in its order, and the facets of a scheme that is sound."""
+
+    name: str
+    about: str
+    checks: tuple[Check, ...]
+    facets: tuple[str, ...] = ()
+    costs: dict[str, float] | None = None
+
+    @property
+    def ok(self) -> bool:
+        return all(one.ok for one in self.checks)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The `scheme` of a file that nobody vouches for.
+
+    Attributes:
+        name, about: what the file says.
+        path: the file; all of it is the scheme's source.
+        limits: of one cell.
+    """
+
+    name: str
+    about: str
+    path: Path
+    source: str
+    sandbox: Sandbox
+    limits: Limits
+
+    def source_hash(self) -> str:
+        return self.source
+
+    def answer(self, job: Job, report: Callable[[str], None]) -> Answer:
+        """Measure one cell in the sandbox, and hold the answer against itself."""
+        question = {
+            "ask": "measure",
+            "cell": job.cell.model_dump(),
+            "settings": job.task.settings,
+            "threads": threads(),
+        }
+
+        def hear(message: dict[str, Any]) -> None:
+            if isinstance(found := message.get("found"), str):
+                report(found[:200])
+
+        try:
+            if source_of(self.path) != self.source:
+                raise SandboxError(f"{self.path.name} was changed while it was measured")
+            cuda = job.cell.device == "cuda"
+            said = self.sandbox.ask(self.path, question, self.limits, hear, cuda)
+            found = _Answered.model_validate(said.get("answer")) if "answer" in said else None
+            if found is None:
+                raise SandboxError(_failure(said))
+            measured = Measurement.model_validate(found.measured)
+        except OutOfMemoryError as error:
+            return self._nothing(Outcome.OOM, str(error))
+        except SandboxError as error:
+            return self._nothing(Outcome.ERROR, str(error))
+        except ValidationError as error:
+            return self._nothing(Outcome.ERROR, f"its answer is no measurement: {_first(error)}")
+        doubts = objections(measured, job.cell.task, job.task.settings, better=job.task.better)
+        if doubts:
+            return self._nothing(Outcome.ERROR, f"its answer cannot be: {doubts[0]}")
+        return Answer(measured, found.stacked, found.about, tuple(found.facets), found.costs)
+
+    def _nothing(self, outcome: Outcome, words: str) -> Answer:
+        return Answer(without_value(outcome, words), None, self.about, (), {})
+
+
+def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
+    """The scheme of a submission's folder, or of a single file, after one look at it in the sandbox.
+
+    Raises `RecordError`, one line: what is wrong with the folder, the manifest or the file.
+    """
+    file = scheme_file(path)
+    source = source_of(file)
+    try:
+        said = sandbox.ask(file, {"ask": "describe"}, TO_LOAD)
+        if "failed" in said:
+            raise SandboxError(_failure(said))
+        described = _Described.model_validate({k: v for k, v in said.items() if k != "last"})
+    except SandboxError as error:
+        raise RecordError(f"{file}: {error}") from error
+    except ValidationError as error:
+        raise RecordError(
+            f"{file}: {_first(error)}. A name is 1 to 40 letters, digits and hyphens."
+        ) from error
+    if (file.parent / FILE).is_file() and path.is_dir():
+        manifest = read_manifest(file.parent)
+        if manifest.name != described.name:
+            raise RecordError(
+                f"{file}: the scheme is named {described.name!r}, its manifest says {manifest.name!r}. "
+                "Give both one name."
+            )
+    return Foreign(described.name, described.about, file, source, sandbox, limits)
+
+
+def check(path: Path, sandbox: Sandbox, hear: Callable[[Check], None] = lambda one: None) -> Checked:
+    """Every check of the contract, and the facets; a check that ends the process is a failed one.
+
+    Raises `RecordError` where there is nothing to check.
+    """
+    file = scheme_file(path)
+    names: list[str] = []
+    done: list[Check] = []
+    described: list[_Described] = []
+
+    def take(message: dict[str, Any]) -> None:
+        if "check" in message:
+            done.append(Check.model_validate(message["check"]))
+            hear(done[-1])
+        elif "checks" in message:
+            names.extend(str(name)[:60] for name in message["checks"][:100])
+            described.append(_Described.model_validate({k: message.get(k) for k in ("name", "about")}))
+
+    try:
+        said = sandbox.ask(file, {"ask": "check"}, TO_CHECK, take)
+        if "failed" in said:
+            raise SandboxError(_failure(said))
+        found = _Facets.model_validate({k: v for k, v in said.items() if k != "last"})
+    except (SandboxError, ValidationError) as error:
+        words = str(error) if isinstance(error, SandboxError) else f"its answer is none: {_first(error)}"
+        if not described:
+            raise RecordError(f"{file}: {words}") from error
+        pending = [name for name in names if name not in {one.name for one in done}]
+        done.append(Check(name=pending[0] if pending else "facets", ok=False, message=words))
+        hear(done[-1])
+        found = _Facets(facets=[], costs={})
+    return Checked(described[0].name, described[0].about, tuple(done), tuple(found.facets), found.costs)
+
+
+def scheme_file(path: Path) -> Path:
+    """The file of a scheme, or of a submission's folder that holds nothing but plain files and folders."""
+    if not path.exists():
+        raise RecordError(f"{path}: no such file or folder. `bnsuite new NAME` writes one to begin with.")
+    file = path / SCHEME if path.is_dir() else path
+    for one in [*_below(path)] if path.is_dir() else [path]:
+        mode = one.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise RecordError(f"{one}: a submission holds plain files and folders, and no links. Remove it.")
+    if not file.is_file():
+        raise RecordError(f"{file}: no such file. A submission's folder holds its scheme there.")
+    if file.suffix != ".py":
+        raise RecordError(f"{file}: a scheme is a Python file, or a folder that holds a {SCHEME}.")
+    return file
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for one in sorted(folder.iterdir()):
+        if one.name == "__pycache__":
+            continue
+        yield one
+        if one.is_dir() and not one.is_symlink():
+            yield from _below(one)
+
+
+def source_of(file: Path) -> str:
+    """SHA-256 of a scheme's file."""
+    if file.stat().st_size > LARGEST:
+        raise RecordError(f"{file}: larger than {LARGEST // 1024} KiB. A scheme is one file of code.")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def threads() -> int:
+    """As many as a torch operation may use here."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _failure(said: dict[str, Any]) -> str:
+    return " ".join(str(said.get("failed", "it ended without an answer")).split())[:500]
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -1,0 +1,161 @@
+"""Within the sandbox: give up rights, load the foreign file, answer one question in JSON.
+
+`python -m bnsuite.submission.inside` reads the question from standard input. Nothing of the file is
+loaded before the limits are set.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnsuite.schemes import Scheme
+
+Message = dict[str, Any]
+Say = Callable[[Message], None]
+
+_DIE_WITH_PARENT, _NO_NEW_PRIVILEGES = 1, 38  # of Linux's prctl
+
+
+def confine(limits: dict[str, Any]) -> None:
+    """Set the limits of this process and its children, and leave the user root; there is no way back."""
+    for kind, value in (
+        (resource.RLIMIT_AS, limits["address_space"]),
+        (resource.RLIMIT_FSIZE, limits["file"]),
+        (resource.RLIMIT_NOFILE, 1024),
+        (resource.RLIMIT_NPROC, limits["processes"]),
+    ):
+        if value:
+            hard = resource.getrlimit(kind)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            with suppress(OSError, ValueError):  # macOS knows no limit of address space
+                resource.setrlimit(kind, (value, value))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if limits["user"] is not None:
+        os.setgroups([])
+        os.setresgid(*[limits["user"]] * 3)
+        os.setresuid(*[limits["user"]] * 3)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+        libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+
+
+def main() -> None:
+    question = json.loads(sys.stdin.buffer.read())
+    confine(question["limits"])
+    answer_to = os.fdopen(question["answer_to"], "wb")
+
+    def say(message: Message) -> None:
+        answer_to.write(json.dumps(message, allow_nan=False).encode() + b"\n")
+        answer_to.flush()
+
+    try:
+        last = ANSWERS[question["ask"]](Path(question["path"]), question, say)
+    except BaseException as error:  # sys.exit in foreign code ends nothing but its answer
+        last = {"failed": _in_one_line(error)}
+    say({**last, "last": True})
+    os._exit(0)  # whatever it registered to run at exit stays away
+
+
+def describe(path: Path, question: Message, say: Say) -> Message:
+    """What the scheme is called, and what it is."""
+    scheme = _scheme(path)
+    return {"name": scheme.name, "about": scheme.about}
+
+
+def check(path: Path, question: Message, say: Say) -> Message:
+    """The contract, a message a check, and the facets."""
+    from bnsuite.facets import facets_of
+    from bnsuite.submission.contract import CONTRACT, contract
+
+    scheme = _scheme(path)
+    say({"name": scheme.name, "about": scheme.about, "checks": list(CONTRACT)})
+    sound = True
+    for found in contract(scheme):
+        say({"check": found._asdict()})
+        sound &= found.ok
+    if not sound:
+        return {"facets": [], "costs": {}}
+    facets = facets_of(scheme)
+    return {"facets": list(facets.words), "costs": facets.costs}
+
+
+def measure(path: Path, question: Message, say: Say) -> Message:
+    """One cell: what was measured, and how."""
+    import torch
+
+    from bnsuite.execute import answer_here, job_of
+    from bnsuite.records import Cell
+
+    torch.set_num_threads(question["threads"])
+    job = job_of(Cell(**question["cell"]), question["settings"], _scheme(path))
+    answer = answer_here(job, lambda found: say({"found": found}))
+    return {"answer": {**answer._asdict(), "measured": answer.measured.model_dump(mode="json")}}
+
+
+ANSWERS: dict[str, Callable[[Path, Message, Say], Message]] = {
+    "describe": describe,
+    "check": check,
+    "measure": measure,
+}
+
+
+class LoadError(Exception):
+    """A file that gives no scheme; the message is one line."""
+
+
+def _scheme(path: Path) -> "Scheme":
+    """The `scheme` of a file, which is run as the module `scheme`."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("scheme", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["scheme"] = module  # where pickle looks for its classes
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise LoadError(f"{path.name}, line {error.lineno}: {error.msg}. Mend the syntax.") from error
+    except ModuleNotFoundError as error:
+        raise LoadError(
+            f"{path.name}: no module {error.name!r} here. Install the package it is in."
+        ) from error
+    except Exception as error:
+        line = _line_of(error, path)
+        raise LoadError(f"{path.name}, line {line}: {type(error).__name__}: {error}") from error
+    from bnsuite.schemes import Scheme
+
+    found = getattr(module, "scheme", None)
+    if not isinstance(found, Scheme):
+        raise LoadError(
+            f"{path.name}: wanted scheme = Scheme(…), got {'nothing of that name' if found is None else repr(found)}."
+        )
+    return found
+
+
+def _line_of(error: BaseException, path: Path) -> int | None:
+    line, trace = None, error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, LoadError):
+        return " ".join(str(error).split())[:500]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""The sandbox: foreign code in a process of its own, confined, and spoken to in JSON.
+
+It protects the machine, not the number: what runs inside can say anything, so every answer is checked
+by whoever asked. Linux with bubblewrap confines all of it; `Sandbox.gaps` says what is open elsewhere.
+"""
+
+import json
+import os
+import resource
+import selectors
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import bnsuite
+from bnsuite.processes import WORKER_ENVIRONMENT
+
+MIB = 1024**2
+INSIDE = "bnsuite.submission.inside"
+PLACE = Path("/submission/scheme.py")
+"""Where the foreign file lies, as bubblewrap shows it."""
+
+STRANGERS = 61_184, 4_096
+"""First user id, and how many: of no account. Root becomes one of them; process limits do not bind root."""
+
+_LOOK_EVERY_S = 0.1
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/sys/devices/system/cpu")
+_KEPT = ("LANG", "LC_ALL", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", *WORKER_ENVIRONMENT)
+
+Message = dict[str, Any]
+
+
+class SandboxError(Exception):
+    """What ran inside was stopped, or ended without an answer; the message is one line."""
+
+
+class OutOfMemoryError(SandboxError):
+    """It needed more memory than it may have."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process inside may use.
+
+    Attributes:
+        wall_s: seconds by the parent's clock.
+        memory: bytes, of each process's address space and of all their resident memory together.
+        processes: processes and threads together.
+        file: bytes of one file; what it can write to holds twice as much.
+        answer: bytes of everything that it says.
+    """
+
+    wall_s: float
+    memory: int = 8 * 1024 * MIB
+    processes: int = 64
+    file: int = 64 * MIB
+    answer: int = 32 * MIB
+
+
+class Sandbox:
+    """Runs `bnsuite.submission.inside` on one foreign file.
+
+    Args:
+        bwrap: path of bubblewrap, such as `working_bwrap()` finds; None: do without.
+    """
+
+    def __init__(self, bwrap: str | None) -> None:
+        self.bwrap = bwrap
+        self.drops = os.geteuid() == 0 and (bwrap is not None or _open_to_all())
+
+    @property
+    def gaps(self) -> list[str]:
+        """What is not protected here, a line each."""
+        found = []
+        if self.bwrap is None:
+            found.append(
+                "without a working bubblewrap foreign code sees your files and the network, and may write "
+                "what you may; time, memory and file sizes are limited. Install bubblewrap, or read the code."
+            )
+        if os.geteuid() == 0 and not self.drops:
+            found.append(
+                "foreign code runs as root, whom process limits do not bind, since no other user can read "
+                "this Python. Run as another user, or install bubblewrap."
+            )
+        return found
+
+    def ask(
+        self,
+        path: Path,
+        question: Message,
+        limits: Limits,
+        hear: Callable[[Message], None] = lambda message: None,
+        cuda: bool = False,
+    ) -> Message:
+        """The last message that a process gives to a question; `hear` takes those before it.
+
+        Raises:
+            SandboxError: it was stopped at a limit, died, or spoke what is no JSON object.
+        """
+        here, there = os.pipe()
+        place = PLACE if self.bwrap else path.resolve()
+        bound = {
+            "address_space": 0 if cuda else limits.memory,  # CUDA reserves more than there is
+            "processes": limits.processes,
+            "file": limits.file,
+            "user": STRANGERS[0] + os.getpid() % STRANGERS[1] if self.drops else None,
+        }
+        asked = json.dumps({"path": str(place), "answer_to": there, "limits": bound, **question})
+        process = subprocess.Popen(
+            [*self._wrapper(path, limits, cuda), sys.executable, "-P", "-m", INSIDE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[there],
+            env=_environment(),
+            cwd="/",
+            start_new_session=True,
+        )
+        os.close(there)
+        try:
+            return _converse(process, here, asked.encode(), limits, hear)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            for stream in (process.stdin, process.stderr):
+                assert stream is not None
+                with suppress(OSError):
+                    stream.close()
+            os.close(here)
+
+    def _wrapper(self, path: Path, limits: Limits, cuda: bool) -> list[str]:
+        if self.bwrap is None:
+            return []
+        command = [self.bwrap, "--die-with-parent", "--new-session", "--hostname", "sandbox", "--unshare-uts"]
+        command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-cgroup-try"]
+        if self.drops:  # within, before the code is loaded
+            command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        else:
+            command += ["--unshare-user", "--cap-drop", "ALL"]
+        for parent in sorted({str(one) for place in _of_python() for one in Path(place).parents} - {"/"}):
+            command += ["--perms", "0755", "--dir", parent]  # or its own user alone may pass
+        for place in [*_SYSTEM, *_of_python()]:
+            command += ["--ro-bind-try", place, place]
+        command += ["--proc", "/proc", "--dev", "/dev"]
+        for place in sorted(map(str, Path("/dev").glob("nvidia*"))) if cuda else ():
+            command += ["--dev-bind", place, place]
+        for place in ("/dev/shm", "/tmp"):
+            command += ["--perms", "1777", "--size", str(2 * limits.file), "--tmpfs", place]
+        command += [
+            "--perms",
+            "0755",
+            "--dir",
+            str(PLACE.parent),
+            "--ro-bind",
+            str(path.resolve()),
+            str(PLACE),
+        ]
+        command += ["--remount-ro", "/dev", "--remount-ro", "/"]
+        return [*command, "--setenv", "HOME", "/tmp", "--chdir", "/tmp", "--"]
+
+
+@cache
+def working_bwrap() -> str | None:
+    """The path of bubblewrap, where it is installed and may make namespaces."""
+    found = shutil.which("bwrap")
+    if found is None:
+        return None
+    trial = [found, "--ro-bind", "/", "/", "--unshare-pid", "--unshare-net", "--proc", "/proc", "true"]
+    trial[1:1] = [] if os.geteuid() == 0 else ["--unshare-user"]
+    try:
+        done = subprocess.run(trial, capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found if done.returncode == 0 else None
+
+
+def _converse(
+    process: subprocess.Popen[bytes],
+    here: int,
+    asked: bytes,
+    limits: Limits,
+    hear: Callable[[Message], None],
+) -> Message:
+    """Ask, hear, and stop it at the first limit that it passes."""
+    assert process.stdin is not None
+    assert process.stderr is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write(asked)
+        process.stdin.close()
+    last: Message | None = None
+    said, pending, complaints = 0, b"", deque[bytes](maxlen=8)
+    end = time.monotonic() + limits.wall_s
+    with selectors.DefaultSelector() as streams:
+        streams.register(here, selectors.EVENT_READ)
+        streams.register(process.stderr, selectors.EVENT_READ)
+        while here in streams.get_map():
+            if time.monotonic() > end:
+                raise SandboxError(f"stopped: it did not end within {limits.wall_s:g} s")
+            if (resident := _resident(process.pid)) > limits.memory:
+                raise OutOfMemoryError(_too_large(resident, limits))
+            for key, _ in streams.select(_LOOK_EVERY_S):
+                chunk = os.read(key.fd, 1 << 16)
+                if not chunk:
+                    streams.unregister(key.fileobj)
+                elif key.fd != here:
+                    complaints.append(chunk[-2000:])
+                else:
+                    said += len(chunk)
+                    if said > limits.answer:
+                        raise SandboxError(f"stopped: it said more than {limits.answer // MIB} MiB")
+                    *lines, pending = (pending + chunk).split(b"\n")
+                    for line in lines:
+                        if last is not None:
+                            hear(last)
+                        last = _parsed(line)
+    if last is None or not last.get("last"):
+        process.kill()
+        status = process.wait()
+        words = b"".join(complaints).decode(errors="replace").strip().splitlines()
+        raise SandboxError(
+            f"ended without an answer, {_ending(status)}{': ' + words[-1][:200] if words else ''}"
+        )
+    return last
+
+
+def _parsed(line: bytes) -> Message:
+    def refuse(number: str) -> float:
+        raise ValueError(f"{number} is not a finite number")
+
+    try:
+        message = json.loads(line, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise SandboxError(f"its answer is not valid JSON ({error})") from error
+    if not isinstance(message, dict):
+        raise SandboxError("its answer is not a JSON object")
+    return message
+
+
+def _ending(status: int) -> str:
+    return f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+
+
+def _too_large(resident: int, limits: Limits) -> str:
+    return f"stopped: it held {resident / MIB:,.0f} MiB of memory, and may hold {limits.memory // MIB:,} MiB"
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process and all below it hold, shared pages once; 0 where nobody tells."""
+    total = 0
+    for one in _family(pid):
+        with suppress(OSError, ValueError, IndexError):
+            rollup = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="ascii")
+            total += int(rollup.partition("\nPss:")[2].split()[0]) * 1024
+    return total
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from _family(int(child))
+
+
+def _of_python() -> list[str]:
+    """What this interpreter and package are read from."""
+    package = Path(bnsuite.__file__).parent
+    roots = {Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)}
+    roots |= {package, Path(sys.executable).resolve().parent.parent, *_site_packages()}
+    outer = [root for root in roots if not roots & {*root.parents}]
+    return sorted(str(root) for root in outer if not root.is_relative_to("/usr"))
+
+
+def _site_packages() -> list[Path]:
+    """Where packages are installed, a user's own place among them."""
+    return [Path(place) for place in sys.path if place.endswith(("site-packages", "dist-packages"))]
+
+
+def _open_to_all() -> bool:
+    """Whether a user without an account could read this interpreter and package."""
+
+    def open_(path: Path) -> bool:
+        return all(one.stat().st_mode & stat.S_IXOTH for one in (path, *path.parents))
+
+    return all(open_(Path(place)) for place in _of_python())
+
+
+def _environment() -> Mapping[str, str]:
+    """What a process inside needs of the environment: nothing that names a user or holds a token."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    places = [Path(bnsuite.__file__).parent.parent, *_site_packages()]
+    fixed = {"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(map(str, places))}
+    fixed["PYTHONDONTWRITEBYTECODE"] = "1"
+    return {**WORKER_ENVIRONMENT, **kept, **fixed}

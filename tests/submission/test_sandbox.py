@@ -1,0 +1,248 @@
+"""The sandbox: what foreign code cannot do, what it is told apart by, and what is open without bubblewrap."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnsuite.submission.sandbox import (
+    MIB,
+    Limits,
+    OutOfMemoryError,
+    Sandbox,
+    SandboxError,
+    working_bwrap,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox confines on Linux")
+
+BWRAP = working_bwrap()
+CONFINED = pytest.mark.skipif(BWRAP is None, reason="bubblewrap is not installed, or may make no namespaces")
+LIMITS = Limits(wall_s=20, memory=2048 * MIB, processes=16, file=MIB, answer=MIB)
+WITH_AND_WITHOUT = pytest.mark.parametrize(
+    "bwrap", [pytest.param(BWRAP, marks=CONFINED), None], ids=["bubblewrap", "without"]
+)
+
+
+def ask(tmp_path: Path, code: str, bwrap: str | None = BWRAP, limits: Limits = LIMITS, **kwargs: Any) -> str:
+    """What the sandbox says of a file that is loaded."""
+    path = tmp_path / "mine.py"
+    path.write_text(code, encoding="utf-8")
+    said = Sandbox(bwrap).ask(path, {"ask": "describe"}, limits, **kwargs)
+    return str(said.get("failed", said))
+
+
+REPORT = "raise ValueError('; '.join(found))"
+TRIES = """
+found = []
+def attempt(name, act):
+    try:
+        found.append(f"{name}: {act()!r}")
+    except Exception as error:
+        found.append(f"{name}: {type(error).__name__}")
+"""
+
+
+@CONFINED
+def test_it_sees_no_files_and_no_network_and_writes_nowhere_but_in_its_own_room(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("token")
+    server = socket.create_server(("127.0.0.1", 0))
+    package = Path(__file__).parents[2] / "bnsuite"
+    code = (
+        TRIES
+        + f"""
+import os, socket
+attempt("secret", lambda: open({str(secret)!r}).read())
+attempt("passwords", lambda: open("/etc/passwd").read())
+attempt("network", lambda: socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 2))
+attempt("environment", lambda: sorted(name for name in os.environ if "TOKEN" in name))
+for place in ("/submission/x", "/x", "/usr/x", "/dev/x", {str(package / "x")!r}):
+    attempt(place, lambda: open(place, "w"))
+attempt("room", lambda: open("/tmp/x", "w").write("x"))
+attempt("processes", lambda: sum(name.isdigit() for name in os.listdir("/proc")) < 5)
+{REPORT}
+"""
+    )
+    os.environ["SOME_TOKEN"] = "s"
+    try:
+        found = ask(tmp_path, code)
+    finally:
+        del os.environ["SOME_TOKEN"]
+        server.close()
+    assert "secret: FileNotFoundError; passwords: " in found
+    assert "passwords: 'root" not in found
+    assert "network: ConnectionRefusedError" in found or "network: OSError" in found
+    assert "environment: []" in found
+    assert found.count("OSError") >= 4
+    for place in ("/submission/x", "/x", "/usr/x", "/dev/x", str(package / "x")):
+        assert f"{place}: OSError" in found or f"{place}: PermissionError" in found
+    assert "room: 1; processes: True" in found
+    assert not (package / "x").exists()
+
+
+@CONFINED
+def test_it_is_nobody_without_rights(tmp_path: Path) -> None:
+    code = (
+        TRIES
+        + f"""
+import os
+attempt("user", lambda: os.getuid() == {os.getuid()} == 0)
+attempt("rights", lambda: [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")])
+attempt("root", lambda: os.setuid(0))
+{REPORT}
+"""
+    )
+    found = ask(tmp_path, code)
+    assert "user: False; rights: ['0000000000000000']" in found
+    assert os.getuid() != 0 or "root: PermissionError" in found
+
+
+@CONFINED
+def test_it_cannot_fork_without_end(tmp_path: Path) -> None:
+    code = """
+import os, time
+n = 0
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        n += 1
+except OSError as error:
+    raise ValueError(f"{n < 16} {type(error).__name__}")
+"""
+    assert "True BlockingIOError" in ask(tmp_path, code)
+    _wait_until(lambda: not any("bnsuite.submission.inside" in line for line in _processes()))
+
+
+@WITH_AND_WITHOUT
+def test_memory_and_files_are_limited(tmp_path: Path, bwrap: str | None) -> None:
+    assert "MemoryError" in ask(tmp_path, "bytearray(100 * 1024**3)", bwrap)
+    code = f"import os; open('/tmp/bnsuite-{os.getpid()}', 'wb').write(bytes(2 * 1024**2))"
+    try:
+        assert "OSError: [Errno 27] File too large" in ask(tmp_path, code, bwrap)
+    finally:
+        Path(f"/tmp/bnsuite-{os.getpid()}").unlink(missing_ok=True)
+
+
+@CONFINED
+def test_memory_of_many_processes_counts_together(tmp_path: Path) -> None:
+    code = """
+import os, time
+for _ in range(8):
+    if os.fork() == 0:
+        held = bytearray(os.urandom(1024)) * (300 * 1024)
+        time.sleep(60)
+time.sleep(60)
+"""
+    with pytest.raises(
+        OutOfMemoryError, match=r"stopped: it held [\d,]+ MiB of memory, and may hold 1,024 MiB"
+    ):
+        ask(tmp_path, code, limits=Limits(wall_s=30, memory=1024 * MIB))
+
+
+@WITH_AND_WITHOUT
+def test_it_is_stopped_in_time_with_all_that_it_started(tmp_path: Path, bwrap: str | None) -> None:
+    code = "import os, time\nos.fork()\ntime.sleep(3600)"
+    started = time.monotonic()
+    with pytest.raises(SandboxError, match=r"stopped: it did not end within 1\.5 s"):
+        ask(tmp_path, code, bwrap, Limits(wall_s=1.5))
+    assert time.monotonic() - started < 15
+    _wait_until(lambda: not any("bnsuite.submission.inside" in line for line in _processes()))
+
+
+ENDS = {
+    "import sys; sys.exit(3)": "SystemExit: 3",
+    "raise KeyboardInterrupt": "KeyboardInterrupt",
+    "def": "mine.py, line 1: invalid syntax. Mend the syntax.",
+    "x = 1\n1 / 0": "mine.py, line 2: ZeroDivisionError: division by zero",
+    "import no_such_thing": "no module 'no_such_thing' here. Install the package it is in.",
+    "raise ValueError('<script>\\n\\x1b[31m')": "ValueError: <script>",
+    "scheme = 3": "wanted scheme = Scheme(…), got 3.",
+    "print('noise' * 10**6); x = 1": "wanted scheme = Scheme(…), got nothing of that name.",
+}
+
+
+@pytest.mark.parametrize("code", ENDS)
+def test_every_end_has_its_words(tmp_path: Path, code: str) -> None:
+    found = ask(tmp_path, code, None)
+    assert ENDS[code] in found
+    assert "\n" not in found
+
+
+DEATHS = {
+    "import os; os._exit(7)": "ended without an answer, with status 7",
+    "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": "ended without an answer, by signal SIGSEGV",
+    "import sys, os; print('a last word', file=sys.stderr, flush=True); os._exit(1)": "status 1: a last word",
+    "import os\nfor fd in range(3, 99):\n try: os.write(fd, b'nonsense\\n')\n except OSError: pass": "not valid JSON",
+    "import os\nfor fd in range(3, 99):\n try: os.write(fd, b'[]\\n')\n except OSError: pass": "not a JSON object",
+    "import os\nfor fd in range(3, 99):\n try: os.write(fd, b'NaN\\n')\n except OSError: pass": "not valid JSON",
+    "import os\nfor fd in range(3, 99):\n try:\n  while True: os.write(fd, b'{}\\n' * 999)\n"
+    " except OSError: pass": "stopped: it said more than 1 MiB",
+}
+
+
+@pytest.mark.parametrize("code", DEATHS)
+def test_a_death_or_nonsense_is_told(tmp_path: Path, code: str) -> None:
+    with pytest.raises(SandboxError, match=DEATHS[code]):
+        ask(tmp_path, code, None)
+
+
+def test_messages_before_the_last_are_heard_as_they_come(tmp_path: Path) -> None:
+    code = (
+        "import os\nfor fd in range(3, 99):\n try: os.write(fd, b'{\"found\": 1}\\n')\n except OSError: pass"
+    )
+    heard: list[Any] = []
+    ask(tmp_path, code, None, hear=heard.append)
+    assert heard == [{"found": 1}]
+
+
+def test_without_bubblewrap_it_says_what_is_not_protected() -> None:
+    gaps = Sandbox(None).gaps
+    assert "sees your files and the network" in gaps[0]
+    assert "Install bubblewrap" in gaps[0]
+    assert len(gaps) == 1 + (os.geteuid() == 0 and not Sandbox(None).drops)
+
+
+@CONFINED
+def test_with_bubblewrap_nothing_is_open() -> None:
+    assert Sandbox(BWRAP).gaps == []
+
+
+@CONFINED
+def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import time\ntime.sleep(3600)")
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom bnsuite.submission.sandbox import *\n"
+        "Sandbox(working_bwrap()).ask(Path(sys.argv[1]), {'ask': 'describe'}, Limits(wall_s=600))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "mine.py")])
+    _wait_until(lambda: any("bnsuite.submission.inside" in line for line in _processes()))
+    parent.kill()
+    parent.wait()
+    _wait_until(lambda: not any("bnsuite.submission.inside" in line for line in _processes()))
+
+
+def _wait_until(what: Any) -> None:
+    end = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < end
+        threading.Event().wait(0.1)
+
+
+def _processes() -> list[str]:
+    """Command lines of every process that lives."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return found
