@@ -1,0 +1,214 @@
+"""Facets: what holds of a scheme, found by trying it and not by asking it; and what it costs.
+
+Properties of the normalizer are tried on what stands in its place (the identity where a scheme has none),
+on (8, 32) and (8, 32, 4, 4), and where it refuses one on the other; those of the network in `mlp`, or in the
+first family that takes the scheme. All in float64, on inputs of size 1 and of size 100.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from bnsuite.engine.lanes import can_stack
+from bnsuite.engine.train import mean_cross_entropy
+from bnsuite.facets.costs import COSTS, costs_of
+from bnsuite.facets.stage import Stage, own_streams, stages
+from bnsuite.networks import softplus
+from bnsuite.schemes import Scheme
+
+T = TypeVar("T")
+
+FACETS: dict[str, str] = {
+    "batch-independent": "in training, what an example gives does not depend on the others of its minibatch",
+    "batch-1": "one example trains it: the gradients are finite, and those of hidden weights not all 0",
+    "train-eval-agreement": "evaluation mode gives what training mode gives",
+    "per-position": "the normalizer's output changes only at positions at which its input does",
+    "scale-invariant": "the normalizer gives N(a x) = N(x) for a > 0, to 1 % (its ε)",
+    "shift-invariant": "the normalizer gives N(x + c) = N(x) for one c added to all, to 1 % (its ε)",
+    "mean-centering": "at the start, normalized channels, or normalized examples, have mean 0",
+    "stackable": "many networks train as one, with the steps that each takes alone",
+    "own-gradient": "the gradient that it hands back is not that of its output",
+    "residual": "there is a residual path around each layer",
+    "post-norm": "the normalizer stands on the residual path, after the addition",
+    "own-init": "it starts from weights of its own",
+    "own-activation": "it brings an activation of its own",
+    "weight-parametrization": "hidden weights are a function of other parameters",
+}
+"""Every word that may hold of a scheme, in one line each."""
+
+TOLERANCE = 1e-2
+"""Relative, for invariances, which ε breaks a little; what does not depend is held to 1e-9."""
+
+__all__ = ["COSTS", "FACETS", "Facets", "Stage", "facets_of", "gradient_gap", "own_streams", "stages"]
+
+
+@dataclass(frozen=True)
+class Facets:
+    """What holds of a scheme.
+
+    Attributes:
+        words: those of `FACETS` that hold, in its order.
+        costs: by `COSTS`; empty where neither `cnn` nor `mlp` takes the scheme.
+    """
+
+    words: tuple[str, ...] = ()
+    costs: dict[str, float] = field(default_factory=dict)
+
+
+def facets_of(scheme: Scheme) -> Facets:
+    """The facets of a scheme, the same at every call. A word whose trial raises does not hold.
+
+    Global random streams are left as they were.
+    """
+    with own_streams():
+        found = _or(lambda: stages(scheme), [])
+        trials: dict[str, Callable[[], bool]] = {
+            word: lambda trial=trial: trial(scheme)  # type: ignore[misc]
+            for word, trial in _OF_THE_NORMALIZER.items()
+        }
+        if found:
+            trials |= {word: lambda t=trial: t(found[0]) for word, trial in _OF_THE_NETWORK.items()}  # type: ignore[misc]
+        tried = [word for word, trial in trials.items() if _or(trial, False)]
+        costly = {stage.family.name: stage for stage in found}
+        stage = costly.get("cnn") or costly.get("mlp")
+        costs: dict[str, float] = _or(lambda: costs_of(stage), {}) if stage else {}
+    return Facets(tuple(word for word in FACETS if word in (*tried, *scheme.facets)), costs)
+
+
+def _or(trial: Callable[[], T], otherwise: T) -> T:
+    try:
+        return trial()
+    except Exception:  # whatever foreign code raises, its word does not hold
+        return otherwise
+
+
+def _inputs(scheme: Scheme) -> Iterator[Tensor]:
+    """Inputs that the normalizer takes: no channel's mean is 0, and no element is near 0, where ε is."""
+    for shape in ((8, 32), (8, 32, 4, 4)):
+        z = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        x = torch.where(z > 0, z + 1, z - 0.5)
+        if _or(lambda x=x: _normalized(scheme, x), None) is not None:  # type: ignore[misc]
+            yield from (x, 100 * x)  # a normalizer may be another thing beyond a limit of its own
+
+
+@torch.no_grad()
+def _normalized(scheme: Scheme, x: Tensor) -> Tensor:
+    """By a new normalizer, so that none remembers; in training mode."""
+    torch.default_generator.manual_seed(0)
+    out: Tensor = (scheme.norm or nn.Identity)(x.shape[1]).to(x.dtype)(x)
+    return out
+
+
+def _near(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> bool:
+    """A relative distance; from zeros nothing is known."""
+    size = float(expected.norm())
+    return 0 < size and float((found - expected).norm()) <= tolerance * size
+
+
+def _scale_invariant(scheme: Scheme) -> bool:
+    trials = [(_normalized(scheme, 2 * x), _normalized(scheme, x)) for x in _inputs(scheme)]
+    return bool(trials) and all(_near(*trial, TOLERANCE) for trial in trials)
+
+
+def _shift_invariant(scheme: Scheme) -> bool:
+    trials = [(_normalized(scheme, x + x.abs().mean()), _normalized(scheme, x)) for x in _inputs(scheme)]
+    return bool(trials) and all(_near(*trial, TOLERANCE) for trial in trials)
+
+
+def _mean_centering(scheme: Scheme) -> bool:
+    def centered(y: Tensor) -> bool:
+        over = [(axis, *range(2, y.dim())) for axis in (0, 1)]
+        return any(bool((y.mean(dims).abs() < 1e-6 * y.abs().mean()).all()) for dims in over)
+
+    outputs = [_normalized(scheme, x) for x in _inputs(scheme)]
+    return bool(outputs) and all(map(centered, outputs))
+
+
+def _per_position(scheme: Scheme) -> bool:
+    inputs = [x for x in _inputs(scheme) if x.dim() > 2]
+    for x in inputs:
+        changed = x.clone()
+        changed[..., 0, 0] *= -2
+        others = [_normalized(scheme, z).flatten(2)[..., 1:] for z in (changed, x)]
+        if not _near(*others):
+            return False
+    return bool(inputs)
+
+
+_OF_THE_NORMALIZER: dict[str, Callable[[Scheme], bool]] = {
+    "scale-invariant": _scale_invariant,
+    "shift-invariant": _shift_invariant,
+    "mean-centering": _mean_centering,
+    "per-position": _per_position,
+}
+
+
+@torch.no_grad()
+def _logits(stage: Stage, x: Tensor, training: bool = True) -> Tensor:
+    """Of a new network, its parameters away from their start: there a gain of 0 hides what it multiplies."""
+    torch.default_generator.manual_seed(0)
+    out: Tensor = stage.network(moved=True).train(training)(x)
+    return out
+
+
+def _batch_independent(stage: Stage) -> bool:
+    def alone(x: Tensor) -> bool:
+        others = torch.cat([x[:4], -2 * x[4:]])
+        return _near(_logits(stage, others)[:4], _logits(stage, x)[:4])
+
+    x = stage.data()[0]
+    return alone(x) and alone(100 * x)
+
+
+def _train_eval_agreement(stage: Stage) -> bool:
+    x = stage.data()[0]
+    return all(_near(_logits(stage, z, training=False), _logits(stage, z)) for z in (x, 100 * x))
+
+
+def _batch_1(stage: Stage) -> bool:
+    network, (x, y) = stage.network(moved=True), stage.data(1)
+    mean_cross_entropy(network(x), y).backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    hidden = [p.grad for block in network.weights() for p in block if p.grad is not None]
+    reached = any(float(g.abs().max()) > 1e-8 for g in hidden)  # beyond rounding
+    return reached and all(bool(g.isfinite().all()) for g in gradients)
+
+
+def gradient_gap(stage: Stage) -> float:
+    """How far the gradient is from the slope of the output, relative, with softplus for ReLU: 0 is exact.
+
+    The median over 5 directions in the space of parameters, so that a kink that one of them meets is nothing.
+    """
+    x = stage.data()[0]
+    draw = torch.Generator().manual_seed(0)
+    mix = torch.randn(len(x), 4, generator=draw, dtype=x.dtype)
+
+    def value(move: list[Tensor], h: float) -> tuple[Tensor, list[nn.Parameter]]:
+        torch.default_generator.manual_seed(0)
+        network = stage.network(activation=softplus, moved=True)
+        with torch.no_grad():
+            for p, v in zip(network.parameters(), move, strict=False):
+                p.add_(h * v)
+        return (mix * network(x)).sum(), list(network.parameters())
+
+    start, parameters = value([], 0.0)
+    gradient = torch.autograd.grad(start, parameters, materialize_grads=True)
+    gaps, h = [], 1e-6
+    for _ in range(5):
+        move = [torch.randn(p.shape, generator=draw, dtype=p.dtype) for p in parameters]
+        slope = float((value(move, h)[0] - value(move, -h)[0]).detach()) / (2 * h)
+        claimed = sum(float((g * v).sum()) for g, v in zip(gradient, move, strict=True))
+        gaps.append(abs(claimed - slope) / max(abs(claimed), abs(slope), 1e-12))
+    return sorted(gaps)[2]
+
+
+_OF_THE_NETWORK: dict[str, Callable[[Stage], bool]] = {
+    "batch-independent": _batch_independent,
+    "batch-1": _batch_1,
+    "train-eval-agreement": _train_eval_agreement,
+    "stackable": lambda stage: can_stack(stage.network(2), *stage.data(32)),
+    "own-gradient": lambda stage: gradient_gap(stage) > 1e-3,
+}

@@ -1,0 +1,143 @@
+"""Costs: what one more layer costs beside the same layer of scheme `none`, counted and not timed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from bnsuite.facets.stage import Stage
+from bnsuite.schemes import Scheme
+
+COSTS = {
+    "parameters per channel": "numbers that a layer learns for each of its channels",
+    "state per channel": "numbers that a layer keeps for each of its channels and does not learn",
+    "operations per element": "elementary operations for each activation, in a forward pass in training",
+    "operations per weight": "elementary operations for each weight, in a forward pass in training",
+}
+"""Every cost by the unit in its name, with what it says; each is beside scheme `none`, where all are 0."""
+
+WIDTHS = (16, 32, 48)
+MOVES = frozenset(
+    "_to_copy _unsafe_view arange cat clone contiguous copy copy_ detach empty empty_like fill fill_ "
+    "full full_like gather index index_select lift_fresh new_empty new_full new_ones new_zeros ones "
+    "ones_like repeat scalar_tensor stack zero_ zeros zeros_like".split()
+)
+"""Operations that move or make numbers and compute none; beside them, views."""
+
+EACH = {
+    "_softmax": 5,  # maximum, difference, exponential, sum, quotient
+    "_weight_norm_interface": 3,  # square, sum, product
+    "addcdiv": 2,
+    "addcmul": 2,
+    "lerp": 3,
+    "linalg_vector_norm": 2,
+    "std": 4,  # mean, difference, square, mean; so are the next three
+    "std_mean": 4,
+    "var": 4,
+    "var_mean": 4,
+}
+"""Operations that are several for each element; any other is one, an elementary function among them."""
+
+FUSED = {
+    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "native_group_norm"), (5, slice(1, 3))),
+    "native_layer_norm": (5, slice(2, 4)),  # mean, difference, square, mean, product
+    "_fused_rms_norm": (3, slice(2, 3)),  # square, mean, product
+}
+"""Normalizers that are one operation of torch: operations for each element, and where gain and bias stand."""
+
+
+class Operations(TorchDispatchMode):
+    """Counts elementary operations: of each of torch's, the elements of its largest tensor times `EACH`.
+
+    Products of matrices and convolutions count as torch's own flop counter has them.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.total += _count(func, args, kwargs or {}, out)
+        return out
+
+
+def _count(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> int:
+    name = func.overloadpacket.__name__
+    if func.is_view or name in MOVES:
+        return 0
+    if func.overloadpacket in flop_registry:
+        return int(flop_registry[func.overloadpacket](*args, **kwargs, out_val=out))
+    tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+    each = EACH.get(name.rstrip("_"), 1)
+    if name in FUSED:
+        each, affine = FUSED[name]
+        each += sum(isinstance(arg, Tensor) for arg in args[affine])
+    return each * max((t.numel() for t in tensors if t.is_floating_point()), default=0)
+
+
+Count = Callable[[Stage, int], float]
+"""(stage, depth) → how much of something a network of that depth has"""
+
+
+def costs_of(stage: Stage) -> dict[str, float]:
+    """Every cost of `COSTS`, of the stage's scheme in its family, `cnn` or `mlp`.
+
+    Each is a difference of counts between networks of several widths and sizes of the input, so that it is
+    the coefficient of channels, of elements or of weights, and statistics, scalars and the like drop out.
+    The addition of a residual path is an operation per element.
+    """
+    narrow, wide, _ = WIDTHS
+
+    def slope(count: Callable[[int], Count]) -> float:
+        more = [_layer(stage, count(width)) for width in (narrow, wide)]
+        return (more[1] - more[0]) / (wide - narrow)
+
+    sizes = [(4, 4), (4, 6)] if stage.family.name == "cnn" else [(4, 4), (8, 4)]
+    positions = [n * side**2 if stage.family.name == "cnn" else n for n, side in sizes]
+    few, many = (slope(lambda w, size=size: _operations(w, *size)) for size in sizes)  # type: ignore[misc]
+    found = (
+        slope(lambda w: lambda stage, depth: _numbers(stage.network(depth, w).parameters())),
+        slope(lambda w: lambda stage, depth: _numbers(stage.network(depth, w).buffers())),
+        (many - few) / (positions[1] - positions[0]),
+        _per_weight(stage) if stage.scheme.weight else 0.0,
+    )
+    return dict(zip(COSTS, map(float, found), strict=True))
+
+
+def _per_weight(stage: Stage) -> float:
+    """The coefficient of weights, by second differences in the width, with nothing but the weights' own."""
+    alone = replace(stage, scheme=Scheme("alone", weight=stage.scheme.weight))
+    plain = replace(stage, scheme=Scheme("none"))
+
+    def second(values: Sequence[float]) -> float:
+        return values[2] - 2 * values[1] + values[0]
+
+    weights = [
+        _numbers(plain.network(3, w).parameters()) - _numbers(plain.network(2, w).parameters())
+        for w in WIDTHS
+    ]
+    return second([_layer(alone, _operations(w, 4, 4)) for w in WIDTHS]) / second(weights)
+
+
+def _layer(stage: Stage, count: Count) -> float:
+    """What one more layer has, beside one of scheme `none`."""
+    plain = replace(stage, scheme=Scheme("none"))
+    return count(stage, 3) - count(stage, 2) - (count(plain, 3) - count(plain, 2))
+
+
+def _operations(width: int, n: int, side: int) -> Count:
+    def count(stage: Stage, depth: int) -> float:
+        network = stage.network(depth, width, side=side)
+        with torch.no_grad(), Operations() as operations:
+            network(stage.data(n, side=side)[0])
+        return operations.total
+
+    return count
+
+
+def _numbers(tensors: Any) -> int:
+    return sum(tensor.numel() for tensor in tensors)
