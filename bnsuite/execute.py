@@ -224,7 +224,8 @@ def job_of(cell: Cell, settings: Mapping[str, object], scheme: Scheme | ForeignS
     task = lookup("task", cell.task, TASKS)
     lookup("family", cell.family, FAMILIES)
     lookup("dataset", cell.dataset, DATASETS)
-    return _keyed(cell, scheme, task(**{name: task.parse(name, value) for name, value in settings.items()}))
+    parsed: dict[str, Any] = {name: task.parse(name, value) for name, value in settings.items()}
+    return _keyed(cell, scheme, task(**parsed))
 
 
 def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task) -> Job:

@@ -1,8 +1,7 @@
 """What every command says and takes."""
 
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 from rich.console import Console

@@ -128,7 +128,7 @@ def read_record(path: Path) -> Record:
 
 
 def load_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
-    """All records below the folders (one that does not exist is empty); one that lies in several, in the last."""
+    """All records below the folders, of which some may not exist; one that lies in several, in the last."""
     found: dict[Path, Record] = {}
     seen: dict[str, Path] = {}
     for folder in folders:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bnsuite.audit import Difference, compare, objections_to, sample_cells
+
 from bnsuite.execute import job_of, measure, resolve_device
 from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
@@ -156,8 +157,8 @@ def _scheme_of(path: Path, record: Record, sandbox: Callable[[], Sandbox]) -> Sc
         if (folder / SCHEME).is_file():
             return load(folder, sandbox(), OF_A_CELL)
     raise RecordError(
-        f"{record.id}: its scheme {record.scheme!r} is not built in, and no {SCHEME} stands beside its record. "
-        "Its author has the file: bnsuite run --scheme PATH measures it."
+        f"{record.id}: its scheme {record.scheme!r} is not built in, and no {SCHEME} stands beside its record."
+        " Its author has the file: bnsuite run --scheme PATH measures it."
     )
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnsuite.audit import objections
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from bnsuite.audit import objections
 from bnsuite.execute import Answer, Job, without_value
 from bnsuite.records import Measurement, Outcome, RecordError
 from bnsuite.records.manifest import FILE, NAME, read_manifest

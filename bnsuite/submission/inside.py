@@ -73,8 +73,9 @@ def describe(path: Path, question: Message, say: Say) -> Message:
 
 def check(path: Path, question: Message, say: Say) -> Message:
     """The contract, a message a check, and the facets."""
-    from bnsuite.facets import facets_of
     from bnsuite.submission.contract import CONTRACT, contract
+
+    from bnsuite.facets import facets_of
 
     scheme = _scheme(path)
     say({"name": scheme.name, "about": scheme.about, "checks": list(CONTRACT)})
@@ -136,9 +137,8 @@ def _scheme(path: Path) -> "Scheme":
 
     found = getattr(module, "scheme", None)
     if not isinstance(found, Scheme):
-        raise LoadError(
-            f"{path.name}: wanted scheme = Scheme(…), got {'nothing of that name' if found is None else repr(found)}."
-        )
+        got = "nothing of that name" if found is None else repr(found)
+        raise LoadError(f"{path.name}: wanted scheme = Scheme(…), got {got}.")
     return found
 
 

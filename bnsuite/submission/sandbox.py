@@ -6,7 +6,6 @@ by whoever asked. Linux with bubblewrap confines all of it; `Sandbox.gaps` says 
 
 import json
 import os
-import resource
 import selectors
 import shutil
 import signal
