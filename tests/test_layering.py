@@ -41,7 +41,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "words",
     },
     "execute": {
-        *("audit", "processes", "datasets", "engine", "networks", "profiles", "provenance", "records", "schemes"),
+        *(
+            "audit",
+            "processes",
+            "datasets",
+            "engine",
+            "networks",
+            "profiles",
+            "provenance",
+            "records",
+            "schemes",
+        ),
         *("tasks", "words"),
     },
     "calibration": {
