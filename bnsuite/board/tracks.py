@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from bnsuite.records import CALIBRATION, RANKED, Record
+from bnsuite.records.store import age as age
 
 Origin = Literal["published", "submitted", "local"]
 
@@ -54,20 +54,6 @@ def track_of(record: Record) -> Track:
 
 def entry_of(kept: Kept) -> Entry:
     return Entry(kept.record.scheme, kept.record.device, kept.origin)
-
-
-def started(record: Record) -> datetime:
-    """Start of the measurement in UTC; what is not a time counts as long ago."""
-    try:
-        moment = datetime.fromisoformat(record.provenance.started)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def age(record: Record) -> tuple[datetime, str]:
-    """Sorts records from the oldest to the newest."""
-    return started(record), record.id
 
 
 def by_track(kept: Iterable[Kept]) -> dict[Track, list[Kept]]:

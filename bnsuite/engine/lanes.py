@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bnsuite.engine.search import Lane as Lane
 from bnsuite.engine.stacked import StackedCall
 from bnsuite.engine.train import PLAIN, Parameters, Sgd, parameters_of, training_step
 
@@ -19,13 +20,6 @@ CHUNK = 32
 
 CUDA_CHECK_EVERY = 10
 """Steps between looks for dead lanes on a GPU, where each look waits for the device."""
-
-
-class Lane(NamedTuple):
-    """One network in training."""
-
-    seed: int
-    rate: float
 
 
 class Stack:

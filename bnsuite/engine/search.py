@@ -8,6 +8,13 @@ from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 
+class Lane(NamedTuple):
+    """One network in training."""
+
+    seed: int
+    rate: float
+
+
 class Probe(NamedTuple):
     """A depth to try; `tune` asks for the best rate at this depth first, else a known one serves."""
 
@@ -105,3 +112,20 @@ def log_grid(start: float, per_decade: int, count: int) -> list[float]:
     [0.01, 0.03162277660168379, 0.1]
     """
     return [float(f"{start * 10 ** (k / per_decade):.16g}") for k in range(count)]
+
+
+def grid(rates: Sequence[float], seeds: Sequence[int]) -> list[Lane]:
+    """One lane a (rate, seed)."""
+    return [Lane(seed, rate) for rate in rates for seed in seeds]
+
+
+def best_rate(lanes: Sequence[Lane], losses: Sequence[float], allowed: Sequence[bool]) -> float | None:
+    """The rate of lowest mean final loss over its seeds, ties to the smaller; None if none is allowed.
+
+    A rate is allowed where any of its lanes is; a lane that died makes its mean infinite.
+    """
+    mean: dict[float, float] = {}
+    for rate in {lane.rate for lane, ok in zip(lanes, allowed, strict=True) if ok}:
+        of_rate = [loss for lane, loss in zip(lanes, losses, strict=True) if lane.rate == rate]
+        mean[rate] = sum(of_rate) / len(of_rate) if all(map(math.isfinite, of_rate)) else math.inf
+    return min(mean, key=lambda rate: (mean[rate], rate), default=None)

@@ -5,6 +5,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -138,3 +139,17 @@ def load_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
             seen[record.id] = path
             found[path] = record
     return found
+
+
+def started(record: Record) -> datetime:
+    """Start of the measurement in UTC; what is not a time counts as long ago."""
+    try:
+        moment = datetime.fromisoformat(record.provenance.started)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def age(record: Record) -> tuple[datetime, str]:
+    """Sorts records from the oldest to the newest."""
+    return started(record), record.id

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -14,15 +13,10 @@ from bnsuite.engine.curvature import HessianOperator, Spectrum
 from bnsuite.engine.lanes import Examples, Lane, Stack
 from bnsuite.engine.train import accuracy, mean_cross_entropy
 from bnsuite.networks import softplus
+from bnsuite.protocol import EDGE, WINDOW
 from bnsuite.records import Json, Outcome, Sample
 from bnsuite.schemes import Factory
 from bnsuite.tasks._task import Subject, Task
-
-WINDOW = 5
-"""Steps over which the loss is averaged to decide that a checkpoint is reached."""
-
-EDGE = 0.5
-"""rate · λ/2 above which the rate, not the loss, sets λ (1 is the edge of stability)."""
 
 PARTITION_SEED = 0
 """Of the frozen partition of the training set into minibatches."""
@@ -159,21 +153,3 @@ def standing(network: nn.Module, partition: Partition) -> dict[str, Json]:
         "loss": float(mean_cross_entropy(logits, y).mean()),
         "accuracy": float(accuracy(logits, y).mean()),
     }
-
-
-def over_seeds(samples: Sequence[Sample], *path: str) -> list[float]:
-    """The numbers that stand in the samples' details at a path of names."""
-    found = []
-    for sample in samples:
-        value: Json = sample.detail
-        for name in path:
-            value = value.get(name) if isinstance(value, dict) else None
-        if isinstance(value, (int, float)):
-            found.append(float(value))
-    return found
-
-
-def middle(samples: Sequence[Sample], *path: str) -> float | None:
-    """Median over seeds of what stands at a path of names, None where it stands nowhere."""
-    found = over_seeds(samples, *path)
-    return median(found) if found else None

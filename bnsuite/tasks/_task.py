@@ -1,6 +1,5 @@
 """Task: one question with one unit and one direction; Subject: what it is asked of."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -177,11 +176,6 @@ _KINDS = {
 }
 
 
-def grid(rates: Sequence[float], seeds: Sequence[int]) -> list[Lane]:
-    """One lane a (rate, seed)."""
-    return [Lane(seed, rate) for rate in rates for seed in seeds]
-
-
 def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Outcome]:
     """ok, stuck or nonfinite for each lane; `passes` judges final loss and final accuracy."""
     return [
@@ -192,23 +186,6 @@ def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Outcom
     ]
 
 
-def best_rate(lanes: Sequence[Lane], losses: Sequence[float], allowed: Sequence[bool]) -> float | None:
-    """The rate of lowest mean final loss over its seeds, ties to the smaller; None if none is allowed.
-
-    A rate is allowed where any of its lanes is; a lane that died makes its mean infinite.
-    """
-    mean: dict[float, float] = {}
-    for rate in {lane.rate for lane, ok in zip(lanes, allowed, strict=True) if ok}:
-        of_rate = [loss for lane, loss in zip(lanes, losses, strict=True) if lane.rate == rate]
-        mean[rate] = sum(of_rate) / len(of_rate) if all(map(math.isfinite, of_rate)) else math.inf
-    return min(mean, key=lambda rate: (mean[rate], rate), default=None)
-
-
 def written(name: str, value: object) -> str:
     """A setting as one would give it: batch=16, rates=0.1,1.0."""
     return f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-
-
-def number(value: float, digits: int = 6) -> float | None:
-    """A value for the trace: rounded to significant digits, None where it is not finite."""
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None

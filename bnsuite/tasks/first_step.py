@@ -8,9 +8,10 @@ from torch import Tensor
 
 from bnsuite.engine.train import train
 from bnsuite.networks import Network
+from bnsuite.protocol import number
 from bnsuite.records import Better, Json, Measurement
 from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, norm, with_medians
-from bnsuite.tasks._task import Subject, number
+from bnsuite.tasks._task import Subject
 
 
 @final

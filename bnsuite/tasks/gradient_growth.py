@@ -7,9 +7,10 @@ from typing import ClassVar, final
 from torch import nn
 
 from bnsuite.norms import BatchNorm, LayerNorm
+from bnsuite.protocol import number
 from bnsuite.records import Better, Json, Measurement
 from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, slope, with_medians
-from bnsuite.tasks._task import Subject, number
+from bnsuite.tasks._task import Subject
 from bnsuite.theory import Norm, gradient_growth, imbalance_growth
 
 _NORMS: dict[object, Norm] = {

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bnsuite.engine.clock import race
+from bnsuite.protocol import number
 from bnsuite.records import Better, Json, Measurement, Sample
-from bnsuite.tasks._task import Subject, Task, number
+from bnsuite.tasks._task import Subject, Task
 
 MIB = 2**20
 

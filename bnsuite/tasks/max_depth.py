@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import ClassVar, final
 
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.lanes import final as final_mean
-from bnsuite.engine.search import Bracket, Climb, Probe, climb
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample
-from bnsuite.tasks._task import Subject, Task, best_rate, fates, grid, number
+from bnsuite.protocol import Row, deepest, number
+from bnsuite.records import Better, Measurement
+from bnsuite.tasks._task import Subject, Task, fates
 
 
 @final
@@ -41,59 +40,18 @@ class MaxDepth(Task):
     ratio: float = 1.13
 
     def __call__(self, subject: Subject) -> Measurement:
-        trace: list[dict[str, Json]] = []
-        accuracy: dict[tuple[int, int], float | None] = {}
-        best: dict[int, float] = {}
-        search = climb(*self.depths, self.ratio)
-        probe = next(search)
-        while True:
-            rate = self._rate_for(probe, subject, best, trace)
-            verdicts = [False] * len(self.confirmation)
-            if rate is not None:
-                lanes = [Lane(seed, rate) for seed in self.confirmation]
-                rows = self._try(subject, probe.depth, lanes, "confirm" if probe.tune else "probe")
-                trace += rows
-                verdicts = [row["outcome"] == Outcome.OK for row in rows]
-                accuracy |= {
-                    (probe.depth, lane.seed): row["accuracy"]  # type: ignore[misc]
-                    for lane, row in zip(lanes, rows, strict=True)
-                }
-            found = f"{sum(verdicts)}/{len(verdicts)} seeds train {probe.depth} layers"
-            subject.report(found)
-            try:
-                probe = search.send(verdicts)
-            except StopIteration as stop:
-                result: Climb = stop.value
-                break
-        samples = [
-            _sample(seed, bracket, accuracy)
-            for seed, bracket in zip(self.confirmation, result.brackets, strict=True)
-        ]
-        derived: dict[str, Json] = {
-            "non_monotone": result.non_monotone,
-            "accuracy_at_value": _middle(samples, "accuracy_passed"),
-            "accuracy_above": _middle(samples, "accuracy_failed"),
-            "best_rates": {str(depth): rate for depth, rate in sorted(best.items())},
-        }
-        return self.measurement(samples, derived, trace)
+        found = deepest(
+            depths=self.depths,
+            ratio=self.ratio,
+            rates=self.rates,
+            tuning=self.tuning,
+            confirmation=self.confirmation,
+            attempt=lambda phase, depth, lanes: self._try(subject, depth, lanes, phase),
+            report=subject.report,
+        )
+        return self.measurement(*found)
 
-    def _rate_for(
-        self, probe: Probe, subject: Subject, best: dict[int, float], trace: list[dict[str, Json]]
-    ) -> float | None:
-        """The best rate at this depth; without tuning, that of the deepest shallower one that has one."""
-        if not probe.tune:
-            known = [depth for depth in best if depth < probe.depth]
-            return best[max(known)] if known else None
-        lanes = grid(self.rates, self.tuning)
-        rows = self._try(subject, probe.depth, lanes, "tune")
-        trace += rows
-        losses = [float("inf") if row["loss"] is None else float(row["loss"]) for row in rows]  # type: ignore[arg-type]
-        rate = best_rate(lanes, losses, [row["outcome"] == Outcome.OK for row in rows])
-        if rate is not None:
-            best[probe.depth] = rate
-        return rate
-
-    def _try(self, subject: Subject, depth: int, lanes: Sequence[Lane], phase: str) -> list[dict[str, Json]]:
+    def _try(self, subject: Subject, depth: int, lanes: Sequence[Lane], phase: str) -> list[Row]:
         curves = self.sweep(subject, depth, lanes, self.steps)
         outcomes = fates(curves, lambda loss, accuracy: accuracy >= self.target)
         return [
@@ -110,22 +68,3 @@ class MaxDepth(Task):
                 lanes, final_mean(curves.losses), final_mean(curves.accuracies), outcomes, strict=True
             )
         ]
-
-
-def _middle(samples: Sequence[Sample], name: str) -> float | None:
-    """Median over seeds of a number in their detail."""
-    found = [value for sample in samples if isinstance(value := sample.detail.get(name), float)]
-    return median(found) if found else None
-
-
-def _sample(seed: int, bracket: Bracket, accuracy: dict[tuple[int, int], float | None]) -> Sample:
-    passed, failed = bracket
-    detail: dict[str, Json] = {}
-    if passed is not None:
-        detail["accuracy_passed"] = accuracy.get((passed, seed))
-    if failed is not None:
-        detail["accuracy_failed"] = accuracy.get((failed, seed))
-    if passed is None:
-        return Sample(seed=seed, value=failed, outcome=Outcome.FLOOR, high=failed, detail=detail)
-    outcome = Outcome.CAPPED if failed is None else Outcome.OK
-    return Sample(seed=seed, value=passed, outcome=outcome, low=passed, high=failed, detail=detail)

@@ -12,13 +12,12 @@ from torch import Tensor
 from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.moments import Projected, orthonormal, output_moments, random_orthonormal, share
+from bnsuite.protocol import middle, over_seeds
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.tasks._checkpoint import (
     Checkpoint,
     Diagnostic,
     Partition,
-    middle,
-    over_seeds,
     standing,
     too_sharp,
 )

@@ -14,9 +14,10 @@ from bnsuite.activations import activation
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues, unflatten
 from bnsuite.engine.lanes import Examples, Lane, Stack
 from bnsuite.engine.train import Loss, mean_cross_entropy
+from bnsuite.protocol import number
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.tasks._initial import AtInitialization, with_medians
-from bnsuite.tasks._task import Subject, number
+from bnsuite.tasks._task import Subject
 
 
 class Along(NamedTuple):

@@ -12,17 +12,16 @@ from torch import Tensor, nn
 from bnsuite.engine.curvature import Density, HessianOperator, Spectrum, extreme_eigenvalues, spectral_density
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.moments import share
+from bnsuite.protocol import middle, number, over_seeds
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.tasks._checkpoint import (
     Checkpoint,
     Diagnostic,
     Partition,
-    middle,
-    over_seeds,
     standing,
     too_sharp,
 )
-from bnsuite.tasks._task import Subject, number
+from bnsuite.tasks._task import Subject
 
 OUTLIER = 2.0
 """Eigenvalues above this multiple of λ_C are counted as outliers."""

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import Examples, Lane, Stack
+from bnsuite.engine.search import grid
 from bnsuite.engine.train import Sgd, accuracy, train
+from bnsuite.protocol import ROUNDS, STEPS_A_ROUND, arrival, mean_steps, number
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.schemes import SCHEMES, Scheme
-from bnsuite.tasks._task import Subject, Task, grid, number
-
-ROUNDS, STEPS_A_ROUND = 10, 5
-"""Of the race against `batchnorm` that gives the seconds."""
+from bnsuite.tasks._task import Subject, Task
 
 
 @final
@@ -99,9 +98,8 @@ class TimeToAccuracy(Task):
 
         def order(rate: float) -> tuple[float, float, float]:
             curves = [curve for lane, curve in tried.items() if lane.rate == rate]
-            steps = [self._reached(curve) or math.inf for curve in curves]
             heights = [max((v for v in curve if math.isfinite(v)), default=0.0) for curve in curves]
-            return sum(steps) / len(steps), -sum(heights), rate
+            return mean_steps([self._reached(curve) for curve in curves]), -sum(heights), rate
 
         return min(self.rates, key=order)
 
@@ -114,14 +112,7 @@ class TimeToAccuracy(Task):
     def _sample(self, seed: int, curve: Sequence[float]) -> Sample:
         outcome = self._outcome(curve)
         best = max((value for value in curve if math.isfinite(value)), default=0.0)
-        detail: dict[str, Json] = {"best_accuracy": number(best)}
-        if outcome is Outcome.NONFINITE:
-            return Sample(seed=seed, value=None, outcome=outcome, detail=detail)
-        if outcome is Outcome.TIMEOUT:
-            return Sample(seed=seed, value=self.steps, outcome=outcome, low=self.steps, detail=detail)
-        steps = self._reached(curve)
-        assert steps is not None
-        return Sample(seed=seed, value=steps, low=steps - self.every, high=steps, detail=detail)
+        return arrival(seed, outcome, self._reached(curve), best, self.steps, self.every)
 
     def _row(self, lane: Lane, curve: Sequence[float], phase: str) -> dict[str, Json]:
         return {

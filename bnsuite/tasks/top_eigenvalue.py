@@ -1,24 +1,22 @@
 """top_eigenvalue: how sharp is the loss?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from torch import nn
 
 from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
-from bnsuite.engine.lanes import Lane
+from bnsuite.engine.search import Lane, best_rate, grid
+from bnsuite.protocol import beside_sharpness, sharpness
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.tasks._checkpoint import (
     Checkpoint,
     MatchedLoss,
     Partition,
-    middle,
-    over_seeds,
     standing,
     too_sharp,
 )
-from bnsuite.tasks._task import Subject, best_rate, grid
+from bnsuite.tasks._task import Subject
 from bnsuite.tasks.stable_lr import rate_rows
 
 
@@ -55,8 +53,8 @@ class TopEigenvalue(MatchedLoss):
         limit, partition = self.limit(subject), self.partition(subject)
         lanes = grid(self.rates, self.tuning)
         curves = self.sweep(subject, self.depth, lanes, self.tuning_steps, activation=self.phi)
-        trace, losses, outcomes = rate_rows(curves, lanes, "tune", lambda loss, _: loss <= limit)
-        best = best_rate(lanes, losses, [outcome is not Outcome.NONFINITE for outcome in outcomes])
+        tuned = rate_rows(curves, lanes, "tune", lambda loss, _: loss <= limit)
+        best = best_rate(lanes, tuned.losses, tuned.alive)
 
         beside = self._beside(subject, partition, best)
         samples = [
@@ -65,7 +63,7 @@ class TopEigenvalue(MatchedLoss):
                 subject, lambda lane, there: self._sample(subject, lane, there, partition), "λ"
             )
         ]
-        return self.measurement(samples, _derived(samples, best), trace)
+        return self.measurement(samples, beside_sharpness(samples, best), tuned.rows)
 
     def _beside(
         self, subject: Subject, partition: Partition, best: float | None
@@ -112,10 +110,7 @@ class TopEigenvalue(MatchedLoss):
         if spectrum.bottom:
             detail["lambda_min"] = spectrum.bottom[0].value
             detail["lambda_min_residual"] = spectrum.bottom[0].residual
-        if sharpest.residual > self.tolerance:
-            return Sample(seed=lane.seed, value=None, outcome=Outcome.UNCONVERGED, detail=detail)
-        value, error = sharpest.value, abs(sharpest.value) * sharpest.residual
-        return Sample(seed=lane.seed, value=value, low=value - error, high=value + error, detail=detail)
+        return sharpness(lane.seed, sharpest.value, sharpest.residual, self.tolerance, detail)
 
     def _spectrum(
         self,
@@ -139,20 +134,3 @@ class TopEigenvalue(MatchedLoss):
 
 def _entry(spectrum: Spectrum) -> dict[str, Json]:
     return {"value": spectrum.top[0].value, "residual": spectrum.top[0].residual}
-
-
-def _derived(samples: Sequence[Sample], best: float | None) -> dict[str, Json]:
-    """Medians over seeds of what stands beside the value, and the largest residual of any λ_max."""
-    residuals = [
-        *over_seeds(samples, "residual"),
-        *over_seeds(samples, "at_init", "residual"),
-        *over_seeds(samples, "at_best_rate", "residual"),
-    ]
-    return {
-        "best_rate": best,
-        "at_init": middle(samples, "at_init", "value"),
-        "at_best_rate": middle(samples, "at_best_rate", "value"),
-        "edge_ratio": middle(samples, "at_best_rate", "edge"),
-        "lambda_min": middle(samples, "lambda_min"),
-        "max_residual": max(residuals, default=None),
-    }

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from bnsuite.engine.lanes import Curves, Lane
+from bnsuite.engine.search import best_rate, grid
 from bnsuite.networks import FAMILIES, UnsupportedError
+from bnsuite.protocol import number
 from bnsuite.records import RANKED, Outcome
 from bnsuite.tasks import (
     TASKS,
@@ -29,7 +31,7 @@ from bnsuite.tasks import (
     TimeToAccuracy,
     TopEigenvalue,
 )
-from bnsuite.tasks._task import best_rate, fates, grid, number
+from bnsuite.tasks._task import fates
 from bnsuite.words import UnknownNameError
 
 SMALL: dict[str, Any] = {"width": 4, "batch": 16, "tuning": (1,), "confirmation": (101, 102)}

@@ -1,0 +1,220 @@
+"""Audit: a measurement that is not trusted, held against its own trace and against what can be. No torch.
+
+The value is recomputed from the samples, the samples from the trace by the task's own `protocol`, and what
+no machine can measure is refused. So no single number of a record can be changed alone.
+
+Not caught:
+
+- an invention that agrees with itself: curves nobody trained, a whole trace moved to another threshold;
+- a change that nothing follows from: a loss of a confirmation lane of `max_depth`, an accuracy below the
+  target on the way there, the losses of rates that are not best, a λ at initialization with its median,
+  a race somewhat slower or faster than it was;
+- which of two rates is best where their mean losses agree to 5 digits, or their mean steps exactly.
+
+Isolation and audit protect the machine and the consistency of a record, not its number: a re-run does that
+(`audit.rerun`).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from bnsuite.audit import _max_depth, _stable_lr, _time_to_accuracy, _top_eigenvalue
+from bnsuite.audit._trace import FaultError
+from bnsuite.protocol import number
+from bnsuite.records import (
+    CALIBRATION,
+    SCHEMA_VERSION,
+    SUITE_VERSION,
+    Better,
+    Json,
+    Measurement,
+    Outcome,
+    Record,
+    summarize,
+)
+from bnsuite.records.store import started
+
+
+class Asked(NamedTuple):
+    """What a ranked task asks, and who follows its trace."""
+
+    version: int
+    question: str
+    unit: str
+    better: Better
+    follow: Callable[..., Iterator[str]]
+
+
+ASKED = {
+    "max_depth": Asked(1, "How deep can it train?", "layers", "higher", _max_depth.objections),
+    "stable_lr": Asked(
+        1,
+        "How large a learning rate does it stand, and still learn?",
+        "learning rate",
+        "higher",
+        _stable_lr.objections,
+    ),
+    "top_eigenvalue": Asked(
+        1,
+        "How sharp is the loss, at the same loss for all?",
+        "1/learning rate",
+        "lower",
+        _top_eigenvalue.objections,
+    ),
+    "time_to_accuracy": Asked(
+        1,
+        "How many steps does it take to the target accuracy?",
+        "steps",
+        "lower",
+        _time_to_accuracy.objections,
+    ),
+}
+"""The ranked tasks, by name: what their records say of themselves. (The classes of the tasks need torch.)"""
+
+CLASSES = {"digits": 10}
+"""Classes of a data set, where its limit of the loss, ½ ln C, is to be checked too."""
+
+SKEW = timedelta(hours=1)
+"""By how much the clocks of two machines may differ."""
+
+FAILED = (Outcome.ERROR, Outcome.UNSUPPORTED, Outcome.OOM)
+"""Outcomes of a cell that measured nothing."""
+
+
+def objections(
+    measured: Measurement,
+    task: str,
+    settings: Mapping[str, Json],
+    *,
+    better: Better,
+    dataset: str | None = None,
+    duration_s: float | None = None,
+) -> list[str]:
+    """What speaks against a measurement, a line each: where, what was got, what it must be. None: sound.
+
+    Args:
+        settings: of the task that was asked, from who asked.
+        dataset: its name, to know the number of its classes.
+        duration_s: seconds that the measurement took by a clock of one's own; None: not known.
+    """
+    infinite = [f"{place}: got {value}, must be finite" for place, value in _infinite(measured)]
+    if infinite:
+        return infinite  # no JSON holds them, and no comparison
+    try:
+        measured = Measurement.model_validate(measured.model_dump(mode="json", warnings=False))
+    except ValidationError as error:
+        return [f"{one['loc']}: got {one['input']!r:.80}: {one['msg']}" for one in error.errors()]
+    if measured.outcome in FAILED:
+        return list(_nothing_measured(measured))
+    found = [*_general(measured, settings, better)]
+    if (asked := ASKED.get(task)) and not any(one.startswith("seeds") for one in found):
+        classes = CLASSES.get(dataset or "")
+        limit = number(math.log(classes) / 2) if classes else None
+        try:
+            found += asked.follow(measured, settings, limit=limit, classes=classes, duration_s=duration_s)
+        except FaultError as fault:
+            found.append(str(fault))
+    return found
+
+
+def objections_to(record: Record) -> list[str]:
+    """The same for a record, and what it says of itself; of a calibration, whether it is as it was sealed.
+
+    Its settings are its own: whether they are those of its profile, a table asks that shows it.
+    """
+    hashes = [
+        f"{name}: got {got}, must be {must}, the hash of what it names"
+        for name, got, must in _hashes(record)
+        if got != must
+    ]
+    if record.task == CALIBRATION or any(_infinite(record)):
+        return [*hashes, *(f"{place}: got {value}, must be finite" for place, value in _infinite(record))]
+    return [
+        *hashes,
+        *_of_itself(record),
+        *objections(
+            Measurement(**{name: getattr(record, name) for name in Measurement.model_fields}),
+            record.task,
+            record.settings,
+            better=record.better,
+            dataset=record.dataset,
+            duration_s=record.provenance.duration_s,
+        ),
+    ]
+
+
+def _hashes(record: Record) -> Iterator[tuple[str, str, str]]:
+    try:
+        yield "key", record.key, record.expected_key()
+        yield "id", record.id, record.expected_id()
+    except ValueError:  # a number that is not finite has no JSON
+        yield "id", record.id, "that of finite numbers"
+
+
+def _of_itself(record: Record) -> Iterator[str]:
+    """Objections to task, provenance and versions."""
+    if asked := ASKED.get(record.task):
+        for name in ("unit", "better", "question"):
+            if (got := getattr(record, name)) != (must := getattr(asked, name)):
+                yield f"{name}: got {got!r:.80}, must be {must!r}, that of {record.task}"
+        if record.task_version != asked.version:
+            yield f"task_version: got {record.task_version}, must be {asked.version}"
+    if record.suite_version != SUITE_VERSION:
+        yield f"suite_version: got {record.suite_version}, must be {SUITE_VERSION}"
+    if not 1 <= record.schema_version <= SCHEMA_VERSION:
+        yield f"schema_version: got {record.schema_version}, must be 1 to {SCHEMA_VERSION}"
+    about = record.provenance
+    seeds = {name: record.settings.get(name) for name in ("tuning", "confirmation")}
+    if about.seeds != seeds:
+        yield f"provenance.seeds: got {about.seeds}, must be {seeds}"
+    moment, now = started(record), datetime.now(UTC)
+    if not datetime(2020, 1, 1, tzinfo=UTC) <= moment <= now + SKEW:
+        yield f"provenance.started: got {about.started!r:.80}, must be a time up to {now:%Y-%m-%d %H:%M} UTC"
+    if about.duration_s < 0:
+        yield f"provenance.duration_s: got {about.duration_s}, must be at least 0"
+    if about.threads < 1:
+        yield f"provenance.threads: got {about.threads}, must be at least 1"
+    for name in ("scheme_source", "dataset_checksum"):
+        if len(got := getattr(about, name)) != 64 or set(got) - set("0123456789abcdef"):
+            yield f"provenance.{name}: got {got!r:.80}, must be a SHA-256 of 64 hexadecimal digits"
+
+
+def _general(measured: Measurement, settings: Mapping[str, Json], better: Better) -> Iterator[str]:
+    """What holds for every task: the seeds that were asked for, and the summary of their samples."""
+    seeds = [sample.seed for sample in measured.samples]
+    if seeds != settings.get("confirmation"):
+        yield f"seeds: got {seeds}, must be {settings.get('confirmation')}, those of confirmation"
+    if measured.error is not None:
+        yield f"error: got {measured.error!r:.80}, must be None beside {measured.outcome}"
+    for name, must in summarize(measured.samples, better)._asdict().items():
+        if (got := getattr(measured, name)) != must:
+            yield f"{name}: got {got}, must be {must}, that of the samples"
+
+
+def _nothing_measured(measured: Measurement) -> Iterator[str]:
+    """Objections where a cell that failed has more than the words that say why."""
+    for name in ("value", "low", "high", "coverage"):
+        if (got := getattr(measured, name)) is not None:
+            yield f"{name}: got {got}, must be None beside {measured.outcome}"
+    for name in ("samples", "derived", "trace"):
+        if got := getattr(measured, name):
+            yield f"{name}: got {len(got)}, must be empty beside {measured.outcome}"
+    if not measured.error:
+        yield f"error: got {measured.error!r}, must say what happened beside {measured.outcome}"
+
+
+def _infinite(measured: Measurement) -> Iterator[tuple[str, float]]:
+    """Numbers that are not finite, and where; without recursion, since the depth is not ours to choose."""
+    waiting: list[tuple[str, object]] = [(name, value) for name, value in measured]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            yield place, value
+        elif isinstance(value, (BaseModel, dict)):
+            waiting += [(f"{place}.{name}", each) for name, each in dict(value).items()]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(f"{place}[{i}]", each) for i, each in enumerate(value)]
