@@ -11,6 +11,7 @@ from bnsuite.cli.terminal import err, fail
 from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
+    from bnsuite.audit.rerun import Difference
     from bnsuite.submission.foreign import Check
     from bnsuite.submission.sandbox import Sandbox
 
@@ -155,9 +156,13 @@ def reproduce(
     _close([difference], as_json)
 
 
-def _close(found: list, as_json: bool) -> None:  # type: ignore[type-arg]
+def _close(found: "list[Difference]", as_json: bool) -> None:
     if as_json:
-        print(json.dumps([one.as_json() for one in found], indent=1))
+        told = [
+            {**one._asdict(), "reported": one.reported.id, "again": one.again.model_dump(mode="json")}
+            for one in found
+        ]
+        print(json.dumps(told, indent=1))
     off = [one for one in found if not one.agrees]
     if off:
         fail(f"{len(off)} of {len(found)} records do not agree with their re-run.", code=1)

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bnsuite.audit import Difference, compare, objections_to, sample_cells
-
+from bnsuite.audit import objections_to
+from bnsuite.audit.rerun import Difference, compare, sample_cells
 from bnsuite.execute import job_of, measure, resolve_device
 from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest

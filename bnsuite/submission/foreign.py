@@ -2,14 +2,15 @@
 
 import hashlib
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnsuite.audit import objections
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from bnsuite.audit import objections
 from bnsuite.execute import Answer, Job, without_value
 from bnsuite.records import Measurement, Outcome, RecordError
 from bnsuite.records.manifest import FILE, NAME, read_manifest
@@ -104,6 +105,7 @@ class Foreign:
             if isinstance(found := message.get("found"), str):
                 report(found[:200])
 
+        clock = time.perf_counter()
         try:
             if source_of(self.path) != self.source:
                 raise SandboxError(f"{self.path.name} was changed while it was measured")
@@ -119,7 +121,14 @@ class Foreign:
             return self._nothing(Outcome.ERROR, str(error))
         except ValidationError as error:
             return self._nothing(Outcome.ERROR, f"its answer is no measurement: {_first(error)}")
-        doubts = objections(measured, job.cell.task, job.task.settings, better=job.task.better)
+        doubts = objections(
+            measured,
+            job.cell.task,
+            job.task.settings,
+            better=job.task.better,
+            dataset=job.cell.dataset,
+            duration_s=time.perf_counter() - clock,
+        )
         if doubts:
             return self._nothing(Outcome.ERROR, f"its answer cannot be: {doubts[0]}")
         return Answer(measured, found.stacked, found.about, tuple(found.facets), found.costs)
