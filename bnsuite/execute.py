@@ -31,13 +31,10 @@ class DeviceError(Exception):
 
 
 class Answer(NamedTuple):
-    """What measuring a cell gives: all of its record but where and when."""
+    """What was measured, and whether networks trained stacked, where it came so far."""
 
     measured: Measurement
-    stacked: bool | None
-    about: str
-    facets: tuple[str, ...]
-    costs: dict[str, float]
+    stacked: bool | None = None
 
 
 class ForeignScheme(Protocol):
@@ -45,6 +42,12 @@ class ForeignScheme(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def about(self) -> str: ...
+
+    @property
+    def facets(self) -> Facets: ...
 
     def source_hash(self) -> str:
         """SHA-256 over what defines the scheme."""
@@ -293,6 +296,7 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
         flags = environment(device)
     of = answer_here if isinstance(job.scheme, Scheme) else job.scheme.answer
     answer = of(job, report)
+    duration_s = round(time.perf_counter() - clock, 3)
     provenance = Provenance(
         **flags,
         scheme_source=job.scheme_source,
@@ -300,7 +304,7 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
         stacked=answer.stacked,
         seeds={"tuning": list(job.task.tuning), "confirmation": list(job.task.confirmation)},
         started=started.isoformat(timespec="milliseconds"),
-        duration_s=round(time.perf_counter() - clock, 3),
+        duration_s=duration_s,
     )
     try:
         return _sealed(job, answer, provenance)
@@ -316,11 +320,9 @@ def answer_here(job: Job, report: Callable[[str], None]) -> Answer:
     data = DATASETS[job.cell.dataset]()
     subject = Subject(job.scheme, FAMILIES[job.cell.family], data.to(device), report)
     stacked: bool | None = None
-    facets: Facets | None = None
     with reproducible(device):
         try:
             stacked = subject.stacked
-            facets = facets_of(job.scheme)
             measured = job.task(subject)
         except UnsupportedError as error:
             measured = without_value(Outcome.UNSUPPORTED, str(error))
@@ -329,8 +331,7 @@ def answer_here(job: Job, report: Callable[[str], None]) -> Answer:
                 measured = without_value(Outcome.OOM, str(error))
             else:
                 measured = without_value(Outcome.ERROR, relative_traceback(error))
-    words, costs = (facets.words, facets.costs) if facets else ((), {})
-    return Answer(measured, stacked, job.scheme.about, words, costs)
+    return Answer(measured, stacked)
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -339,7 +340,19 @@ def out_of_memory(error: Exception) -> bool:
     return ours or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
+_FACETS: dict[str, Facets] = {}  # of this process, by source: a scheme has several cells
+
+
+def _facets(job: Job) -> Facets:
+    if not isinstance(job.scheme, Scheme):
+        return job.scheme.facets
+    if job.scheme_source not in _FACETS:
+        _FACETS[job.scheme_source] = facets_of(job.scheme)
+    return _FACETS[job.scheme_source]
+
+
 def _sealed(job: Job, answer: Answer, provenance: Provenance) -> Record:
+    facets = _facets(job)
     return Record(
         **dict(answer.measured),
         **job.cell.model_dump(),
@@ -347,9 +360,9 @@ def _sealed(job: Job, answer: Answer, provenance: Provenance) -> Record:
         key="",
         task_version=job.task.version,
         question=job.task.question,
-        about=answer.about,
-        facets=answer.facets,
-        costs=answer.costs,
+        about=job.scheme.about,
+        facets=facets.words,
+        costs=facets.costs,
         settings=job.task.settings,
         unit=job.task.unit,
         better=job.task.better,

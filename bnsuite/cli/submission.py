@@ -53,7 +53,7 @@ def check(
     ] = False,
 ) -> None:
     """Hold a scheme to the contract that the built-in ones pass, and show its facets."""
-    from bnsuite.board.facets import FACETS
+    from bnsuite.facets import FACETS
     from bnsuite.records import RecordError
     from bnsuite.records.manifest import FILE, read_manifest
     from bnsuite.submission.foreign import check as check_
@@ -72,13 +72,13 @@ def check(
         fail(str(error))
     if as_json:
         checks = [one.model_dump() for one in found.checks]
-        told = {"ok": found.ok, "checks": checks, "facets": list(found.facets), "costs": found.costs}
+        told = {"ok": found.ok, "checks": checks, "facets": found.facets.words, "costs": found.facets.costs}
         print(json.dumps(told, indent=1))
     elif found.ok:
         print(f"\n{found.name}: {found.about}")
-        for facet in found.facets:
-            print(f"  {facet:<24} {FACETS.get(facet, '')}")
-        for cost, much in (found.costs or {}).items():
+        for facet in found.facets.words:
+            print(f"  {facet:<24} {FACETS[facet]}")
+        for cost, much in found.facets.costs.items():
             print(f"  {cost:<24} {much:g}")
     if not found.ok:
         bad = [one.name for one in found.checks if not one.ok]

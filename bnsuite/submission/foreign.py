@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from bnsuite.audit import objections
 from bnsuite.execute import Answer, Job, without_value
+from bnsuite.facets import COSTS, FACETS, Facets
 from bnsuite.records import Measurement, Outcome, RecordError
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.record import Finite
@@ -31,9 +32,23 @@ class _Said(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Described(_Said):
+class _Facets(_Said):
+    words: list[str] = Field(max_length=40)
+    costs: dict[str, Finite] = Field(max_length=20)
+
+    def known(self) -> Facets:
+        """Those that have a definition: no words of its own stand on the board."""
+        costs = {name: value for name, value in self.costs.items() if name in COSTS}
+        return Facets(tuple(word for word in FACETS if word in self.words), costs)
+
+
+class _Named(_Said):
     name: str = Field(pattern=f"^{NAME}$")
     about: str = Field(max_length=500)
+
+
+class _Described(_Facets, _Named):
+    """What a look at the file gives."""
 
 
 class _Checked(_Said):
@@ -42,15 +57,9 @@ class _Checked(_Said):
     message: str = Field(max_length=2000)
 
 
-class _Facets(_Said):
-    facets: list[str] = Field(max_length=40)
-    costs: dict[str, Finite] = Field(max_length=20)
-
-
-class _Answered(_Facets):
+class _Answered(_Said):
     measured: dict[str, JsonValue]
     stacked: bool | None
-    about: str = Field(max_length=500)
 
 
 class Check(_Checked):
@@ -64,8 +73,7 @@ class Checked:
     name: str
     about: str
     checks: tuple[Check, ...]
-    facets: tuple[str, ...] = ()
-    costs: dict[str, float] | None = None
+    facets: Facets
 
     @property
     def ok(self) -> bool:
@@ -77,13 +85,14 @@ class Foreign:
     """The `scheme` of a file that nobody vouches for.
 
     Attributes:
-        name, about: what the file says.
+        name, about, facets: what a look at it in the sandbox gave.
         path: the file; all of it is the scheme's source.
         limits: of one cell.
     """
 
     name: str
     about: str
+    facets: Facets
     path: Path
     source: str
     sandbox: Sandbox
@@ -111,16 +120,14 @@ class Foreign:
                 raise SandboxError(f"{self.path.name} was changed while it was measured")
             cuda = job.cell.device == "cuda"
             said = self.sandbox.ask(self.path, question, self.limits, hear, cuda)
-            found = _Answered.model_validate(said.get("answer")) if "answer" in said else None
-            if found is None:
-                raise SandboxError(_failure(said))
+            found = _Answered.model_validate(_content(said))
             measured = Measurement.model_validate(found.measured)
         except OutOfMemoryError as error:
-            return self._nothing(Outcome.OOM, str(error))
+            return Answer(without_value(Outcome.OOM, str(error)))
         except SandboxError as error:
-            return self._nothing(Outcome.ERROR, str(error))
+            return Answer(without_value(Outcome.ERROR, str(error)))
         except ValidationError as error:
-            return self._nothing(Outcome.ERROR, f"its answer is no measurement: {_first(error)}")
+            return Answer(without_value(Outcome.ERROR, f"its answer is no measurement: {_first(error)}"))
         doubts = objections(
             measured,
             job.cell.task,
@@ -130,11 +137,8 @@ class Foreign:
             duration_s=time.perf_counter() - clock,
         )
         if doubts:
-            return self._nothing(Outcome.ERROR, f"its answer cannot be: {doubts[0]}")
-        return Answer(measured, found.stacked, found.about, tuple(found.facets), found.costs)
-
-    def _nothing(self, outcome: Outcome, words: str) -> Answer:
-        return Answer(without_value(outcome, words), None, self.about, (), {})
+            return Answer(without_value(Outcome.ERROR, f"its answer cannot be: {doubts[0]}"))
+        return Answer(measured, found.stacked)
 
 
 def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
@@ -145,10 +149,7 @@ def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
     file = scheme_file(path)
     source = source_of(file)
     try:
-        said = sandbox.ask(file, {"ask": "describe"}, TO_LOAD)
-        if "failed" in said:
-            raise SandboxError(_failure(said))
-        described = _Described.model_validate({k: v for k, v in said.items() if k != "last"})
+        described = _Described.model_validate(_content(sandbox.ask(file, {"ask": "describe"}, TO_LOAD)))
     except SandboxError as error:
         raise RecordError(f"{file}: {error}") from error
     except ValidationError as error:
@@ -162,7 +163,7 @@ def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
                 f"{file}: the scheme is named {described.name!r}, its manifest says {manifest.name!r}. "
                 "Give both one name."
             )
-    return Foreign(described.name, described.about, file, source, sandbox, limits)
+    return Foreign(described.name, described.about, described.known(), file, source, sandbox, limits)
 
 
 def check(path: Path, sandbox: Sandbox, hear: Callable[[Check], None] = lambda one: None) -> Checked:
@@ -173,7 +174,7 @@ def check(path: Path, sandbox: Sandbox, hear: Callable[[Check], None] = lambda o
     file = scheme_file(path)
     names: list[str] = []
     done: list[Check] = []
-    described: list[_Described] = []
+    described: list[_Named] = []
 
     def take(message: dict[str, Any]) -> None:
         if "check" in message:
@@ -181,13 +182,10 @@ def check(path: Path, sandbox: Sandbox, hear: Callable[[Check], None] = lambda o
             hear(done[-1])
         elif "checks" in message:
             names.extend(str(name)[:60] for name in message["checks"][:100])
-            described.append(_Described.model_validate({k: message.get(k) for k in ("name", "about")}))
+            described.append(_Named.model_validate({key: message.get(key) for key in ("name", "about")}))
 
     try:
-        said = sandbox.ask(file, {"ask": "check"}, TO_CHECK, take)
-        if "failed" in said:
-            raise SandboxError(_failure(said))
-        found = _Facets.model_validate({k: v for k, v in said.items() if k != "last"})
+        found = _Facets.model_validate(_content(sandbox.ask(file, {"ask": "check"}, TO_CHECK, take)))
     except (SandboxError, ValidationError) as error:
         words = str(error) if isinstance(error, SandboxError) else f"its answer is none: {_first(error)}"
         if not described:
@@ -195,8 +193,8 @@ def check(path: Path, sandbox: Sandbox, hear: Callable[[Check], None] = lambda o
         pending = [name for name in names if name not in {one.name for one in done}]
         done.append(Check(name=pending[0] if pending else "facets", ok=False, message=words))
         hear(done[-1])
-        found = _Facets(facets=[], costs={})
-    return Checked(described[0].name, described[0].about, tuple(done), tuple(found.facets), found.costs)
+        found = _Facets(words=[], costs={})
+    return Checked(described[0].name, described[0].about, tuple(done), found.known())
 
 
 def scheme_file(path: Path) -> Path:
@@ -238,8 +236,11 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
-def _failure(said: dict[str, Any]) -> str:
-    return " ".join(str(said.get("failed", "it ended without an answer")).split())[:500]
+def _content(said: dict[str, Any]) -> dict[str, Any]:
+    """The last message without its mark; SandboxError where it tells of a failure."""
+    if "failed" in said:
+        raise SandboxError(" ".join(str(said["failed"]).split())[:500])
+    return {name: value for name, value in said.items() if name != "last"}
 
 
 def _first(error: ValidationError) -> str:

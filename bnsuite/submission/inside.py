@@ -66,16 +66,14 @@ def main() -> None:
 
 
 def describe(path: Path, question: Message, say: Say) -> Message:
-    """What the scheme is called, and what it is."""
+    """What the scheme is called, what it is, and what holds of it."""
     scheme = _scheme(path)
-    return {"name": scheme.name, "about": scheme.about}
+    return {"name": scheme.name, "about": scheme.about, **_facets(scheme)}
 
 
 def check(path: Path, question: Message, say: Say) -> Message:
     """The contract, a message a check, and the facets."""
     from bnsuite.submission.contract import CONTRACT, contract
-
-    from bnsuite.facets import facets_of
 
     scheme = _scheme(path)
     say({"name": scheme.name, "about": scheme.about, "checks": list(CONTRACT)})
@@ -83,10 +81,14 @@ def check(path: Path, question: Message, say: Say) -> Message:
     for found in contract(scheme):
         say({"check": found._asdict()})
         sound &= found.ok
-    if not sound:
-        return {"facets": [], "costs": {}}
-    facets = facets_of(scheme)
-    return {"facets": list(facets.words), "costs": facets.costs}
+    return _facets(scheme) if sound else {"words": [], "costs": {}}
+
+
+def _facets(scheme: "Scheme") -> Message:
+    from bnsuite.facets import facets_of
+
+    found = facets_of(scheme)
+    return {"words": list(found.words), "costs": found.costs}
 
 
 def measure(path: Path, question: Message, say: Say) -> Message:
@@ -99,7 +101,7 @@ def measure(path: Path, question: Message, say: Say) -> Message:
     torch.set_num_threads(question["threads"])
     job = job_of(Cell(**question["cell"]), question["settings"], _scheme(path))
     answer = answer_here(job, lambda found: say({"found": found}))
-    return {"answer": {**answer._asdict(), "measured": answer.measured.model_dump(mode="json")}}
+    return {"measured": answer.measured.model_dump(mode="json"), "stacked": answer.stacked}
 
 
 ANSWERS: dict[str, Callable[[Path, Message, Say], Message]] = {
