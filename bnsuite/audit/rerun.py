@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Literal, NamedTuple
 
-from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, Sample, median_interval
+from bnsuite.records import CALIBRATION, Outcome, Record, Sample, median_interval
 from bnsuite.records.sign_flip import ALPHA, sign_flip_p
 from bnsuite.records.store import age
 
@@ -50,7 +50,7 @@ def compare(reported: Record, again: Record) -> Difference:
     """How a re-run differs from what was reported, and whether it agrees.
 
     Seeds are paired: d = log(again / reported). A bound (capped, floor, timeout) and a value that it
-    allows are equal, and so are two seeds without a value of one outcome; d up to `NEGLIGIBLE` counts as 0.
+    allows are equal, and so are two seeds without a value; d up to `NEGLIGIBLE` counts as 0.
     The two agree iff
 
     - both have a value, or neither has and their outcomes are the same;
@@ -62,13 +62,11 @@ def compare(reported: Record, again: Record) -> Difference:
     hiding the others. With 6 seeds an excess below `TOLERANCE` on 5 of them stays unseen.
 
     Raises:
-        ValueError: records of two keys, or not of the same seeds.
+        ValueError: records of two keys.
     """
     if reported.key != again.key:
         raise ValueError(f"records are compared that have one key: got {reported.key} and {again.key}")
     there, here = ({s.seed: s for s in record.samples} for record in (reported, again))
-    if reported.outcome is not Outcome.ERROR is not again.outcome and set(there) != set(here):
-        raise ValueError(f"seeds are paired: got {sorted(there)} and {sorted(here)}")
     d = [_log_ratio(there[seed], here[seed]) for seed in there if seed in here]
     relative = low = high = None
     if d:
@@ -90,9 +88,7 @@ def compare(reported: Record, again: Record) -> Difference:
 def _log_ratio(reported: Sample, again: Sample) -> float:
     """log(again / reported) of one seed; 0 where the two allow each other."""
     if reported.value is None or again.value is None:
-        if reported.value is None and again.value is None:
-            return 0.0 if reported.outcome is again.outcome else LOST
-        return LOST if reported.value is None else -LOST
+        return LOST * ((reported.value is None) - (again.value is None))
     a, b = reported.value, again.value
     above = {one.outcome.bound for one, other in ((reported, b), (again, a)) if _allows(one, other)}
     if above - {None} or a == b:
@@ -117,6 +113,8 @@ def _against(reported: Record, again: Record, d: Sequence[float], relative: floa
         return f"{again.outcome} is not {reported.outcome}"
     if reported.value is None and reported.outcome is not again.outcome:
         return f"{again.outcome} is not {reported.outcome}"
+    if [s.seed for s in reported.samples] != [s.seed for s in again.samples]:
+        return "measured on other seeds"
     p = sign_flip_p([one if abs(one) > NEGLIGIBLE else 0.0 for one in d])
     if p < ALPHA:
         return f"on the same seeds (p {p:.2g})"
@@ -158,10 +156,10 @@ def sample_cells(records: Sequence[Record], count: int, seed: int) -> list[Recor
     newest = {(r.key, r.profile): r for r in sorted(results, key=age)}
     drawn = [newest[name] for name in sorted(newest)]  # whatever the order in which they came
     random.Random(seed).shuffle(drawn)
-    firsts = {record.task: record for record in reversed(drawn)}
-    order = [task for task in RANKED if task in firsts] + sorted(set(firsts) - set(RANKED))
-    chosen = [firsts[task] for task in order]
-    return [*chosen, *(r for r in drawn if r is not firsts[r.task])][:count]
+    firsts: dict[str, Record] = {}
+    for record in drawn:
+        firsts.setdefault(record.task, record)
+    return [*firsts.values(), *(r for r in drawn if r is not firsts[r.task])][:count]
 
 
 def machine(record: Record) -> tuple[str, str | None, str]:
