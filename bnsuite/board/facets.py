@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from bnsuite.board.format import number
+from bnsuite.board.format import fine
 from bnsuite.board.tracks import Kept, age
 from bnsuite.records import Record
 
@@ -23,7 +23,7 @@ FACETS: Mapping[str, str] = {
     "own-activation": "Has an activation of its own in place of the task’s.",
     "own-gradient": "Its gradient is not that of its output.",
 }
-"""Word → its definition, in the order in which the board shows them. A record's other words are no filters."""
+"""Word → its definition, in the order in which the board shows them. Other words are no filters."""
 
 CAVEATS = ("own-init", "own-activation", "own-gradient")
 """Allowed, and not like for like with a normalizer alone: said in every row where they hold."""
@@ -42,7 +42,7 @@ def caveats(record: Record) -> dict[str, str]:
     found = {word: FACETS[word] for word in CAVEATS if word in record.facets}
     more = record.costs.get(PARAMETERS, 0.0)
     if more > USUAL:
-        found[f"{number(more)} parameters a channel"] = "Learns more than a gain and a shift a channel."
+        found[f"{fine(more, 3)} parameters a channel"] = "Learns more than a gain and a shift a channel."
     return found
 
 

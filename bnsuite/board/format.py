@@ -38,9 +38,9 @@ _ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+(/[A-Za-z0-9._~:/?#@!$&()*+,;=%-]*
 
 def cited(text: str) -> Markup:
     """The text, escaped; arXiv numbers lead to arXiv, and what is a plain https address to there."""
-    safe = escape(printable(text))
+    safe = str(escape(printable(text)))
     if _ADDRESS.fullmatch(text):
-        return Markup('<a href="{0}" rel="nofollow noreferrer">{0}</a>').format(safe)
+        return Markup(f'<a href="{safe}" rel="nofollow noreferrer">{safe}</a>')
     return Markup(_ARXIV.sub(r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>', safe))
 
 

@@ -13,6 +13,7 @@ from bnsuite.board import format
 from bnsuite.board.calibrations import Calibration
 from bnsuite.board.charts import CHARTS, ratio_panels
 from bnsuite.board.claims import Judged
+from bnsuite.board.composite import SCALED
 from bnsuite.board.evidence import evidence_figures
 from bnsuite.board.facets import FACETS, caveats, described, known
 from bnsuite.board.labels import (
@@ -89,7 +90,16 @@ def _environment(board: Board) -> jinja2.Environment:
         finalize=lambda value: value if isinstance(value, Markup) else format.printable(str(value)),
     )
     words = (anchor, companion, coverage, label, machines, network, seeds, title)
-    forms = (format.cited, format.clipped, format.interval, format.number, format.plain, format.reading, format.signed, format.slug)
+    forms = (
+        format.cited,
+        format.clipped,
+        format.interval,
+        format.number,
+        format.plain,
+        format.reading,
+        format.signed,
+        format.slug,
+    )
     environment.globals |= {function.__name__: function for function in (*words, *forms, format.tally)}
     environment.globals |= {
         "tasks": tasks_of(board.kept),
@@ -175,15 +185,27 @@ def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
         labels = short_labels(rows)
         drawn = {labels[row.entry]: row.records[task] for row in rows}
         figures = draw(anchor(table.track), drawn, _behind(table, task)) if draw else []
+        others = [figure for figure in figures if figure.entry and not _stands(figure.entry)]
+        folded = others if len(figures) > PANELS else []
         columns = companions(task, records)
         names = sorted({sample.seed for record in records for sample in record.samples})
         samples = [(row, {sample.seed: sample for sample in row.records[task].samples}) for row in rows]
         sections.append(
-            {"table": table, "rows": rows, "shown": records, "figures": figures, "columns": columns}
+            {"table": table, "rows": rows, "shown": records, "columns": columns, "folded": folded}
+            | {"figures": [figure for figure in figures if figure not in folded]}
             | {"seed_names": names, "samples": samples, "asked": table.standards[task]}
         )
     found = board.calibrations.get(task, ())
     return environment.get_template("task.html").render(task=task, sections=sections, calibrations=found)
+
+
+PANELS = 12
+"""Of more panels than this, one an entry, only those of the reference schemes stand open."""
+
+
+def _stands(entry: str) -> bool:
+    """Whether a panel is always open: those of the reference schemes, of any device or origin."""
+    return entry.partition(" · ")[0] in (REFERENCE, *SCALED)
 
 
 def _behind(table: Table, task: str) -> Record | None:

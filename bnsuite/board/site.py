@@ -45,7 +45,13 @@ def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None 
     ours = [source for source in sources if source.origin != "submitted"]
     theirs = [source.folder for source in sources if source.origin == "submitted"]
     with _explained(out):
-        _check_target(out, [*(source.folder for source in ours), *(place for place in map(home, theirs) if not place.is_symlink())])
+        _check_target(
+            out,
+            [
+                *(source.folder for source in ours),
+                *(place for place in map(home, theirs) if not place.is_symlink()),
+            ],
+        )
         own = load_records([source.folder for source in ours])
         found = {path: Kept(record, _origin(path, ours)) for path, record in own.items()}
         published = [one.record.scheme for one in found.values() if one.origin == "published"]
