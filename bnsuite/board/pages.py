@@ -93,6 +93,7 @@ def _environment(board: Board) -> jinja2.Environment:
     forms = (
         format.cited,
         format.clipped,
+        format.fine,
         format.interval,
         format.number,
         format.plain,

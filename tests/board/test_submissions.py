@@ -140,7 +140,7 @@ def test_others_readings_switch_no_instrument_off(tmp_path: Path) -> None:
 
 
 def test_others_records_do_not_reword_our_questions(tmp_path: Path) -> None:
-    later = theirs(day=9, question="Buy this?") + [record("scale_law", "theirs", question="Or this?", day=9)]
+    later = [*theirs(day=9, question="Buy this?"), record("scale_law", "theirs", question="Or this?")]
     later += theirs(day=9, question="Buy that?", dataset="aaa")
     page, left_out = build(tmp_path, submit(tmp_path / "theirs", later))
     assert left_out == []
@@ -166,7 +166,7 @@ def test_hostile_strings_do_nothing(text: str, tmp_path: Path) -> None:
     own = measured("theirs", **said, source=source)
     own += [
         record("a" + text, "theirs", unit=text, derived={text: text}, **said),
-        record("max_depth", "theirs"),
+        record("max_depth", "theirs", facets=("own-init",)),
     ]
     line = "".join(c for c in text if c.isprintable() or c > "\x7f")[:200]
     folder = submit(
@@ -179,7 +179,7 @@ def test_hostile_strings_do_nothing(text: str, tmp_path: Path) -> None:
     )
     page, left_out = build(tmp_path, folder)
     assert left_out == []
-    assert any(row.startswith("theirs own-init") or "own-init" in row for row in rows(page))
+    assert any("own-init" in row for row in rows(page))
     site = tmp_path / "site"
     assert {path.parent for path in site.rglob("*.html")} == {site}
     for path in site.glob("*.html"):
