@@ -160,6 +160,19 @@ def test_the_board_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert "no such folder" in complaint(call("board", "--records", tmp_path / "none", "--out", tmp_path))
 
 
+def test_the_board_leaves_out_what_is_unsound_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaderboard" / "submissions" / "half" / "records").mkdir(parents=True)
+    (tmp_path / "leaderboard" / "submissions" / "link").symlink_to("/etc")
+    monkeypatch.chdir(tmp_path)
+    result = call("board", "--json")
+    assert result.exit_code == 0
+    left_out = json.loads(result.stdout)["left_out"]
+    assert [line.partition(":")[0] for line in left_out] == ["half/submission.toml", "link"]
+    assert all(f"left out: {line}" in result.stderr for line in left_out)
+
+
 def test_a_full_disk(tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, calls = os.fsync, []
 

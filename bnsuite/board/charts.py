@@ -40,7 +40,7 @@ from bnsuite.records import Outcome, Record
 
 Records = Mapping[str, Record]  # by the label of the entry
 
-_RATIOS = 118  # width of a panel of ratios: four stand in a row
+_RATIOS = 110  # width of a panel of ratios: four stand in a row, triangles at the edge with them
 _SHARE = alt.Axis(values=[0, 0.5, 1], format="%", minExtent=GUTTER, maxExtent=GUTTER)
 
 
@@ -68,7 +68,7 @@ def threshold_plots(name: str, records: Records, reference: Record | None) -> li
         stands = words(records[label])
         text = f"Share of the seeds of {label} that learn, against the rate; the median seed stands {stands}."
         svg = draw(chart, f"{name}-{place}", f"{label}: seeds that learn", text)
-        figures.append(Figure(svg, f"{label}: {reading(records[label], records[label].unit)}"))
+        figures.append(Figure(svg, f"{label}: {reading(records[label], records[label].unit)}", label))
     return figures
 
 
@@ -156,7 +156,7 @@ def learning_curves(name: str, records: Records, reference: Record | None) -> li
         )
         text = f"Test accuracy of {label} against training steps; median to it: {words(records[label])}."
         svg = draw(chart, f"{name}-{place}", f"{label}: accuracy by step", text)
-        figures.append(Figure(svg, f"{label}: {words(records[label])}"))
+        figures.append(Figure(svg, f"{label}: {words(records[label])}", label))
     return figures
 
 

@@ -56,7 +56,7 @@ def gradient_profiles(name: str, records: Records, reference: Record | None) -> 
         growth = f"{value(records[label])}" + (f", theory {number(theory)}" if is_positive(theory) else "")
         text = f"Squared gradient by layer of {label}, over that of the last layer, a line a seed: {growth}."
         svg = draw(chart, f"{name}-{place}", f"{label}: gradient by layer", text)
-        figures.append(Figure(svg, f"{label}: {growth}"))
+        figures.append(Figure(svg, f"{label}: {growth}", label))
     return figures
 
 
@@ -110,7 +110,7 @@ def step_profiles(name: str, records: Records, reference: Record | None) -> list
             f"Weight gradients of {label} by layer before and after one step, and over the weights: {stands}."
         )
         svg = draw(chart, f"{name}-{place}", f"{label}: gradients around one step", text)
-        figures.append(Figure(svg, f"{label}: {stands}"))
+        figures.append(Figure(svg, f"{label}: {stands}", label))
     return figures
 
 
@@ -171,7 +171,7 @@ def smoothness_curves(name: str, records: Records, reference: Record | None) -> 
             f"Effective β and largest Hessian eigenvalue of {label} in training, a line a seed: β {stands}."
         )
         svg = draw(chart, f"{name}-{place}", f"{label}: smoothness by step", text)
-        figures.append(Figure(svg, f"{label}: {stands}"))
+        figures.append(Figure(svg, f"{label}: {stands}", label))
     return figures
 
 
@@ -217,7 +217,7 @@ def cost_by_shape(name: str, records: Records, reference: Record | None) -> list
         stands = value(records[label])
         text = f"Time of one forward and backward pass of {label} by channels; the largest takes {stands}."
         svg = draw(chart, f"{name}-{place}", f"{label}: cost by shape", text)
-        figures.append(Figure(svg, f"{label}: {stands}"))
+        figures.append(Figure(svg, f"{label}: {stands}", label))
     return figures
 
 

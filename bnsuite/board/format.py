@@ -5,6 +5,8 @@ import math
 import re
 from collections import Counter
 
+from markupsafe import Markup, escape
+
 from bnsuite.records import Outcome, Record, Sample
 
 DASH = "–"
@@ -22,6 +24,24 @@ _UNPRINTABLE = re.compile(
 def printable(text: str) -> str:
     """The text without what no page may hold: control characters, direction overrides, lone surrogates."""
     return _UNPRINTABLE.sub("�", text)
+
+
+def clipped(text: str, most: int) -> str:
+    """The text in one line, printable, and with … where it is longer than that many characters."""
+    line = " ".join(printable(text[: 8 * most]).split())
+    return line if len(line) <= most else f"{line[: most - 1]}{OPEN}"
+
+
+_ARXIV = re.compile(r"\barXiv (\d{4}\.\d{4,5})(?![\d.])")
+_ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+(/[A-Za-z0-9._~:/?#@!$&()*+,;=%-]*)?")
+
+
+def cited(text: str) -> Markup:
+    """The text, escaped; arXiv numbers lead to arXiv, and what is a plain https address to there."""
+    safe = str(escape(printable(text)))
+    if _ADDRESS.fullmatch(text):
+        return Markup(f'<a href="{safe}" rel="nofollow noreferrer">{safe}</a>')
+    return Markup(_ARXIV.sub(r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>', safe))
 
 
 def number(value: float | None, unit: str = "") -> str:

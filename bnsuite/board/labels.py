@@ -152,17 +152,23 @@ def label(entry: Entry) -> str:
 
 
 def short_labels(rows: Sequence[Row]) -> dict[Entry, str]:
-    """Labels for the figures of one table: what all its entries share goes without saying."""
+    """Labels for the figures of one table: what all its entries share goes without saying.
+
+    So does that a scheme was submitted, where none of its name was not: names are short of room.
+    """
     devices, origins = {row.entry.device for row in rows}, {row.entry.origin for row in rows}
-    return {
-        row.entry: label(
-            row.entry._replace(
-                device="cpu" if len(devices) == 1 else row.entry.device,
-                origin="published" if len(origins) == 1 else row.entry.origin,
+    ours = {row.entry.scheme for row in rows if row.entry.origin != "submitted"}
+
+    def short(entry: Entry) -> str:
+        plain = len(origins) == 1 or (entry.origin == "submitted" and entry.scheme not in ours)
+        return label(
+            entry._replace(
+                device="cpu" if len(devices) == 1 else entry.device,
+                origin="published" if plain else entry.origin,
             )
         )
-        for row in rows
-    }
+
+    return {row.entry: short(row.entry) for row in rows}
 
 
 def machines(records: Sequence[Record]) -> str:

@@ -53,7 +53,7 @@ def trainability_maps(
         median = words(records[label])
         text = f"Trainability map of {label}: the median of the deepest trained depth is {median}."
         svg = draw(_map(cells, records[label], x, y), f"{name}-{place}", f"{label}: depth by rate", text)
-        figures.append(Figure(svg, f"{label}: {median}"))
+        figures.append(Figure(svg, f"{label}: {median}", label))
     return figures
 
 

@@ -1,5 +1,6 @@
 """Every page of the board as text: the tables, figures and provenance, put into the templates."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from bnsuite.board import format
 from bnsuite.board.calibrations import Calibration
 from bnsuite.board.charts import CHARTS, ratio_panels
 from bnsuite.board.claims import Judged
+from bnsuite.board.composite import SCALED
 from bnsuite.board.evidence import evidence_figures
+from bnsuite.board.facets import FACETS, caveats, described, known
 from bnsuite.board.labels import (
     SETUP,
     anchor,
@@ -31,8 +34,10 @@ from bnsuite.board.notes import NOTES, REMARKS
 from bnsuite.board.stats import ALPHA, MIN_SEEDS
 from bnsuite.board.svg import Figure
 from bnsuite.board.tables import Row, Table, by_task
-from bnsuite.board.tracks import REFERENCE, Kept, age, tasks_of, track_of
+from bnsuite.board.tiers import TIERS
+from bnsuite.board.tracks import ORIGINS, REFERENCE, Kept, Origin, age, tasks_of, track_of
 from bnsuite.records import RANKED, Outcome, Record
+from bnsuite.records.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Board:
     rules: Markup | None
     calibrations: Mapping[str, Sequence[Calibration]]
     judged: Sequence[Judged]
+    manifests: Mapping[str, Manifest]
+    left_out: Sequence[str]
 
 
 def render(board: Board) -> dict[str, str]:
@@ -83,7 +90,17 @@ def _environment(board: Board) -> jinja2.Environment:
         finalize=lambda value: value if isinstance(value, Markup) else format.printable(str(value)),
     )
     words = (anchor, companion, coverage, label, machines, network, seeds, title)
-    forms = (format.interval, format.number, format.plain, format.reading, format.signed, format.slug)
+    forms = (
+        format.cited,
+        format.clipped,
+        format.fine,
+        format.interval,
+        format.number,
+        format.plain,
+        format.reading,
+        format.signed,
+        format.slug,
+    )
     environment.globals |= {function.__name__: function for function in (*words, *forms, format.tally)}
     environment.globals |= {
         "tasks": tasks_of(board.kept),
@@ -97,10 +114,14 @@ def _environment(board: Board) -> jinja2.Environment:
         "reference_scheme": REFERENCE,
         "notes": NOTES,
         "remarks": REMARKS,
+        "definitions": FACETS,
+        "tiers": TIERS,
         "diagnostics": in_order(task for task in tasks_of(board.kept) if task not in RANKED),
         "calibrated": bool(board.calibrations),
         "instruments_off": {
-            name for name, found in board.calibrations.items() if not all(one.ok for one in found)
+            name
+            for name, found in board.calibrations.items()
+            if not all(one.ok for one in found if one.origin != "submitted")
         },
     }
     return environment
@@ -117,8 +138,31 @@ def _index(environment: jinja2.Environment, board: Board) -> str:
             sections.append(
                 {"table": table, "rows": rows, "tasks": tasks, "shown": shown, "figures": figures}
             )
-    latest = {one.record.task: one.record.question for one in sorted(board.kept, key=lambda k: age(k.record))}
-    return environment.get_template("index.html").render(sections=sections, questions=latest)
+    entries = sorted({row.entry for table in board.tables for row in table.rows if row.competes})
+    about = {entry: _described(board, entry.scheme, entry.origin) for entry in entries}
+    costs = Counter(cost for record in about.values() for cost in record.costs)
+    counts = {word: sum(word in record.facets for record in about.values()) for word in FACETS}
+    return environment.get_template("index.html").render(
+        sections=sections,
+        questions=_questions(board.kept),
+        about=about,
+        facets={entry: known(record) for entry, record in about.items()},
+        caveats={entry: caveats(record) for entry, record in about.items()},
+        counts={word: count for word, count in counts.items() if count},
+        costs=[cost for cost, count in costs.items() if 2 * count > len(about)],
+        submitted=any(entry.origin == "submitted" for entry in entries),
+        left_out=board.left_out,
+    )
+
+
+def _described(board: Board, scheme: str, origin: Origin) -> Record:
+    return described(one for one in board.kept if (one.record.scheme, one.origin) == (scheme, origin))
+
+
+def _questions(kept: Sequence[Kept]) -> dict[str, str]:
+    """What each task asks, in the words of its newest record; what others sent in has no say over ours."""
+    ordered = sorted(kept, key=lambda one: (one.origin != "submitted", age(one.record)))
+    return {one.record.task: one.record.question for one in ordered}
 
 
 def _overview(table: Table, rows: Sequence[Row]) -> list[Figure]:
@@ -142,15 +186,27 @@ def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
         labels = short_labels(rows)
         drawn = {labels[row.entry]: row.records[task] for row in rows}
         figures = draw(anchor(table.track), drawn, _behind(table, task)) if draw else []
+        others = [figure for figure in figures if figure.entry and not _stands(figure.entry)]
+        folded = others if len(figures) > PANELS else []
         columns = companions(task, records)
         names = sorted({sample.seed for record in records for sample in record.samples})
         samples = [(row, {sample.seed: sample for sample in row.records[task].samples}) for row in rows]
         sections.append(
-            {"table": table, "rows": rows, "shown": records, "figures": figures, "columns": columns}
+            {"table": table, "rows": rows, "shown": records, "columns": columns, "folded": folded}
+            | {"figures": [figure for figure in figures if figure not in folded]}
             | {"seed_names": names, "samples": samples, "asked": table.standards[task]}
         )
     found = board.calibrations.get(task, ())
     return environment.get_template("task.html").render(task=task, sections=sections, calibrations=found)
+
+
+PANELS = 12
+"""Of more panels than this, one an entry, only those of the reference schemes stand open."""
+
+
+def _stands(entry: str) -> bool:
+    """Whether a panel is always open: those of the reference schemes, of any device or origin."""
+    return entry.partition(" · ")[0] in (REFERENCE, *SCALED)
 
 
 def _behind(table: Table, task: str) -> Record | None:
@@ -174,7 +230,8 @@ def _scheme(environment: jinja2.Environment, board: Board, scheme: str) -> str:
     ]
     return environment.get_template("scheme.html").render(
         scheme=scheme,
-        facets=sorted({facet for one in kept for facet in one.record.facets}),
+        about=_described(board, scheme, min((one.origin for one in kept), key=ORIGINS.index)),
+        manifest=board.manifests.get(scheme),
         sections=sections,
         kept=[(one, setups[_setup(one.record)], _is_shown(one, board.tables)) for one in kept],
         setups=[(name, dict(zip(SETUP.values(), setup, strict=True))) for setup, name in setups.items()],

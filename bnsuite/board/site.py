@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +13,12 @@ from bnsuite.board.claims import judge_largest
 from bnsuite.board.composite import load_scales
 from bnsuite.board.pages import Board, render
 from bnsuite.board.rules import load_rules
+from bnsuite.board.submissions import admit, home
 from bnsuite.board.tables import make_tables
 from bnsuite.board.tracks import Kept, Origin
 from bnsuite.board.verdicts import CLAIMS
-from bnsuite.records import CALIBRATION, Record, RecordError, load_records
+from bnsuite.records import CALIBRATION, RecordError, load_records
+from bnsuite.records.manifest import Manifest
 
 MARKER = ".bnsuite-board"
 """A file that says that a folder is a board, and may be replaced by the next one."""
@@ -29,32 +31,52 @@ class Source(NamedTuple):
     origin: Origin
 
 
-def build_site(sources: Sequence[Source], out: Path) -> Path:
+def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None = None) -> Path:
     """Build the board of all records below the sources into `out`; returns its index.
 
     The same records give the same bytes. Pages are made in memory, written beside `out` and put in its
     place in one step; what an earlier build left there is gone. Raises `RecordError`, with nothing
     changed, where a record is unsound, where `out` is something else than a board, or cannot be written.
+
+    A source of origin `submitted` is the folder of records of a submission: one that is unsound is left
+    out, with a line on the index and in `left_out`.
     """
     out = out.resolve()
+    ours = [source for source in sources if source.origin != "submitted"]
+    theirs = [source.folder for source in sources if source.origin == "submitted"]
     with _explained(out):
-        _check_target(out, sources)
-        found = load_records([source.folder for source in sources])
-        files = render_files(found, sources)
-        _replace(out, files)
+        _check_target(
+            out,
+            [
+                *(source.folder for source in ours),
+                *(place for place in map(home, theirs) if not place.is_symlink()),
+            ],
+        )
+        own = load_records([source.folder for source in ours])
+        found = {path: Kept(record, _origin(path, ours)) for path, record in own.items()}
+        published = [one.record.scheme for one in found.values() if one.origin == "published"]
+        admitted = admit(theirs, own, published)
+        found |= {path: Kept(record, "submitted") for path, record in admitted.records.items()}
+        _replace(out, render_files(found, admitted.manifests, admitted.left_out))
+    if left_out is not None:
+        left_out += admitted.left_out
     return out / "index.html"
 
 
-def render_files(found: Mapping[Path, Record], sources: Sequence[Source]) -> dict[str, bytes]:
+def render_files(
+    found: Mapping[Path, Kept], manifests: Mapping[str, Manifest], left_out: Sequence[str]
+) -> dict[str, bytes]:
     """Path within the board → content, for every file of it. Records are copied byte for byte."""
-    unsorted = [Kept(record, _origin(path, sources)) for path, record in found.items()]
-    kept = sorted(unsorted, key=lambda one: one.record.id)
+    every = sorted(found.values(), key=lambda one: one.record.id)
+    reruns = [one.record for one in every if one.origin == "verification"]
+    kept = [one for one in every if one.origin != "verification"]
     measured = [one for one in kept if one.record.task != CALIBRATION]
     known = calibrations([one for one in kept if one.record.task == CALIBRATION])
+    tables = make_tables(measured, load_scales(), reruns)
     judged = judge_largest(CLAIMS, kept)
-    pages = render(Board(measured, make_tables(measured, load_scales()), load_rules(), known, judged))
+    pages = render(Board(measured, tables, load_rules(), known, judged, manifests, left_out))
     files = {name: text.encode() for name, text in pages.items()}
-    files |= {f"records/{record.id}.json": path.read_bytes() for path, record in found.items()}
+    files |= {f"records/{one.record.id}.json": path.read_bytes() for path, one in found.items()}
     files["board.css"] = (Path(__file__).parent / "static" / "board.css").read_bytes()
     files[MARKER] = b"This folder was written by `bnsuite board`, which replaces it as a whole.\n"
     return dict(sorted(files.items()))
@@ -66,7 +88,7 @@ def _origin(path: Path, sources: Sequence[Source]) -> Origin:
     return max(holding, key=lambda source: len(source.folder.parts)).origin
 
 
-def _check_target(out: Path, sources: Sequence[Source]) -> None:
+def _check_target(out: Path, folders: Iterable[Path]) -> None:
     """Refuse a target whose replacement would take something else with it."""
     if out.exists() and not out.is_dir():
         raise RecordError(f"{out}: is a file, and the board is a folder. Give another with --out.")
@@ -75,7 +97,7 @@ def _check_target(out: Path, sources: Sequence[Source]) -> None:
             f"{out}: holds files that are not a board, and the board replaces its folder. "
             "Give an empty or a new folder with --out."
         )
-    for folder in (source.folder.resolve() for source in sources):
+    for folder in map(Path.resolve, folders):
         if folder.is_relative_to(out) or out.is_relative_to(folder):
             raise RecordError(
                 f"{out}: one of the board and the records in {folder} would lie within the other. "

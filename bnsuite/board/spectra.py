@@ -65,7 +65,7 @@ def densities(name: str, records: Records, reference: Record | None) -> list[Fig
         stands = value(records[label])
         text = f"Density of the Hessian eigenvalues of {label}, in units of λ_C; λ_1 stands at {stands}."
         svg = draw(chart, f"{name}-{place}", f"{label}: Hessian spectrum", text)
-        figures.append(Figure(svg, f"{label}: {stands}"))
+        figures.append(Figure(svg, f"{label}: {stands}", label))
     return figures
 
 

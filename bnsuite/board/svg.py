@@ -44,10 +44,11 @@ QUIET = {
 
 
 class Figure(NamedTuple):
-    """One panel: an SVG element, and its caption."""
+    """One panel: an SVG element, its caption, and the label of the entry where it is of one alone."""
 
     svg: Markup
     caption: str
+    entry: str = ""
 
 
 def draw(chart: Chart, name: str, title: str, text: str) -> Markup:

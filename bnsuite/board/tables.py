@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bnsuite.board.composite import Scales, Score, composite, seed_composites
 from bnsuite.board.rank import Rank, overall_ranks, task_ranks
+from bnsuite.board.tiers import Tier, entry_tier
 from bnsuite.board.tracks import (
     Entry,
     Kept,
@@ -22,7 +23,10 @@ from bnsuite.records import RANKED, Record
 
 @dataclass(frozen=True)
 class Row:
-    """An entry with all that its row shows. `foreign`: tasks measured under other settings, never ranked."""
+    """An entry with all that its row shows.
+
+    `foreign`: tasks measured under other settings, never ranked. `tier`: of what others sent in.
+    """
 
     entry: Entry
     records: Mapping[str, Record]
@@ -31,6 +35,7 @@ class Row:
     overall: Rank | None
     reference: bool
     foreign: frozenset[str]
+    tier: Tier | None
 
     @property
     def competes(self) -> bool:
@@ -63,12 +68,12 @@ class Table:
         return any(row.ranks for row in self.rows)
 
 
-def make_tables(kept: Sequence[Kept], scales: Scales) -> list[Table]:
-    """One table a track; the order of `kept` does not matter."""
-    return [make_table(track, found, scales) for track, found in by_track(kept).items()]
+def make_tables(kept: Sequence[Kept], scales: Scales, reruns: Sequence[Record] = ()) -> list[Table]:
+    """One table a track; the order of `kept` does not matter. `reruns` confirm what others sent in."""
+    return [make_table(track, found, scales, reruns) for track, found in by_track(kept).items()]
 
 
-def make_table(track: Track, kept: Sequence[Kept], scales: Scales) -> Table:
+def make_table(track: Track, kept: Sequence[Kept], scales: Scales, reruns: Sequence[Record] = ()) -> Table:
     """The table of the records of one track."""
     standards = {task: standard([k for k in kept if k.record.task == task]) for task in tasks_of(kept)}
     asked = {task: one.record for task, one in standards.items()}
@@ -92,6 +97,7 @@ def make_table(track: Track, kept: Sequence[Kept], scales: Scales) -> Table:
             overall=overall.get(entry),
             reference=entry in owners,
             foreign=frozenset(records.keys() - comparable[entry].keys()),
+            tier=entry_tier(records, reruns) if entry.origin == "submitted" else None,
         )
         for entry, records in shown.items()
     ]

@@ -7,12 +7,14 @@ from typing import Literal, NamedTuple
 from bnsuite.records import CALIBRATION, RANKED, Record
 from bnsuite.records.store import age as age
 
-Origin = Literal["published", "submitted", "local"]
+Origin = Literal["published", "submitted", "local", "verification"]
+"""How a record came to be. Those of a verification stand in no table: they confirm what others sent in."""
 
 REFERENCE = "batchnorm"
 """The scheme that ratios are taken to."""
 
-_ORIGINS = ("published", "local", "submitted")
+ORIGINS: tuple[Origin, ...] = ("published", "local", "submitted")
+"""Those that stand in tables, by whose word comes first."""
 PROFILES = ("full", "standard", "quick")  # then any other, then smoke
 
 
@@ -59,17 +61,19 @@ def entry_of(kept: Kept) -> Entry:
 def by_track(kept: Iterable[Kept]) -> dict[Track, list[Kept]]:
     """Records by track: newest suite first, the largest profile first, `smoke` last, changed ones after.
 
-    Calibrations measure no scheme: they are in none.
+    Tracks that only others measured come last. Calibrations measure no scheme: they are in none.
     """
     tracks: dict[Track, list[Kept]] = defaultdict(list)
     for one in kept:
         if one.record.task != CALIBRATION:
             tracks[track_of(one.record)].append(one)
 
-    def order(track: Track) -> tuple[int, bool, int, Track]:
+    def order(track: Track) -> tuple[bool, int, bool, int, Track]:
         places = {profile: place for place, profile in enumerate(PROFILES)}
         profile, *changed = track.profile.split("+")
-        return -track.suite_version, bool(changed), places.get(profile, 9 + (profile == "smoke")), track
+        place = places.get(profile, 9 + (profile == "smoke"))
+        foreign = all(one.origin == "submitted" for one in tracks[track])
+        return foreign, -track.suite_version, bool(changed), place, track
 
     return {track: tracks[track] for track in sorted(tracks, key=order)}
 
@@ -109,7 +113,7 @@ def standard(kept: Sequence[Kept]) -> Kept:
 
     def place(one: Kept) -> tuple[bool, int, str]:
         eligible = one.record.scheme == REFERENCE and one.origin != "submitted"
-        return not eligible, _ORIGINS.index(one.origin), one.record.device
+        return not eligible, ORIGINS.index(one.origin), one.record.device
 
     first = min(map(place, kept))
     group = sorted((one for one in kept if place(one) == first), key=lambda k: age(k.record))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bnsuite.cli.terminal import fail
+from bnsuite.cli.terminal import err, fail
 
 
 def list_(
@@ -104,17 +104,21 @@ def board(
             fail(f"{missing[0]}: no such folder. Give the folder of a run's records, such as results.")
         sources = [Source(folder, _origin(folder)) for folder in records]
     else:
-        submitted = sorted(leaderboard.glob("submissions/*/records"))
-        folders = [Path("results"), leaderboard / "records", *submitted] if checkout else [Path("results")]
-        sources = [Source(folder, _origin(folder)) for folder in folders if folder.is_dir()]
+        own = [Path("results"), *(leaderboard / name for name in ("records", "verification") if checkout)]
+        sent = [path for path in leaderboard.glob("submissions/[!._]*") if path.is_dir() or path.is_symlink()]
+        sources = [Source(folder, _origin(folder)) for folder in own if folder.is_dir()]
+        sources += [Source(path / "records", "submitted") for path in sorted(sent)]
+    left_out: list[str] = []
     try:
-        index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")))
+        index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")), left_out)
         if readme:
             renew(readme, [source for source in sources if source.origin == "published"])
     except RecordError as error:
         fail(str(error))
+    for line in left_out:
+        err.print(f"[yellow]left out:[/] {escape(line)}", highlight=False, soft_wrap=True)
     if as_json:
-        print(json.dumps({"index": str(index)}))
+        print(json.dumps({"index": str(index), "left_out": left_out}))
     else:
         print(f"The board is at {index}. Open it in a browser: {index.resolve().as_uri()}")
 
@@ -123,7 +127,9 @@ def _origin(folder: Path) -> Any:
     parts = folder.resolve().parts
     if "submissions" in parts:
         return "submitted"
-    return "published" if parts[-2:] == ("leaderboard", "records") else "local"
+    return {"records": "published", "verification": "verification"}.get(
+        parts[-1] if parts[-2:-1] == ("leaderboard",) else "", "local"
+    )
 
 
 def schema() -> None:

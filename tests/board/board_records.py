@@ -1,5 +1,6 @@
 """A small board's worth of made-up records, shaped like the prototype's numbers."""
 
+import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -197,7 +198,7 @@ def published() -> list[Record]:
             settings=SETTINGS["time_to_accuracy"],
         ),
     ]
-    return [r for scheme in MEDIANS for r in measured(scheme)] + holes
+    return [r for scheme in MEDIANS for r in measured(scheme, **FACETS.get(scheme, {}))] + holes
 
 
 def local() -> list[Record]:
@@ -280,6 +281,26 @@ def reading(
 ) -> dict[str, Any]:
     row = {"instrument": instrument, "experiment": experiment, "measured": measured, "expected": 1.4797}
     return {**row, "tolerance": [1.4501, 1.5093], "ok": ok}
+
+
+def submit(folder: Path, records: Sequence[Record], **fields: Any) -> Path:
+    """A submission of that folder's name; returns the folder of its records, which a board is built from."""
+    folder.mkdir(parents=True)
+    for one in records:  # not by the store: their strings may be no names of files
+        (folder / "records").mkdir(exist_ok=True)
+        (folder / "records" / f"{one.id}.json").write_text(one.model_dump_json())
+    manifest = {"name": folder.name, "authors": ["Ada Lovelace"], "licence": "MIT", **fields}
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in manifest.items()]
+    (folder / "submission.toml").write_text("".join(lines))
+    return folder / "records"
+
+
+FACETS: dict[str, dict[str, Any]] = {
+    "none": {"facets": ("batch-independent", "batch-1"), "costs": {"parameters per channel": 0.0}},
+    "batchnorm": {"facets": ("scale-invariant",), "costs": {"parameters per channel": 2.0}},
+    "layernorm": {"facets": ("batch-independent", "own-init"), "costs": {"parameters per channel": 3.0}},
+    "residual-batchnorm": {"facets": ("scale-invariant", "residual"), "about": "deep, arXiv 1603.05027"},
+}
 
 
 def write(folder: Path, records: Sequence[Record]) -> Path:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from board_records import local, published, write
+from board_records import local, measured, published, submit, write
 
 from bnsuite.board.site import Source, build_site
 
@@ -18,5 +18,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def site(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The board of these records."""
-    sources = [Source(folders[0], "published"), Source(folders[1], "local")]
+    sent = tmp_path_factory.mktemp("submissions")
+    theirs = submit(sent / "theirs", measured("theirs", facets=("batch-1", "residual")))
+    sources = [
+        Source(folders[0], "published"),
+        Source(folders[1], "local"),
+        Source(theirs, "submitted"),
+        Source(sent / "broken" / "records", "submitted"),
+    ]
     return build_site(sources, tmp_path_factory.mktemp("board") / "site").parent

@@ -25,7 +25,7 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 500, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page(browser: Any, site: Path, width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -49,6 +49,41 @@ def test_the_keyboard_reaches_the_content_first(browser: Any, site: Path) -> Non
     page.goto((site / "index.html").as_uri())
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.close()
+
+
+def test_facets_filter_by_keyboard_without_a_script(browser: Any, site: Path) -> None:
+    page = browser.new_page()
+    page.goto((site / "index.html").as_uri())
+    track = page.locator("section.track").first
+
+    def shown() -> list[str]:
+        return [
+            row.locator("th a").inner_text() for row in track.locator("tbody tr").all() if row.is_visible()
+        ]
+
+    def press(box: str) -> None:
+        page.focus(box)
+        page.keyboard.press("Space")
+        assert page.is_checked(box)
+
+    every, ranks = shown(), track.locator("td.rank").all_text_contents()
+    tally = track.locator(".filtered")
+    assert len(every) > 6
+    assert not tally.is_visible()
+    press("#with-scale-invariant")
+    assert set(shown()) == {"batchnorm", "residual-batchnorm"}
+    assert tally.is_visible()
+    press("#with-residual")
+    assert shown() == ["residual-batchnorm"], "filters combine as an and"
+    assert track.locator("td.rank").all_text_contents() == ranks
+    page.keyboard.press("Enter")
+    assert page.url.endswith("index.html"), "Enter sends nothing"
+    page.click("button[type=reset]")
+    assert shown() == every
+    page.click(".filters summary")
+    press("#without-batch-independent")
+    assert len(every) - len(shown()) == 2
     page.close()
 
 

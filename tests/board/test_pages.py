@@ -179,8 +179,8 @@ def test_hostile_names_make_a_sound_board(name: str, tmp_path: Path) -> None:
     folder.mkdir()
     for one in (odd, odd_task):
         (folder / f"{one.id}.json").write_text(one.model_dump_json())
-    index = build_site([Source(folder, "submitted")], tmp_path / "site")
+    index = build_site([Source(folder, "local")], tmp_path / "site")
     for path in index.parent.glob("*.html"):
         parse(path)
     assert {p.parent for p in index.parent.rglob("*.html")} == {index.parent}
-    assert "submitted" in rows(parse(index))[0]
+    assert "local" in rows(parse(index))[0]

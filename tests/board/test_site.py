@@ -35,7 +35,8 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
 def test_records_are_copied_byte_for_byte(site: Path, folders: tuple[Path, Path]) -> None:
     originals = {p.read_bytes() for folder in folders for p in folder.rglob("*.json")}
     copies = {p.name: p.read_bytes() for p in (site / "records").iterdir()}
-    assert set(copies.values()) == originals
+    ours = {text for text in copies.values() if json.loads(text)["scheme"] != "theirs"}
+    assert ours == originals
     assert all(json.loads(text)["id"] + ".json" == name for name, text in copies.items())
 
 

@@ -1,0 +1,77 @@
+"""Submissions: what others sent in, a folder each. One that is unsound is left out, and said to be."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from bnsuite.board.composite import SCALED
+from bnsuite.board.format import clipped
+from bnsuite.board.tracks import REFERENCE
+from bnsuite.records import CALIBRATION, SUITE_VERSION, Record, RecordError, load_records
+from bnsuite.records.manifest import Manifest, read_manifest
+
+_REASON = 300  # characters of a reason that are shown
+
+
+class Admitted(NamedTuple):
+    """The records and, by scheme, the manifests of the sound submissions; of the others a line each."""
+
+    records: dict[Path, Record]
+    manifests: dict[str, Manifest]
+    left_out: list[str]
+
+
+def home(folder: Path) -> Path:
+    """The folder of a submission, from that of its records."""
+    return folder.parent if folder.name == "records" else folder
+
+
+def admit(folders: Iterable[Path], own: Mapping[Path, Record], published: Iterable[str]) -> Admitted:
+    """Read submissions from the folders of their records, beside records of our own.
+
+    None may bear the name of a published scheme or of another submission, nor hold a record of another
+    scheme, or one that lies elsewhere, too.
+    """
+    admitted = Admitted({}, {}, [])
+    taken = {REFERENCE, *SCALED, *published}
+    ids = {record.id: path for path, record in own.items()}
+    for folder in folders:
+        place = home(folder)
+        try:
+            manifest, records = _read(place, folder)
+            if manifest.name in taken:
+                raise RecordError(f"{place}: the name {manifest.name} is taken. Give it another.")
+            for path, record in records.items():
+                if record.id in ids:
+                    raise RecordError(f"{path}: lies in {ids[record.id]}, too. Remove one of the two.")
+        except (RecordError, OSError, RecursionError) as error:
+            shown = str(error).replace(f"{place.parent}{os.sep}", "")
+            admitted.left_out.append(clipped(shown, _REASON))
+            continue
+        taken.add(manifest.name)
+        ids |= {record.id: path for path, record in records.items()}
+        admitted.manifests[manifest.name] = manifest
+        admitted.records.update(records)
+    return admitted
+
+
+def _read(place: Path, folder: Path) -> tuple[Manifest, dict[Path, Record]]:
+    if link := _link(place):
+        raise RecordError(f"{link}: is a link, and a submission holds files. Put the file there.")
+    manifest = read_manifest(place)
+    records = load_records([folder])
+    if not records:
+        raise RecordError(f"{folder}: holds no record. `bnsuite run` makes some.")
+    for path, record in records.items():
+        if record.task != CALIBRATION and record.scheme != manifest.name:
+            raise RecordError(f"{path}: is of {record.scheme!r:.80}, not of {manifest.name}. Remove it.")
+        if record.suite_version > SUITE_VERSION:
+            raise RecordError(f"{path}: is of suite version {record.suite_version}, which is not there yet.")
+    return manifest, records
+
+
+def _link(place: Path) -> Path | None:
+    """The first symbolic link in a folder, or the folder itself where it is one."""
+    every = (Path(root, name) for root, *found in os.walk(place) for names in found for name in sorted(names))
+    return next((path for path in (place, *every) if path.is_symlink()), None)
