@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from bnsuite.audit import objections_to
 from bnsuite.board.composite import SCALED
 from bnsuite.board.format import clipped
 from bnsuite.board.tracks import REFERENCE
@@ -27,15 +28,15 @@ def home(folder: Path) -> Path:
     return folder.parent if folder.name == "records" else folder
 
 
-def admit(folders: Iterable[Path], own: Mapping[Path, Record], published: Iterable[str]) -> Admitted:
-    """Read submissions from the folders of their records, beside records of our own.
+def admit(folders: Iterable[Path], published: Mapping[Path, Record]) -> Admitted:
+    """Read submissions from the folders of their records, beside the published ones.
 
     None may bear the name of a published scheme or of another submission, nor hold a record of another
-    scheme, or one that lies elsewhere, too.
+    scheme, one that lies elsewhere, too, or one that cannot be.
     """
     admitted = Admitted({}, {}, [])
-    taken = {REFERENCE, *SCALED, *published}
-    ids = {record.id: path for path, record in own.items()}
+    taken = {REFERENCE, *SCALED, *(record.scheme for record in published.values())}
+    ids = {record.id: path for path, record in published.items()}
     for folder in folders:
         place = home(folder)
         try:
@@ -68,6 +69,8 @@ def _read(place: Path, folder: Path) -> tuple[Manifest, dict[Path, Record]]:
             raise RecordError(f"{path}: is of {record.scheme!r:.80}, not of {manifest.name}. Remove it.")
         if record.suite_version > SUITE_VERSION:
             raise RecordError(f"{path}: is of suite version {record.suite_version}, which is not there yet.")
+        if doubts := objections_to(record):
+            raise RecordError(f"{path}: cannot be: {doubts[0]}")
     return manifest, records
 
 
