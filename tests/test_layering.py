@@ -39,7 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "execute": {
         *("processes", "datasets", "engine", "networks", "profiles", "provenance", "records", "schemes"),
-        *("tasks", "words"),
+        *("tasks", "words", "facets"),
+    },
+    "facets": {"engine", "networks", "schemes", "norms", "words"},
+    "submission": {
+        *("audit", "datasets", "engine", "execute", "facets", "networks", "norms", "processes", "profiles"),
+        *("provenance", "records", "schemes", "tasks", "words"),
     },
     "calibration": {
         *("board", "datasets", "engine", "networks", "norms", "provenance", "records", "schemes", "tasks"),
