@@ -41,18 +41,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "words",
     },
     "execute": {
-        *(
-            "audit",
-            "processes",
-            "datasets",
-            "engine",
-            "networks",
-            "profiles",
-            "provenance",
-            "records",
-            "schemes",
-        ),
-        *("tasks", "words"),
+        *("datasets", "engine", "facets", "networks", "processes", "profiles", "provenance", "records"),
+        *("schemes", "tasks", "words"),
+    },
+    "facets": {"engine", "networks", "norms", "schemes", "words"},
+    "submission": {
+        *("", "audit", "datasets", "engine", "execute", "facets", "networks", "norms", "processes"),
+        *("profiles", "provenance", "records", "schemes", "tasks", "words"),
     },
     "calibration": {
         *("board", "datasets", "engine", "networks", "norms", "provenance", "records", "schemes", "tasks"),

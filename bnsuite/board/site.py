@@ -55,7 +55,9 @@ def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None 
         own = load_records([source.folder for source in ours])
         found = {path: Kept(record, _origin(path, ours)) for path, record in own.items()}
         admitted = admit(theirs, {path: one.record for path, one in found.items() if one.origin != "local"})
-        sent = {record.id for record in admitted.records.values()}  # what was submitted from here lies here, too
+        sent = {
+            record.id for record in admitted.records.values()
+        }  # what was submitted from here lies here, too
         found = {path: one for path, one in found.items() if one.record.id not in sent}
         found |= {path: Kept(record, "submitted") for path, record in admitted.records.items()}
         _replace(out, render_files(found, admitted.manifests, admitted.left_out))

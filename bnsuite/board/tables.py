@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bnsuite.audit.rerun import Tier
 from bnsuite.board.composite import Scales, Score, composite, seed_composites
 from bnsuite.board.rank import Rank, overall_ranks, task_ranks
-from bnsuite.board.tiers import Tier, entry_tier
+from bnsuite.board.tiers import entry_tier
 from bnsuite.board.tracks import (
     Entry,
     Kept,

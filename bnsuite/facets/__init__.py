@@ -64,7 +64,7 @@ def facets_of(scheme: Scheme) -> Facets:
     Global random streams are left as they were.
     """
     with own_streams():
-        found = _or(lambda: stages(scheme), [])
+        found = stages(scheme)
         trials: dict[str, Callable[[], bool]] = {
             word: lambda trial=trial: trial(scheme)  # type: ignore[misc]
             for word, trial in _OF_THE_NORMALIZER.items()
@@ -105,7 +105,7 @@ def _normalized(scheme: Scheme, x: Tensor) -> Tensor:
 def _near(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> bool:
     """A relative distance; from zeros nothing is known."""
     size = float(expected.norm())
-    return 0 < size and float((found - expected).norm()) <= tolerance * size
+    return size > 0 and float((found - expected).norm()) <= tolerance * size
 
 
 def _scale_invariant(scheme: Scheme) -> bool:
@@ -132,8 +132,8 @@ def _per_position(scheme: Scheme) -> bool:
     for x in inputs:
         changed = x.clone()
         changed[..., 0, 0] *= -2
-        others = [_normalized(scheme, z).flatten(2)[..., 1:] for z in (changed, x)]
-        if not _near(*others):
+        found, expected = (_normalized(scheme, z).flatten(2)[..., 1:] for z in (changed, x))
+        if not _near(found, expected):
             return False
     return bool(inputs)
 
@@ -170,7 +170,7 @@ def _train_eval_agreement(stage: Stage) -> bool:
 
 def _batch_1(stage: Stage) -> bool:
     network, (x, y) = stage.network(moved=True), stage.data(1)
-    mean_cross_entropy(network(x), y).backward()
+    torch.autograd.backward(mean_cross_entropy(network(x), y))
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     hidden = [p.grad for block in network.weights() for p in block if p.grad is not None]
     reached = any(float(g.abs().max()) > 1e-8 for g in hidden)  # beyond rounding

@@ -23,9 +23,9 @@ COSTS = {
 
 WIDTHS = (16, 32, 48)
 MOVES = frozenset(
-    "_to_copy _unsafe_view arange cat clone contiguous copy copy_ detach empty empty_like fill fill_ "
-    "full full_like gather index index_select lift_fresh new_empty new_full new_ones new_zeros ones "
-    "ones_like repeat scalar_tensor stack zero_ zeros zeros_like".split()
+    "_to_copy _unsafe_view arange cat clone contiguous copy copy_ detach empty empty_like fill fill_ full "  # noqa: SIM905
+    "full_like gather index index_select lift_fresh new_empty new_full new_ones new_zeros ones ones_like "
+    "repeat scalar_tensor stack zero_ zeros zeros_like".split()
 )
 """Operations that move or make numbers and compute none; beside them, views."""
 
@@ -51,13 +51,13 @@ FUSED = {
 """Normalizers that are one operation of torch: operations for each element, and where gain and bias stand."""
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts elementary operations: of each of torch's, the elements of its largest tensor times `EACH`.
 
     Products of matrices and convolutions count as torch's own flop counter has them.
     """
 
-    total = 0
+    total: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -132,9 +132,10 @@ def _layer(stage: Stage, count: Count) -> float:
 def _operations(width: int, n: int, side: int) -> Count:
     def count(stage: Stage, depth: int) -> float:
         network = stage.network(depth, width, side=side)
-        with torch.no_grad(), Operations() as operations:
+        operations: Operations = Operations()  # type: ignore[no-untyped-call]
+        with torch.no_grad(), operations:
             network(stage.data(n, side=side)[0])
-        return operations.total
+        return float(operations.total)
 
     return count
 

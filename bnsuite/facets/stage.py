@@ -71,9 +71,15 @@ class Stage:
 
 
 def stages(scheme: Scheme) -> list[Stage]:
-    """One of each family that takes the scheme, in the order of `FAMILIES`."""
-    every = [Stage(scheme, family) for family in FAMILIES.values()]
-    return [stage for stage in every if stage.refusal() is None]
+    """One of each family in which the scheme runs, in the order of `FAMILIES`."""
+
+    def runs(stage: Stage) -> bool:
+        try:
+            return stage.refusal() is None
+        except Exception:  # whatever foreign code raises, there is nothing to try
+            return False
+
+    return [stage for family in FAMILIES.values() if runs(stage := Stage(scheme, family))]
 
 
 @contextmanager

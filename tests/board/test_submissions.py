@@ -13,6 +13,12 @@ from bnsuite.board.site import Source, build_site
 from bnsuite.records import Record
 
 
+@pytest.fixture(autouse=True)
+def invented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records here are made up, and no trace speaks for them."""
+    monkeypatch.setattr("bnsuite.board.submissions.objections_to", lambda record: [])
+
+
 def build(tmp_path: Path, *sent: Path, rerun: list[Record] | None = None) -> tuple[ET.Element, list[str]]:
     ours = [record("max_depth", "batchnorm"), record("max_depth", "none", [9] * 6)]
     sources = [Source(write(tmp_path / "ours", ours), "published")]
@@ -131,6 +137,21 @@ def test_no_name_of_ours_and_no_record_of_others(tmp_path: Path) -> None:
     again = theirs()
     page, left_out = build(tmp_path / "more", submit(tmp_path / "e" / "theirs", theirs()), rerun=again)
     assert "too. Remove one of the two" in left_out[0]
+
+
+def test_what_was_submitted_from_here_stands_once(tmp_path: Path) -> None:
+    ours = [record("max_depth", "batchnorm"), *theirs()]
+    sent = submit(tmp_path / "theirs", theirs())
+    sources = [Source(write(tmp_path / "results", ours), "local"), Source(sent, "submitted")]
+    page = parse(build_site(sources, tmp_path / "site"))
+    assert [row.split(",")[0] for row in rows(page) if row.startswith("theirs")] == ["theirs submitted"]
+
+
+def test_a_record_that_cannot_be_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    page, left_out = build(tmp_path, submit(tmp_path / "theirs", theirs()))
+    assert "cannot be: " in left_out[0]
+    assert not any(row.startswith("theirs") for row in rows(page))
 
 
 def test_others_readings_switch_no_instrument_off(tmp_path: Path) -> None:

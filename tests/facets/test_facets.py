@@ -24,7 +24,7 @@ EXPECTED = {
     "layernorm": LAYER,
     "mean-only": "shift-invariant mean-centering stackable",
     "ghostbatch": INVARIANT,
-    "batchrenorm": "stackable own-gradient",  # within its limits it is (x − μ̄) / σ̄, with batch norm's gradient
+    "batchrenorm": "stackable own-gradient",  # within limits (x − μ̄) / σ̄, with batch norm's gradient
     "rmsnorm": f"{EACH_ALONE} per-position scale-invariant stackable",
     "groupnorm": f"{EACH_ALONE} {INVARIANT}",
     "instancenorm": f"{EACH_ALONE} {INVARIANT}",

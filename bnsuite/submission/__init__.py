@@ -1,0 +1,1 @@
+"""Submissions: what a scheme from elsewhere must pass before it is measured."""

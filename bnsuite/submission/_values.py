@@ -1,0 +1,276 @@
+"""Tests of the contract on values: shapes, numbers, gradients, time."""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bnsuite.engine.train import mean_cross_entropy
+from bnsuite.facets import gradient_gap
+from bnsuite.facets.stage import Stage
+from bnsuite.networks import FAMILIES, softplus
+from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.submission._trial import accepting, broken, descend, differ, loose, parts, watched
+
+RATIO = 50
+"""A step may take as many times one of layer norm."""
+
+GAP = 1e-3
+"""Relative distance from the slope of the output, from which on the gradient is the scheme's own."""
+
+
+def builds(scheme: Scheme) -> str:
+    """Every family takes the scheme, or refuses it with a ValueError; one at least takes it."""
+    refused = {name: Stage(scheme, family).refusal() for name, family in FAMILIES.items()}
+    taken = [name for name, why in refused.items() if why is None]
+    reasons = "".join(f"; {name} refuses: {why}" for name, why in refused.items() if why is not None)
+    if not taken:
+        raise broken(f"no family{reasons}", "one at least", "Take (N, C), (N, C, T) or (N, C, H, W), any C")
+    return f"for {', '.join(taken)}{reasons}"
+
+
+@torch.no_grad()
+def shape(scheme: Scheme) -> str:
+    """Each part returns the shape that it is given, for any number of examples."""
+
+    def watch(name: str, given: Tensor, out: Any) -> None:
+        if not isinstance(out, Tensor) or out.shape != given.shape:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise broken(f"{got} from {name}", f"{tuple(given.shape)}, as given", "Return a tensor like x")
+
+    for stage in accepting(scheme):
+        for n in (8, 5):
+            watched(stage.network(), watch)(stage.data(n)[0])
+    return "kept by each part"
+
+
+@torch.no_grad()
+def dtype(scheme: Scheme) -> str:
+    """Each part keeps float32 and float64, and its tensors follow .to(dtype)."""
+
+    def watch(name: str, given: Tensor, out: Tensor) -> None:
+        if out.dtype != given.dtype:
+            do = "Make tensors of x's dtype: torch.zeros(…, dtype=x.dtype), or a buffer"
+            raise broken(f"{out.dtype} from {name}", f"{given.dtype}, as given", do)
+
+    for stage in accepting(scheme):
+        for kind in (torch.float32, torch.float64):
+            typed = replace(stage, dtype=kind)
+            network = watched(typed.network(), watch)
+            for name, tensor in loose(network):
+                if tensor.is_floating_point() and tensor.dtype != kind:
+                    do = "Make it a Parameter, or register_buffer"
+                    raise broken(f"{name}, which stays {tensor.dtype}", f"{kind} after .to({kind})", do)
+            network(typed.data()[0])
+    return "float32 and float64 kept"
+
+
+class _Devices(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Finds tensors of the CPU beside those of another device; numbers do not count."""
+
+    found: str = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        left = [t for t in tensors if t.device.type == "cpu" and t.dim()]
+        if left and any(t.is_meta for t in tensors):
+            self.found = self.found or f"{tuple(left[0].shape)} on the CPU in {func.overloadpacket.__name__}"
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def device(scheme: Scheme) -> str:
+    """All tensors follow .to(device), and none is made elsewhere: tried on `meta`, which has no data."""
+    message = "follows .to(device)"
+    for stage in accepting(scheme):
+        network = stage.network().to("meta")
+        for name, tensor in loose(network):
+            if not tensor.is_meta:
+                raise broken(
+                    f"{name} on {tensor.device} after .to('meta')",
+                    "it there",
+                    "Make it a Parameter or a buffer",
+                )
+        devices: _Devices = _Devices()  # type: ignore[no-untyped-call]
+        with devices:
+            try:
+                network(stage.data()[0].to("meta"))
+            except Exception as error:  # it reads values, and there are none
+                message = f"follows .to(device); not called there: {str(error).splitlines()[0][:120]}"
+        if devices.found:
+            raise broken(devices.found, "all on one device", "Make tensors with device=x.device")
+    return message
+
+
+def finite(scheme: Scheme) -> str:
+    """Values and gradients are finite on ordinary inputs at the start."""
+
+    def watch(name: str, given: Tensor, out: Tensor) -> None:
+        if bool(given.isfinite().all()) and not bool(out.isfinite().all()):
+            count = int((~out.isfinite()).sum())
+            raise broken(f"{count} of {out.numel()} values not finite from {name}", "finite ones", _NAN)
+        for tensor in (out, given):  # the gradient comes to `out` first
+            if tensor.requires_grad:
+                tensor.register_hook(  # type: ignore[no-untyped-call]
+                    lambda g: None if bool(g.isfinite().all()) else wrong.append(name)
+                )
+
+    for stage in accepting(scheme):
+        wrong: list[str] = []
+        network, (x, y) = watched(stage.network(), watch), stage.data()
+        torch.autograd.backward(mean_cross_entropy(network(x), y))
+        named = [(name, p.grad) for name, p in network.named_parameters() if p.grad is not None]
+        wrong += [name for name, g in named if not bool(g.isfinite().all())]
+        if wrong:
+            got = f"a gradient that is not finite, first at {wrong[0]}, in {stage.family.name}"
+            raise broken(got, "finite ones", _NAN)
+    return "values and gradients finite"
+
+
+_NAN = "Add ε under roots and to divisors; torch.autograd.set_detect_anomaly names the operation"
+
+
+def gradient(scheme: Scheme) -> str:
+    """The gradient is the slope of the output; or, an own one, at least leads downhill."""
+    stage = accepting(scheme)[0]
+    gap = gradient_gap(stage)
+    if gap <= GAP:
+        return f"that of the output, to {gap:.0e}"
+    x, y = stage.data()
+
+    def loss(rate: float) -> float:
+        network = stage.network(activation=softplus)
+        torch.default_generator.manual_seed(0)
+        descend(network, x, y, rate)
+        moved = stage.network(activation=softplus)  # at the same buffers as before the step
+        with torch.no_grad():
+            for p, q in zip(moved.parameters(), network.parameters(), strict=True):
+                p.copy_(q)
+        torch.default_generator.manual_seed(0)
+        return float(mean_cross_entropy(moved(x), y).detach())
+
+    fall = loss(-1e-5) - loss(1e-5)
+    if not fall > 0:
+        got = f"a gradient {gap:.0e} away from the slope of the output, along which the loss does not fall"
+        raise broken(got, "the slope, or a way downhill", "Look for detach, in-place changes, own backwards")
+    return f"own-gradient: {gap:.0e} away from the slope of the output, and leads downhill"
+
+
+def second_derivative(scheme: Scheme) -> str:
+    """Hessian-vector products are finite, and how the gradient changes where that is the output's own."""
+    stage = accepting(scheme)[0]
+    x, y = stage.data()
+
+    def gradient(move: Sequence[Tensor], h: float) -> tuple[Sequence[Tensor], list[Tensor]]:
+        torch.default_generator.manual_seed(0)
+        network = stage.network(activation=softplus, moved=True)
+        ps: list[Tensor] = list(network.parameters())
+        with torch.no_grad():
+            for p, v in zip(ps, move, strict=True):
+                p.add_(h * v)
+        loss = mean_cross_entropy(network(x), y)
+        return torch.autograd.grad(loss, ps, create_graph=True, materialize_grads=True), ps
+
+    draw, h = torch.Generator().manual_seed(0), 1e-6
+    like = [p.detach() for p in stage.network().parameters()]
+    u, v = ([torch.randn(p.shape, generator=draw, dtype=p.dtype) for p in like] for _ in range(2))
+    first, ps = gradient(v, 0.0)
+    if not _dot(first, v).requires_grad:
+        do = "Write backward from differentiable operations"
+        raise broken("a gradient that is a constant to torch", "one with a derivative", do)
+    claimed = float(_dot(torch.autograd.grad(_dot(first, v), ps, materialize_grads=True), u).detach())
+    if not math.isfinite(claimed):
+        raise broken("a Hessian-vector product that is not finite", "finite ones", _NAN)
+    found = float((_dot(gradient(v, h)[0], u) - _dot(gradient(v, -h)[0], u)).detach()) / (2 * h)
+    if abs(claimed - found) <= GAP * max(abs(claimed), abs(found), 1e-9):
+        return "Hessian-vector products finite, and the gradient changes so"
+    if gradient_gap(stage) > GAP:
+        return "Hessian-vector products finite, of an own-gradient"
+    got = f"u·Hv = {claimed:.6g}, where the gradient changes by {found:.6g}"
+    raise broken(got, "the same", "Write backward from differentiable operations, and detach nothing in it")
+
+
+def _dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum()
+
+
+@torch.no_grad()
+def permutation(scheme: Scheme) -> str:
+    """A permuted batch gives the permuted output, in training, on a batch of 8."""
+    for stage in accepting(scheme):
+        x = stage.data()[0]
+        order = torch.tensor([3, 0, 7, 5, 1, 2, 6, 4])
+        state = torch.get_rng_state()
+        expected = stage.network(moved=True)(x)[order]
+        if not torch.equal(torch.get_rng_state(), state):
+            return "not tried, since it draws random numbers"
+        if differ(stage.network(moved=True)(x[order]), expected):
+            got = f"other outputs for a permuted batch in {stage.family.name}"
+            raise broken(got, "the same ones, permuted", "Use no order of the examples")
+    return "permutes the output"
+
+
+@torch.no_grad()
+def input_untouched(scheme: Scheme) -> str:
+    """No part changes its input in place."""
+
+    def before(name: str, given: Tensor, out: Tensor) -> None:
+        if given._version != versions.get(name.partition(" ")[0]):
+            raise broken(
+                f"an input that {name} changed in place", "it as it was", "Use x = x + …, not x += …"
+            )
+
+    versions: dict[str, int] = {}
+    for stage in accepting(scheme):
+        network = stage.network()
+        for name, module in parts(network).items():
+            module.register_forward_pre_hook(
+                lambda module, given, name=name: versions.update({name: given[0]._version})
+            )
+        watched(network, before)(stage.data()[0])
+    return "left as it was"
+
+
+def deterministic(scheme: Scheme) -> str:
+    """The same input gives the same output, under the same torch.manual_seed where numbers are drawn."""
+    for stage in accepting(scheme):
+        x, outputs, drew = stage.data()[0], [], False
+        for _ in range(3):
+            network = stage.network()
+            state = torch.default_generator.manual_seed(7).get_state()
+            outputs.append(network(x).detach())
+            drew = drew or not torch.equal(torch.get_rng_state(), state)
+        if any(not torch.equal(out, outputs[0]) for out in outputs):
+            got = f"other outputs of equal networks for one input in {stage.family.name}"
+            do = "Draw from torch's generator alone, and keep state in buffers alone"
+            raise broken(got, "the same, bit for bit", do)
+    return "reproducible under torch.manual_seed, from which it draws" if drew else "the same output again"
+
+
+def time_budget(scheme: Scheme) -> str:
+    """A step of an 8-layer network of width 64 takes at most 50 times one of layer norm."""
+    stage = replace(accepting(scheme)[0], dtype=torch.float32)
+    plain = replace(stage, scheme=SCHEMES["layernorm"])
+    x, y = stage.data(32)
+    networks = [each.network(8, 64) for each in (stage, plain)]
+    spent: list[list[float]] = [[], []]
+    clock = time.perf_counter()
+    for i in range(8):
+        for times, network in zip(spent, networks, strict=True):
+            start = time.perf_counter()
+            torch.autograd.backward(mean_cross_entropy(network(x), y))
+            times.append(time.perf_counter() - start)
+        if i and time.perf_counter() - clock > 3:
+            break
+    own, layer = (statistics.median(times[1:]) for times in spent)
+    if own > RATIO * layer:
+        got = f"{1e3 * own:.1f} ms a step, {own / layer:.0f} times layer norm's"
+        raise broken(got, f"at most {RATIO} times", "Replace Python loops by operations on whole tensors")
+    return f"{own / layer:.1f} times layer norm's step"
