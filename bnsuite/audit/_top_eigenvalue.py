@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field
@@ -128,7 +129,7 @@ def _checkpoint(found: _Detail, own: _Settings, listed: int | None) -> Iterator[
     yield from _counts(found, own, listed)
     ends = [*top, bottom] if bottom is not None else top
     slack = SLACK * max(map(abs, ends))
-    if any(b > a + slack for a, b in zip(ends, ends[1:], strict=False)):
+    if any(b > a + slack for a, b in pairwise(ends)):
         yield f"eigenvalues: got {ends}, must descend, and lambda_min last"
 
 

@@ -157,8 +157,8 @@ def _scheme_of(path: Path, record: Record, sandbox: Callable[[], Sandbox]) -> Sc
         if (folder / SCHEME).is_file():
             return load(folder, sandbox(), OF_A_CELL)
     raise RecordError(
-        f"{record.id}: its scheme {record.scheme!r} is not built in, and its record has no {SCHEME} beside it."
-        " Its author has the file: bnsuite run --scheme PATH measures it."
+        f"{record.id}: {record.scheme!r} is no built-in scheme, and its record has no {SCHEME} beside it. "
+        "Its author has the file: bnsuite run --scheme PATH measures it."
     )
 
 
