@@ -382,6 +382,49 @@ def test_skipinit_starts_without_its_branches_and_layerscale_nearly(family: str)
     assert not torch.equal(scaled[-1], scaled[0])
 
 
+def outputs(network: Network) -> list[Tensor]:
+    """h_1 … h_L and the logits."""
+    found: list[Tensor] = []
+    logits = network.compose(images(), lambda part, h: part(h), found)
+    return [*found, logits]
+
+
+@FAMILY
+def test_fixup_starts_as_the_stem_alone(family: str) -> None:
+    network, plain = (build(SCHEMES[name], family).double() for name in ("fixup", "none"))
+    *hidden, logits = outputs(network)
+    assert all(torch.equal(h, hidden[0]) for h in hidden)
+    assert not logits.any()
+    branches = len(network.layers)
+    assert branches == (8 if family == "transformer" else 3)
+    for name in network.gains:
+        one, other = (n.get_submodule(name).weight for n in (network, plain))
+        first = any(part in name for part in ("read", "expand"))
+        scale = 1 if name == "stem" else branches**-0.5 if first else 0
+        assert torch.allclose(one, scale * other, rtol=1e-6)
+    assert [branch.alpha.item() for branch in network.branches] == [1] * branches
+    assert all(not norm.bias.any() for norm in network.norms)
+
+
+@FAMILY
+def test_deepnorm_against_the_papers_equation(family: str) -> None:
+    network, plain = (build(SCHEMES[name], family).double() for name in ("deepnorm", "none"))
+    *hidden, _ = outputs(network)
+    branches = len(network.layers)
+    alpha, beta = branches**0.25, (4 * branches) ** -0.25
+    h, found = hidden[0], []
+    for i, (layer, norm) in enumerate(zip(network.layers, network.norms, strict=True)):
+        h = norm(alpha * h + layer(h if family == "transformer" else F.relu(h)))
+        found += [h] if family != "transformer" or i % 2 else []
+    for one, other in zip(found, hidden[1:], strict=False):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)  # ε is worth α² ε
+    for name in network.gains:
+        one, other = (n.get_submodule(name).weight for n in (network, plain))
+        kept = len(other) if name == "stem" else 12 if "read" in name else 0  # Q and K, 6 rows each
+        assert torch.equal(one[:kept], other[:kept])
+        assert torch.allclose(one[kept:], beta * other[kept:], rtol=1e-6)
+
+
 def test_what_cannot_be_built_is_unsupported() -> None:
     def groups(num_features: int) -> nn.Module:
         return nn.GroupNorm(4, num_features)

@@ -39,6 +39,20 @@ class Derf(nn.Module):
         return (self.weight * y + self.bias).movedim(-1, 1)
 
 
+class ScalarBias(nn.Module):
+    """x + a, with one a, learned from 0.
+
+    x is (N, C, *S). Source: Zhang et al., arXiv 1901.09321 (Fixup).
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
 class LayerScale(nn.Module):
     """α_l x: y_c = γ_c x_c, with γ_c learned from 10⁻⁵.
 
@@ -54,14 +68,14 @@ class LayerScale(nn.Module):
 
 
 class SkipInit(nn.Module):
-    """α_l x, with one α_l a branch, learned from 0.
+    """α_l x, with one α_l a branch, learned from `start`: 0, or Fixup's 1.
 
     x is (N, C, *S). Source: De & Smith, arXiv 2002.10444.
     """
 
-    def __init__(self, num_features: int, depth: int) -> None:
+    def __init__(self, num_features: int, depth: int, start: float = 0.0) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.tensor(0.0))
+        self.alpha = nn.Parameter(torch.tensor(start))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.alpha * x
@@ -76,3 +90,16 @@ class OverDepth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x / self.depth
+
+
+class OverAlpha(nn.Module):
+    """x / α, with α, 1 until then, set by `deepnorm`: it alone knows how many branches there are."""
+
+    alpha: Tensor
+
+    def __init__(self, num_features: int, depth: int) -> None:
+        super().__init__()
+        self.register_buffer("alpha", torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / self.alpha

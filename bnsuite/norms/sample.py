@@ -44,12 +44,50 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def __init__(self, num_features: int, groups: int = 8) -> None:
-        if num_features % groups:
-            raise ValueError(
-                f"GroupNorm needs a width that its {groups} groups divide: got {num_features}."
-                " Choose such a width, or other groups: partial(GroupNorm, groups=…)"
-            )
+        _check_groups("GroupNorm", num_features, groups)
         super().__init__(groups, num_features)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)
+
+    def stacked(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """R of them at once: x (R, N, C, *S), parameters (R, C)."""
+        y = F.group_norm(x.flatten(0, 1), self.num_groups, eps=self.eps).view_as(x)
+        shape = (len(x), 1, -1, *[1] * (x.dim() - 3))
+        return torch.addcmul(params["bias"].view(shape), y, params["weight"].view(shape))
+
+
+class EvoNormS0(nn.Module):
+    """y_c = γ_c x_c σ(v_c x_c) / √(s²_g + ε) + β_c, with s²_g the variance over group g and all positions.
+
+    Normalizer and activation in one: its scheme has no other, so that in the `transformer` the perceptron is
+    linear behind it. x is (N, C, *S). Source: Liu et al., arXiv 2004.02967.
+    """
+
+    def __init__(self, num_features: int, groups: int = 8, eps: float = 1e-5) -> None:
+        _check_groups("EvoNormS0", num_features, groups)
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.v = nn.Parameter(torch.ones(num_features))
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.movedim(1, -1)
+        grouped = x.reshape(*x.shape[:-1], self.groups, -1)
+        over = (*range(1, x.dim() - 1), -1)
+        centered = grouped - grouped.mean(over, keepdim=True)  # torch.var is slow over few
+        inverse = (centered.square().mean(over, keepdim=True) + self.eps).rsqrt()
+        y: Tensor = (grouped * inverse).reshape(x.shape) * torch.sigmoid(self.v * x)
+        return (self.weight * y + self.bias).movedim(-1, 1)
+
+
+def _check_groups(norm: str, num_features: int, groups: int) -> None:
+    if num_features % groups:
+        raise ValueError(
+            f"{norm} needs a width that its {groups} groups divide: got {num_features}."
+            f" Choose such a width, or other groups: partial({norm}, groups=…)"
+        )
 
 
 class InstanceNorm(GroupNorm):
@@ -84,11 +122,11 @@ class FilterResponseNorm(nn.Module):
         self.eps = nn.Parameter(torch.tensor(1e-4))
 
     def forward(self, input: Tensor) -> Tensor:
-        x = input.unsqueeze(2).movedim(1, -1)  # a position, where there is none
+        x = input.movedim(1, -1)
         positions = tuple(range(1, x.dim() - 1))
-        squares = x.square().mean(positions, keepdim=True)
+        squares = x.square().mean(positions, keepdim=True) if positions else x.square()
         y = self.weight * (x * (squares + 1e-6 + self.eps.abs()).rsqrt()) + self.bias
-        return y.movedim(-1, 1).squeeze(2)
+        return y.movedim(-1, 1)
 
 
 class TLU(nn.Module):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from bnsuite.norms import NORMS, GroupNorm
+from bnsuite.norms import NORMS, EvoNormS0, GroupNorm
 
-BUILD = NORMS | {"group": partial(GroupNorm, groups=2)}
+BUILD = NORMS | {"group": partial(GroupNorm, groups=2), "evonorm-s0": partial(EvoNormS0, groups=2)}
 NORM = pytest.mark.parametrize("name", BUILD)
 SHAPE = pytest.mark.parametrize("shape", [(6, 4), (3, 4, 2), (2, 4, 3, 2)], ids=str)
 
@@ -37,8 +37,8 @@ def test_shape_and_dtype_are_kept(name: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_gradients(name: str, shape: tuple[int, ...], training: bool) -> None:
     module = built(name, shape).double().train(training)
-    if name == "batchrenorm" and training:
-        pytest.skip("r and d depend on x, and are constants to the gradient: see test_zoo")
+    if name in ("batchrenorm", "power", "online") and training:
+        pytest.skip("has a gradient of its own: see test_zoo")
     names = [name for name, _ in module.named_parameters()]
     parameters = [(1 + 0.1 * some(p.shape, 1)).requires_grad_() for p in module.parameters()]
 

@@ -16,12 +16,16 @@ from bnsuite.norms import (
     NORMS,
     TLU,
     BatchRenorm,
+    EvoNormS0,
     GhostBatchNorm,
     GroupNorm,
     InstanceNorm,
     LayerScale,
     MeanOnlyBatchNorm,
+    OnlineNorm,
+    OverAlpha,
     OverDepth,
+    PowerNorm,
     SkipInit,
     scaled_weight_standardization,
     weight_norm,
@@ -34,7 +38,8 @@ BUILD: dict[str, Callable[[int], nn.Module]] = {
     name: norm for name, norm in NORMS.items() if name not in ("identity", "batch", "layer")
 } | {"group": partial(GroupNorm, groups=2), "tlu": TLU, "layerscale": partial(LayerScale, depth=3)}
 BUILD |= {"skipinit": partial(SkipInit, depth=3), "over-depth": partial(OverDepth, depth=3)}
-OF_BATCH = ("mean-only", "ghostbatch", "batchrenorm")
+BUILD |= {"evonorm-s0": partial(EvoNormS0, groups=2), "over-alpha": partial(OverAlpha, depth=3)}
+OF_BATCH = ("mean-only", "ghostbatch", "batchrenorm", "power", "online")
 CASES = [
     (name, shape)
     for name in BUILD
@@ -57,6 +62,31 @@ def module(name: str) -> nn.Module:
             if tensor.is_floating_point():
                 tensor.add_(0.3 * torch.rand(tensor.shape, generator=torch.Generator().manual_seed(i)))
     return built
+
+
+class Given(torch.autograd.Function):
+    """y, with a gradient to x written out by hand."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.gradient = gradient
+        return y.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor) -> Any:
+        return ctx.gradient(*g), None, None
+
+
+def streamed(x: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Online norm's statistics before each sample of x (N, C, P), by a loop, and those after the last."""
+    means, variances = [], []
+    for sample in x:
+        means.append(mean)
+        variances.append(var)
+        now = sample.mean(1)
+        var = 0.999 * var + 0.001 * sample.var(1, correction=0) + 0.000999 * (now - mean) ** 2
+        mean = mean + 0.001 * (now - mean)
+    return torch.stack(means), torch.stack(variances), mean, var
 
 
 def formula(name: str, x: Tensor, p: Params, buffers: Params) -> Tensor:
@@ -82,12 +112,43 @@ def formula(name: str, x: Tensor, p: Params, buffers: Params) -> Tensor:
         r = (std / before["running_std"]).clip(1 / 3, 3).detach()
         d = ((mean - before["running_mean"]) / before["running_std"]).clip(-5, 5).detach()
         return p["weight"] * ((x - mean) / std * r + d) + p["bias"]
+    if name == "power":
+        psi = (buffers["running_square"].view(1, -1, *[1] * len(positions)) + EPS).sqrt()
+        y = (x / psi).detach()
+
+        def gradient(g: Tensor) -> Tensor:
+            nu = (g * y).mean(over, keepdim=True) / (y.square().mean(over, keepdim=True) + EPS)
+            return (g - nu * y) / psi
+
+        return p["weight"] * Given.apply(x, y, gradient) + p["bias"]
+    if name == "online":
+        means, variances, *_ = streamed(
+            x.detach().flatten(2) if positions else x.detach()[..., None],
+            buffers["running_mean"],
+            buffers["running_var"],
+        )
+        shape = (*x.shape[:2], *[1] * len(positions))
+        sigma = (variances.view(shape) + EPS).sqrt()
+        y = (x.detach() - means.view(shape)) / sigma
+
+        def controlled(g: Tensor) -> Tensor:
+            ratio = (g * y).mean(over, keepdim=True) / (y.square().mean(over, keepdim=True) + EPS)
+            inner = (g - ratio * y) / sigma
+            return inner - inner.mean(over, keepdim=True)
+
+        z = p["weight"] * Given.apply(x, y, controlled) + p["bias"]
+        return z / (z.square().flatten(1).mean(1).view(-1, *[1] * (x.dim() - 1)) + EPS).sqrt()
     if name == "rms":
         return p["weight"] * x / (x.square().sum(1, keepdim=True) / 4 + EPS).sqrt()
     if name == "group":
         grouped = x.unflatten(1, (2, 2)).flatten(2)
         found_mean, found_var = grouped.mean(2, keepdim=True), grouped.var(2, correction=0, keepdim=True)
         return p["weight"] * ((grouped - found_mean) / (found_var + EPS).sqrt()).view_as(x) + p["bias"]
+    if name == "evonorm-s0":
+        deviation = (x.unflatten(1, (2, 2)).flatten(2).var(2, correction=0, keepdim=True) + EPS).sqrt()
+        swish = x / (1 + torch.exp(-p["v"] * x))
+        divided = (swish.unflatten(1, (2, 2)).flatten(2) / deviation).view_as(x)
+        return p["weight"] * divided + p["bias"]
     if name == "instance":
         return F.instance_norm(x, weight=p["weight"].flatten(), bias=p["bias"].flatten())
     if name == "frn":
@@ -99,6 +160,10 @@ def formula(name: str, x: Tensor, p: Params, buffers: Params) -> Tensor:
     if name == "derf":
         z = p["alpha"] * x + p["shift"]
         return p["weight"] * (2 * torch.special.ndtr(math.sqrt(2) * z) - 1) + p["bias"]
+    if name == "scalar-bias":
+        return x + p["bias"]
+    if name == "over-alpha":
+        return x / buffers["alpha"]
     if name == "tlu":
         return F.relu(x - p["threshold"]) + p["threshold"]
     return (
@@ -136,22 +201,60 @@ def test_evaluation(name: str, shape: tuple[int, ...]) -> None:
         assert torch.allclose(norm(x[:1]), found[:1], rtol=1e-12)
         each = {key: value.view(-1, *[1] * (len(shape) - 2)) for key, value in state.items()}
         scale = {"mean-only": 1, "batchrenorm": each.get("running_std")}
-        std = scale[name] if name in scale else (each["running_var"] + EPS).sqrt()
-        expected = each.get("weight", 1) * (x - each["running_mean"]) / std + each["bias"]
+        var = each.get("running_var", each.get("running_square", 0))
+        std = scale[name] if name in scale else (var + EPS) ** 0.5
+        expected = each.get("weight", 1) * (x - each.get("running_mean", 0)) / std + each["bias"]
+        if name == "online":
+            expected = F.rms_norm(expected, expected.shape[1:], eps=EPS)
         assert torch.allclose(found, expected, rtol=1e-12)
 
 
 def test_running_statistics() -> None:
     x = some((70, 4))
-    norms: list[Any] = [build(4).double() for build in (MeanOnlyBatchNorm, BatchRenorm, GhostBatchNorm)]
+    built = (MeanOnlyBatchNorm, BatchRenorm, GhostBatchNorm, PowerNorm, OnlineNorm)
+    norms: list[Any] = [build(4).double() for build in built]
     for norm in norms:
         norm(x)
-    mean_only, renorm, ghost = norms
+    mean_only, renorm, ghost, power, online = norms
     assert torch.allclose(mean_only.running_mean, 0.1 * x.mean(0))
     assert torch.allclose(renorm.running_mean, 0.1 * x.mean(0))
     assert torch.allclose(renorm.running_std, 0.9 + 0.1 * (x.var(0, correction=0) + EPS).sqrt())
     assert torch.allclose(ghost.running_mean, 0.09 * x[:35].mean(0) + 0.1 * x[35:].mean(0))
     assert int(ghost.num_batches_tracked) == 2
+    assert torch.allclose(power.running_square, 0.9 + 0.1 * x.square().mean(0))
+    *_, mean, var = streamed(x[..., None], torch.zeros(4).double(), torch.ones(4).double())
+    assert torch.allclose(online.running_mean, mean)
+    assert torch.allclose(online.running_var, var)
+
+
+@pytest.mark.parametrize("name", ["power", "online"])
+def test_the_papers_controllers_settle_in_this_gradient(name: str) -> None:
+    """On one batch again and again, each of the paper's updates as it has it."""
+    norm: Any = module(name)
+    x, g = some((70, 4)).requires_grad_(), some((70, 4), 1)
+    before = {key: value.clone() for key, value in norm.named_buffers()}
+    norm.weight, norm.bias = nn.Parameter(torch.ones(4).double()), nn.Parameter(torch.zeros(4).double())
+    y = norm(x)
+    if name == "power":
+        (found,) = torch.autograd.grad(y, x, g)
+        psi, nu = before["running_square"].sqrt(), torch.zeros(4).double()
+        hat = x.detach() / psi
+        for _ in range(1000):
+            expected = (g - nu * hat) / psi
+            nu = nu * (1 - 0.1 * hat.square().mean(0)) + 0.1 * (g * hat).mean(0)
+    else:
+        means, variances, *_ = streamed(x.detach()[..., None], before["running_mean"], before["running_var"])
+        hat = (x.detach() - means) / variances.sqrt()
+        rms = hat.square().mean(1, keepdim=True).sqrt()
+        (found,) = torch.autograd.grad(y, x, g)
+        g = (g - hat * (g * hat).mean(1, keepdim=True) / rms**2) / rms  # through the layer scaling
+        along, constant = torch.zeros(4).double(), torch.zeros(4).double()
+        for _ in range(5000):
+            inner = g - 0.01 * along * hat
+            along = along + (inner * hat).mean(0)
+            expected = inner / variances.sqrt() - 0.01 * constant
+            constant = constant + expected.mean(0)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @CASE
@@ -186,6 +289,8 @@ def test_stacked_is_one_by_one(name: str, shape: tuple[int, ...], training: bool
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match=r"width that its 8 groups divide: got 12\. Choose such a width, or"):
         GroupNorm(12)
+    with pytest.raises(ValueError, match=r"EvoNormS0 needs a width .* divide: got 12\..*partial\(EvoNormS0"):
+        EvoNormS0(12)
     for shape in ((5, 4), (5, 4, 1, 1)):
         with pytest.raises(ValueError, match=r"2 positions at least, since .*: got \(5, 4.*Choose a family"):
             InstanceNorm(4)(torch.zeros(shape))
