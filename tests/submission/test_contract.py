@@ -217,7 +217,7 @@ class NumpyDraw(Good):
 
 class Sleeping(Good):
     def forward(self, x: Tensor) -> Tensor:
-        time.sleep(0.05)
+        time.sleep(0.2)
         return super().forward(x)
 
 
