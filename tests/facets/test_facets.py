@@ -41,6 +41,13 @@ EXPECTED = {
     "residual-1-over-l": f"{ELEMENTWISE} residual",
     "layerscale": f"{LAYER} residual",
     "skipinit": f"{ELEMENTWISE} residual",
+    "powernorm": f"{ELEMENTWISE} own-gradient",  # divides by ψ of the batches before
+    "onlinenorm": "scale-invariant stackable own-gradient",  # each example knows those before it
+    "evonorm-s0": f"{EACH_ALONE} stackable own-activation",
+    "groupnorm-ws": f"{EACH_ALONE} {INVARIANT} weight-parametrization",
+    "deepnorm": f"{LAYER} residual post-norm own-init",
+    "residual-rmsnorm": f"{EACH_ALONE} per-position scale-invariant stackable residual",
+    "fixup": f"{ELEMENTWISE} residual own-init",
 }
 NORMALIZED = 7  # mean, difference, square, mean, times 1 / σ, gain, bias
 COSTLY = {
@@ -50,7 +57,7 @@ COSTLY = {
     "layernorm": (2, 0, NORMALIZED, 0),
     "mean-only": (1, 1, 3, 0),  # mean, difference, bias
     "ghostbatch": (2, 2, NORMALIZED, 0),
-    "batchrenorm": (2, 2, 10, 0),  # mean, difference, square, mean, difference, quotient, r, d, gain, bias
+    "batchrenorm": (2, 2, 8, 0),  # mean, difference, square, mean, r / σ, d, gain, bias
     "rmsnorm": (1, 0, 4, 0),  # square, mean, quotient, gain
     "groupnorm": (2, 0, NORMALIZED, 0),
     "instancenorm": (2, 0, NORMALIZED, 0),
@@ -67,6 +74,15 @@ COSTLY = {
     "residual-1-over-l": (0, 0, 2, 0),
     "layerscale": (3, 0, NORMALIZED + 2, 0),
     "skipinit": (0, 0, 2, 0),
+    "powernorm": (2, 1, 8, 0),  # quotient; square, mean, its backward's product; square, mean; gain, bias
+    # mean and variance (4) of positions; mean of all, difference; difference, quotient; square, mean, product
+    # of the backward; gain, bias; square, mean, quotient of the layer
+    "onlinenorm": (2, 2, 17, 0),
+    "evonorm-s0": (3, 0, 9, 0),  # v, sigmoid, product; variance (4), quotient, gain, bias: 10, but no ReLU
+    "groupnorm-ws": (2, 0, NORMALIZED, 5),
+    "deepnorm": (2, 0, NORMALIZED + 2, 0),
+    "residual-rmsnorm": (1, 0, 5, 0),
+    "fixup": (0, 0, 3, 0),
 }
 
 

@@ -466,3 +466,9 @@ def test_an_exception_says_where() -> None:
     assert check("builds", Scheme("bad", Raising)).message.endswith(
         f"Look at test_contract.py:{line}, in forward"
     )
+
+
+def test_order_in_training_alone_is_told_and_allowed() -> None:
+    found = {one.name: one for one in contract(SCHEMES["onlinenorm"])}
+    assert found["permutation"].ok
+    assert found["permutation"].message == "permutes the output in evaluation; in training the order matters"
