@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("datasets", "engine", "facets", "networks", "processes", "profiles", "provenance", "records"),
         *("schemes", "tasks", "words"),
     },
-    "facets": {"engine", "networks", "norms", "schemes", "words"},
+    "facets": {"engine", "networks", "norms", "records", "schemes", "words"},
     "submission": {
         *("", "audit", "datasets", "engine", "execute", "facets", "networks", "norms", "processes"),
         *("profiles", "provenance", "records", "schemes", "tasks", "words"),

@@ -1,35 +1,18 @@
-"""Facets: what holds of a scheme, word by word; and what the board shows of a scheme from its records."""
+"""What the board shows of a scheme from its records: facets, and what a reader must know."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from bnsuite.board.format import fine
 from bnsuite.board.tracks import Kept, age
 from bnsuite.records import Record
-
-FACETS: Mapping[str, str] = {
-    "batch-independent": "An example’s output in training does not depend on the others in its minibatch.",
-    "batch-1": "Trains on one example at a time.",
-    "train-eval-agreement": "Evaluation mode computes what training mode does.",
-    "per-position": "The output at a position depends on that position alone.",
-    "scale-invariant": "N(a x) = N(x) for every a > 0, up to ε.",
-    "shift-invariant": "N(x + c) = N(x).",
-    "mean-centering": "At the start the output has mean 0, over a channel of the batch or over an "
-    "example’s channels.",
-    "residual": "Has a skip connection around every layer.",
-    "post-norm": "Normalizes behind the sum with the skip connection.",
-    "weight-parametrization": "Parametrizes the weights of the hidden layers anew.",
-    "stackable": "Its networks train stacked, all lanes in one.",
-    "own-init": "Starts from an initialization of its own.",
-    "own-activation": "Has an activation of its own in place of the task’s.",
-    "own-gradient": "Its gradient is not that of its output.",
-}
-"""Word → its definition, in the order in which the board shows them. Other words are no filters."""
+from bnsuite.records.facets import FACETS
 
 CAVEATS = ("own-init", "own-activation", "own-gradient")
 """Allowed, and not like for like with a normalizer alone: said in every row where they hold."""
 
-PARAMETERS, USUAL = "parameters per channel", 2.0
-"""A cost, and how much of it is usual: a gain and a shift."""
+PARAMETERS, STATE = "parameters per channel", "state per channel"
+USUAL = 2.0
+"""Parameters of a channel as usual: a gain and a shift."""
 
 
 def known(record: Record) -> list[str]:
@@ -40,9 +23,11 @@ def known(record: Record) -> list[str]:
 def caveats(record: Record) -> dict[str, str]:
     """What a reader of the scheme's numbers must know, with its definition."""
     found = {word: FACETS[word] for word in CAVEATS if word in record.facets}
+    if "train-eval-agreement" in record.facets and record.costs.get(STATE):
+        found["earlier statistics"] = "training normalizes by statistics of batches before, or by frozen ones"
     more = record.costs.get(PARAMETERS, 0.0)
     if more > USUAL:
-        found[f"{fine(more, 3)} parameters a channel"] = "Learns more than a gain and a shift a channel."
+        found[f"{fine(more, 3)} parameters a channel"] = "it learns more than a gain and a shift a channel"
     return found
 
 

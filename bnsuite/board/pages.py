@@ -15,7 +15,7 @@ from bnsuite.board.charts import CHARTS, ratio_panels
 from bnsuite.board.claims import Judged
 from bnsuite.board.composite import SCALED
 from bnsuite.board.evidence import evidence_figures
-from bnsuite.board.facets import FACETS, caveats, described, known
+from bnsuite.board.facets import caveats, described, known
 from bnsuite.board.labels import (
     SETUP,
     anchor,
@@ -37,6 +37,7 @@ from bnsuite.board.tables import Row, Table, by_task
 from bnsuite.board.tiers import TIERS
 from bnsuite.board.tracks import ORIGINS, REFERENCE, Kept, Origin, age, tasks_of, track_of
 from bnsuite.records import RANKED, Outcome, Record
+from bnsuite.records.facets import FACETS
 from bnsuite.records.manifest import Manifest
 
 

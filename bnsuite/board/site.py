@@ -54,7 +54,7 @@ def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None 
         )
         own = load_records([source.folder for source in ours])
         found = {path: Kept(record, _origin(path, ours)) for path, record in own.items()}
-        admitted = admit(theirs, {path: one.record for path, one in found.items() if one.origin != "local"})
+        admitted = admit(theirs, found)
         sent = {
             record.id for record in admitted.records.values()
         }  # what was submitted from here lies here, too

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bnsuite.audit import objections_to
 from bnsuite.board.composite import SCALED
 from bnsuite.board.format import clipped
-from bnsuite.board.tracks import REFERENCE
+from bnsuite.board.tracks import REFERENCE, Kept
 from bnsuite.records import CALIBRATION, SUITE_VERSION, Record, RecordError, load_records
 from bnsuite.records.manifest import Manifest, read_manifest
 
@@ -28,15 +28,15 @@ def home(folder: Path) -> Path:
     return folder.parent if folder.name == "records" else folder
 
 
-def admit(folders: Iterable[Path], published: Mapping[Path, Record]) -> Admitted:
-    """Read submissions from the folders of their records, beside the published ones.
+def admit(folders: Iterable[Path], own: Mapping[Path, Kept]) -> Admitted:
+    """Read submissions from the folders of their records, beside records of our own.
 
     None may bear the name of a published scheme or of another submission, nor hold a record of another
-    scheme, one that lies elsewhere, too, or one that cannot be.
+    scheme, one that lies elsewhere, too (but where it was measured), or one that cannot be.
     """
     admitted = Admitted({}, {}, [])
-    taken = {REFERENCE, *SCALED, *(record.scheme for record in published.values())}
-    ids = {record.id: path for path, record in published.items()}
+    taken = {REFERENCE, *SCALED, *(one.record.scheme for one in own.values() if one.origin == "published")}
+    ids = {one.record.id: path for path, one in own.items() if one.origin != "local"}
     for folder in folders:
         place = home(folder)
         try:

@@ -53,8 +53,8 @@ def check(
     ] = False,
 ) -> None:
     """Hold a scheme to the contract that the built-in ones pass, and show its facets."""
-    from bnsuite.facets import FACETS
     from bnsuite.records import RecordError
+    from bnsuite.records.facets import FACETS
     from bnsuite.records.manifest import FILE, read_manifest
     from bnsuite.submission.foreign import check as check_
 

@@ -11,15 +11,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from bnsuite.facets.stage import Stage
+from bnsuite.records.facets import COSTS
 from bnsuite.schemes import Scheme
-
-COSTS = {
-    "parameters per channel": "numbers that a layer learns for each of its channels",
-    "state per channel": "numbers that a layer keeps for each of its channels and does not learn",
-    "operations per element": "elementary operations for each activation, in a forward pass in training",
-    "operations per weight": "elementary operations for each weight, in a forward pass in training",
-}
-"""Every cost by the unit in its name, with what it says; each is beside scheme `none`, where all are 0."""
 
 WIDTHS = (16, 32, 48)
 MOVES = frozenset(

@@ -1,0 +1,27 @@
+"""What records say of a scheme: facets, which hold of it, and costs; `bnsuite.facets` finds them."""
+
+FACETS: dict[str, str] = {
+    "batch-independent": "in training, what an example gives does not depend on the others of its minibatch",
+    "batch-1": "one example trains it: the gradients are finite, and those of hidden weights not all 0",
+    "train-eval-agreement": "evaluation mode gives what training mode gives",
+    "per-position": "the normalizer's output changes only at positions at which its input does",
+    "scale-invariant": "the normalizer gives N(a x) = N(x) for a > 0, to 1 % (its ε)",
+    "shift-invariant": "the normalizer gives N(x + c) = N(x) for one c added to all, to 1 % (its ε)",
+    "mean-centering": "at the start, normalized channels, or normalized examples, have mean 0",
+    "stackable": "many networks train as one, with the steps that each takes alone",
+    "own-gradient": "the gradient that it hands back is not that of its output",
+    "residual": "there is a residual path around each layer",
+    "post-norm": "the normalizer stands on the residual path, after the addition",
+    "own-init": "it starts from weights of its own",
+    "own-activation": "it brings an activation of its own",
+    "weight-parametrization": "hidden weights are a function of other parameters",
+}
+"""Every word that may hold of a scheme, in one line each."""
+
+COSTS: dict[str, str] = {
+    "parameters per channel": "numbers that a layer learns for each of its channels",
+    "state per channel": "numbers that a layer keeps for each of its channels and does not learn",
+    "operations per element": "elementary operations for each activation, in a forward pass in training",
+    "operations per weight": "elementary operations for each weight, in a forward pass in training",
+}
+"""Every cost by the unit in its name, with what it says; each is beside scheme `none`, where all are 0."""
