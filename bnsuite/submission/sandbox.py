@@ -224,13 +224,23 @@ def _converse(
                             hear(last)
                         last = _parsed(line)
     if last is None or not last.get("last"):
-        process.kill()
-        status = process.wait()
+        if last is not None:
+            hear(last)
+        status = _status(process)
         words = b"".join(complaints).decode(errors="replace").strip().splitlines()
         raise SandboxError(
             f"ended without an answer, {_ending(status)}{': ' + words[-1][:200] if words else ''}"
         )
     return last
+
+
+def _status(process: subprocess.Popen[bytes]) -> int:
+    """How a process ended that says nothing more; one that goes on is killed."""
+    try:
+        return process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _parsed(line: bytes) -> Message:
