@@ -147,24 +147,17 @@ class Sandbox:
             command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         else:
             command += ["--unshare-user", "--cap-drop", "ALL"]
-        for parent in sorted({str(one) for place in _of_python() for one in Path(place).parents} - {"/"}):
-            command += ["--perms", "0755", "--dir", parent]  # or its own user alone may pass
-        for place in [*_SYSTEM, *_of_python()]:
-            command += ["--ro-bind-try", place, place]
         command += ["--proc", "/proc", "--dev", "/dev"]
         for place in sorted(map(str, Path("/dev").glob("nvidia*"))) if cuda else ():
             command += ["--dev-bind", place, place]
-        for place in ("/dev/shm", "/tmp"):
+        for place in ("/dev/shm", "/tmp"):  # first, since what comes next may lie in them
             command += ["--perms", "1777", "--size", str(2 * limits.file), "--tmpfs", place]
-        command += [
-            "--perms",
-            "0755",
-            "--dir",
-            str(PLACE.parent),
-            "--ro-bind",
-            str(path.resolve()),
-            str(PLACE),
-        ]
+        shown = [(place, place) for place in (*_SYSTEM, *_of_python())] + [(str(path.resolve()), str(PLACE))]
+        parents = {str(parent) for _, place in shown for parent in Path(place).parents}
+        for parent in sorted(parents - {"/", "/dev", "/tmp", "/proc"}):
+            command += ["--perms", "0755", "--dir", parent]  # otherwise its own user alone may pass
+        for there, here in shown:
+            command += ["--ro-bind-try", there, here]
         command += ["--remount-ro", "/dev", "--remount-ro", "/"]
         return [*command, "--setenv", "HOME", "/tmp", "--chdir", "/tmp", "--"]
 
