@@ -37,15 +37,23 @@ def list_(
 
 def _tables() -> dict[str, Callable[[], dict[str, str]]]:
     def schemes() -> dict[str, str]:
-        from bnsuite.schemes import SCHEMES
+        from bnsuite.schemes import find_scheme, scheme_names
 
-        return {name: s.about for name, s in SCHEMES.items()}
+        def about(name: str) -> str:
+            try:
+                return find_scheme(name).about
+            except ValueError as error:  # one that an installed package brings
+                return str(error)
+
+        return {name: about(name) for name in scheme_names()}
 
     def tasks() -> dict[str, str]:
+        from bnsuite.records import RANKED
         from bnsuite.tasks import TASKS
 
         return {
-            name: f"{task.question} ({task.unit}; {task.better} is better)" for name, task in TASKS.items()
+            name: f"{task.question} ({task.unit}; {task.better} is better{'; ranked' * (name in RANKED)})"
+            for name, task in TASKS.items()
         }
 
     def families() -> dict[str, str]:

@@ -127,20 +127,18 @@ def _scheme(path: Path) -> "Scheme":
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise LoadError(f"{path.name}, line {error.lineno}: {error.msg}. Mend the syntax.") from error
+        raise LoadError(f"line {error.lineno}: {error.msg}. Mend the syntax.") from error
     except ModuleNotFoundError as error:
-        raise LoadError(
-            f"{path.name}: no module {error.name!r} here. Install the package it is in."
-        ) from error
+        raise LoadError(f"no module {error.name!r} here. Install the package it is in.") from error
     except Exception as error:
         line = _line_of(error, path)
-        raise LoadError(f"{path.name}, line {line}: {type(error).__name__}: {error}") from error
+        raise LoadError(f"line {line}: {type(error).__name__}: {error}") from error
     from bnsuite.schemes import Scheme
 
     found = getattr(module, "scheme", None)
     if not isinstance(found, Scheme):
         got = "nothing of that name" if found is None else repr(found)
-        raise LoadError(f"{path.name}: wanted scheme = Scheme(…), got {got}.")
+        raise LoadError(f"wanted scheme = Scheme(…), got {got}.")
     return found
 
 

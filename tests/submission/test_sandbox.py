@@ -162,8 +162,8 @@ def test_it_is_stopped_in_time_with_all_that_it_started(tmp_path: Path, bwrap: s
 ENDS = {
     "import sys; sys.exit(3)": "SystemExit: 3",
     "raise KeyboardInterrupt": "KeyboardInterrupt",
-    "def": "mine.py, line 1: invalid syntax. Mend the syntax.",
-    "x = 1\n1 / 0": "mine.py, line 2: ZeroDivisionError: division by zero",
+    "def": "line 1: invalid syntax. Mend the syntax.",
+    "x = 1\n1 / 0": "line 2: ZeroDivisionError: division by zero",
     "import no_such_thing": "no module 'no_such_thing' here. Install the package it is in.",
     "raise ValueError('<script>\\n\\x1b[31m')": "ValueError: <script>",
     "scheme = 3": "wanted scheme = Scheme(…), got 3.",
