@@ -1,7 +1,8 @@
 """What the diagnostics of a network at initialization share: its first minibatch, one backward pass."""
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
@@ -73,11 +74,19 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def finite_sample(seed: int, value: float, detail: dict[str, Json]) -> Sample:
-    """A sample, `nonfinite` where the value is."""
-    if not np.isfinite(value):
-        return Sample(seed=seed, value=None, outcome=Outcome.NONFINITE, detail=detail)
-    return Sample(seed=seed, value=value, detail=detail)
+def ratio(part: float, whole: float) -> float:
+    """part / whole, NaN where the whole is 0: a readout that starts from 0 passes no gradient."""
+    return part / whole if whole else math.nan
+
+
+def finite_sample(seed: int, value: float, detail: Mapping[str, float | None]) -> Sample:
+    """A sample, `nonfinite` where the value is; what stands beside it is None there."""
+    kept: dict[str, Json] = {
+        name: one if one is not None and math.isfinite(one) else None for name, one in detail.items()
+    }
+    if not math.isfinite(value):
+        return Sample(seed=seed, value=None, outcome=Outcome.NONFINITE, detail=kept)
+    return Sample(seed=seed, value=value, detail=kept)
 
 
 def with_medians(measured: Measurement, **more: Json) -> Measurement:

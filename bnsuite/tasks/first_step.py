@@ -1,6 +1,5 @@
 """first_step: what does one SGD step do to the gradients of each layer?"""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
@@ -10,7 +9,7 @@ from bnsuite.engine.train import train
 from bnsuite.networks import Network
 from bnsuite.protocol import number
 from bnsuite.records import Better, Json, Measurement
-from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, norm, with_medians
+from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, norm, ratio, with_medians
 from bnsuite.tasks._task import Subject
 
 
@@ -52,11 +51,11 @@ class FirstStep(AtInitialization):
             train(network, [(x, y)], self.rate)
             after = _norms(network, x, y)
             value = _relative(after)
-            detail: dict[str, Json] = {
+            detail = {
                 "before": number(_relative(before)),
-                "gradient_before": number(before.gradients[1] / before.gradients[-1]),
-                "gradient_after": number(after.gradients[1] / after.gradients[-1]),
-                "weight_growth": number(after.weights[1] / before.weights[1]),
+                "gradient_before": number(ratio(before.gradients[1], before.gradients[-1])),
+                "gradient_after": number(ratio(after.gradients[1], after.gradients[-1])),
+                "weight_growth": number(ratio(after.weights[1], before.weights[1])),
             }
             samples.append(finite_sample(seed, value, detail))
             subject.report(f"{value:.3g}")
@@ -82,5 +81,4 @@ def _norms(network: Network, x: Tensor, y: Tensor) -> _Norms:
 
 def _relative(found: _Norms) -> float:
     """Relative gradient of layer 2 over that of the last; NaN where the last has none."""
-    second, last = (found.gradients[i] / found.weights[i] for i in (1, -1))
-    return second / last if last else math.nan
+    return ratio(*(ratio(found.gradients[i], found.weights[i]) for i in (1, -1)))

@@ -9,7 +9,7 @@ from torch import nn
 from bnsuite.norms import BatchNorm, LayerNorm
 from bnsuite.protocol import number
 from bnsuite.records import Better, Json, Measurement
-from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, slope, with_medians
+from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, ratio, slope, with_medians
 from bnsuite.tasks._task import Subject
 from bnsuite.theory import Norm, gradient_growth, imbalance_growth
 
@@ -57,7 +57,7 @@ class GradientGrowth(AtInitialization):
                 [float(g.square().sum()) for g in gradients] for gradients in (found.hidden, found.weights)
             )
             rates = [_rate(squares, middle) for squares in (hidden, weights)]
-            detail: dict[str, Json] = {"weight_growth": rates[1], "first_to_last": hidden[0] / hidden[-1]}
+            detail = {"weight_growth": rates[1], "first_to_last": ratio(hidden[0], hidden[-1])}
             samples.append(finite_sample(seed, rates[0], detail))
             subject.report(f"β = {rates[0]:.4g}")
             trace += [

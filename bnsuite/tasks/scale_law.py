@@ -7,13 +7,14 @@ from typing import ClassVar, final
 import torch
 
 from bnsuite.networks import Network
-from bnsuite.records import Better, Json, Measurement
+from bnsuite.records import Better, Measurement
 from bnsuite.schemes import Scheme
 from bnsuite.tasks._initial import (
     AtInitialization,
     backward,
     finite_sample,
     norm,
+    ratio,
     slope,
     with_medians,
 )
@@ -48,7 +49,7 @@ class ScaleLaw(AtInitialization):
         samples = []
         for seed in self.confirmation:
             weights, hidden, cosine = self.exponents(subject, seed)
-            detail: dict[str, Json] = {"hidden_exponent": hidden, "cosine": cosine}
+            detail: dict[str, float | None] = {"hidden_exponent": hidden, "cosine": cosine}
             if subject.scheme.norm is not None:
                 detail["without_norm"], detail["without_norm_hidden"], _ = self.exponents(bare, seed)
             samples.append(finite_sample(seed, weights, detail))
@@ -68,7 +69,7 @@ class ScaleLaw(AtInitialization):
             hidden.append(norm(found.hidden[middle]))
             if scale == 1:
                 flat = torch.cat([matrix.detach().flatten() for matrix in network.weights()[middle]])
-                cosine = abs(float(flat @ found.weights[middle])) / (norm(flat) * weights[0])
+                cosine = ratio(abs(float(flat @ found.weights[middle])), norm(flat) * weights[0])
         logs = [math.log(scale) for scale in SCALES]
         found_slopes = (
             slope(logs, [math.log(value) for value in values]) if min(values) > 0 else math.nan

@@ -162,3 +162,12 @@ def test_what_never_overflows_is_capped() -> None:
 def test_bad_settings(make: Callable[[], object], words: str) -> None:
     with pytest.raises((ValueError, UnknownNameError), match=words):
         make()
+
+
+@pytest.mark.parametrize("task", [GradientGrowth, ScaleLaw, FirstStep])
+def test_a_readout_that_starts_from_zero_has_an_outcome(task: Any) -> None:
+    subject = Subject(SCHEMES["fixup"], FAMILIES["mlp"], gaussian())
+    measured = task(**SIZE, depth=8)(subject)
+    assert measured.value is None
+    assert {sample.outcome for sample in measured.samples} == {Outcome.NONFINITE}
+    assert "NaN" not in measured.model_dump_json()
