@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 
 import bnsuite
 from bnsuite import execute
-from bnsuite.cli import app, results_table
+from bnsuite.cli import app
+from bnsuite.cli.measure import results_table
 from bnsuite.profiles import Profile
 from bnsuite.records import Outcome, Record, Sample, Store
 

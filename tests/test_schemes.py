@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from bnsuite.norms import BatchNorm, LayerNorm
-from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
+from bnsuite.schemes import REFERENCES, SCHEMES, Scheme, catalogue
 
 SOURCE = """
 from functools import partial
@@ -180,6 +180,14 @@ def test_the_built_in_schemes() -> None:
     assert SCHEMES["none"].norm is None
     assert SCHEMES["residual-batchnorm"].skip == "pre"
     assert len({scheme.source_hash() for scheme in SCHEMES.values()}) == len(SCHEMES)
+
+
+def test_the_catalogue_is_published_as_it_is() -> None:
+    path = Path(__file__).parents[1] / "leaderboard" / "SCHEMES.md"
+    renew = "bnsuite list schemes --markdown > leaderboard/SCHEMES.md"
+    assert path.read_text(encoding="utf-8") == catalogue(), f"renew it: {renew}"
+    assert all(f"## {name}\n" in catalogue() for name in SCHEMES)
+    assert "- α_l is `SkipInit(start=1.0)`: " in catalogue()
 
 
 def test_facets() -> None:

@@ -47,7 +47,7 @@ class Board:
 
     kept: Sequence[Kept]
     tables: Sequence[Table]
-    rules: Markup | None
+    prose: Mapping[str, Markup | None]
     calibrations: Mapping[str, Sequence[Calibration]]
     judged: Sequence[Judged]
     manifests: Mapping[str, Manifest]
@@ -75,8 +75,10 @@ def _render(environment: jinja2.Environment, board: Board) -> dict[str, str]:
         found = {name: board.calibrations[name] for name in in_order(board.calibrations)}
         page = environment.get_template("calibration.html").render(calibrations=found)
         pages["calibration.html"] = page
-    if board.rules:
-        pages["rules.html"] = environment.get_template("rules.html").render(rules=board.rules)
+    for name, text in board.prose.items():
+        if text:
+            page = environment.get_template("prose.html").render(page=name, text=text)
+            pages[f"{name}.html"] = page
     return pages
 
 
@@ -108,7 +110,8 @@ def _environment(board: Board) -> jinja2.Environment:
         "ranked_tasks": [task for task in RANKED if task in tasks_of(board.kept)],
         "counted": format.COUNTED,
         "has_claims": bool(board.judged),
-        "has_rules": board.rules is not None,
+        "has_rules": board.prose.get("rules") is not None,
+        "prose": [name for name, text in board.prose.items() if text],
         "ok": Outcome.OK,
         "min_seeds": MIN_SEEDS,
         "alpha": ALPHA,
@@ -233,6 +236,7 @@ def _scheme(environment: jinja2.Environment, board: Board, scheme: str) -> str:
         scheme=scheme,
         about=_described(board, scheme, min((one.origin for one in kept), key=ORIGINS.index)),
         manifest=board.manifests.get(scheme),
+        defined=f'<h2 id="{scheme}">' in (board.prose.get("schemes") or ""),
         sections=sections,
         kept=[(one, setups[_setup(one.record)], _is_shown(one, board.tables)) for one in kept],
         setups=[(name, dict(zip(SETUP.values(), setup, strict=True))) for setup, name in setups.items()],

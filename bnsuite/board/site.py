@@ -12,7 +12,7 @@ from bnsuite.board.calibrations import calibrations
 from bnsuite.board.claims import judge_largest
 from bnsuite.board.composite import load_scales
 from bnsuite.board.pages import Board, render
-from bnsuite.board.rules import load_rules
+from bnsuite.board.prose import load_prose
 from bnsuite.board.submissions import admit, home
 from bnsuite.board.tables import make_tables
 from bnsuite.board.tracks import Kept, Origin
@@ -77,7 +77,8 @@ def render_files(
     known = calibrations([one for one in kept if one.record.task == CALIBRATION])
     tables = make_tables(measured, load_scales(), reruns)
     judged = judge_largest(CLAIMS, kept)
-    pages = render(Board(measured, tables, load_rules(), known, judged, manifests, left_out))
+    prose = {name: load_prose(f"{name.upper()}.md") for name in ("schemes", "rules")}
+    pages = render(Board(measured, tables, prose, known, judged, manifests, left_out))
     files = {name: text.encode() for name, text in pages.items()}
     files |= {f"records/{one.record.id}.json": path.read_bytes() for path, one in found.items()}
     files["board.css"] = (Path(__file__).parent / "static" / "board.css").read_bytes()

@@ -18,6 +18,9 @@ def list_(
         str, typer.Argument(help="What to list: schemes, tasks, families, datasets or profiles.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    markdown: Annotated[
+        bool, typer.Option(help="Of schemes: the formula of every part, as leaderboard/SCHEMES.md has them.")
+    ] = False,
 ) -> None:
     """List schemes, tasks, families, datasets or profiles."""
     from bnsuite.words import UnknownNameError, lookup
@@ -26,6 +29,11 @@ def list_(
         found = lookup("kind", kind, _tables())()
     except UnknownNameError as error:
         fail(str(error))
+    if markdown and kind == "schemes":
+        from bnsuite.schemes import catalogue
+
+        print(catalogue(), end="")
+        return
     if as_json:
         print(json.dumps(found, indent=1))
         return

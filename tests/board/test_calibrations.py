@@ -34,7 +34,12 @@ def test_no_track_no_scheme_no_row(tmp_path: Path) -> None:
     kept = [Kept(calibration(), "local")]
     assert not by_track(kept)
     site = board(tmp_path, calibration())
-    assert {path.name for path in site.glob("*.html")} == {"index.html", "calibration.html", "rules.html"}
+    assert {path.name for path in site.glob("*.html")} == {
+        "index.html",
+        "calibration.html",
+        "rules.html",
+        "schemes.html",
+    }
     assert "No records yet" in words(parse(site / "index.html"))
 
 
@@ -59,7 +64,9 @@ def test_without_a_calibration_there_is_no_trace_of_one(tmp_path: Path) -> None:
     site = board(tmp_path, *measured("batchnorm"))
     assert not (site / "calibration.html").exists()
     for path in site.glob("*.html"):
-        assert path.name in ("rules.html", "claims.html") or "alibration" not in words(parse(path))
+        assert path.name in ("rules.html", "schemes.html", "claims.html") or "alibration" not in words(
+            parse(path)
+        )
 
 
 def test_the_newest_of_every_machine_and_of_every_instrument() -> None:

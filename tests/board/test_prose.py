@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ET
 
-from bnsuite.board.rules import render_rules
+from bnsuite.board.prose import render_prose
 
 TEXT = """# The rules
 
@@ -20,7 +20,7 @@ and [nothing](#nowhere). <script>alert(1)</script> ![a picture](picture.png)
 
 
 def test_rules() -> None:
-    page = ET.fromstring(f"<main>{render_rules(TEXT)}</main>")
+    page = ET.fromstring(f"<main>{render_prose(TEXT)}</main>")
     ids = [node.get("id") for node in page if node.get("id")]
     assert ids == ["the-rules", "what-it-means", "what-it-means-1"]
     assert [a.get("href") for a in page.iter("a")] == ["#what-it-means", "https://example.org/x?a=1&b=2"]

@@ -1,4 +1,4 @@
-"""The rules page: RULES.md as HTML, without raw HTML and without links that lead out of the board."""
+"""Pages of prose: RULES.md and SCHEMES.md as HTML, no raw HTML in it, no link to a file of the repository."""
 
 import re
 from collections import Counter
@@ -9,19 +9,17 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-_PLACES = (
-    Path(__file__).with_name("RULES.md"),  # in a wheel
-    Path(__file__).parents[2] / "leaderboard" / "RULES.md",  # in a checkout
-)
+_PLACES = (Path(__file__).parent, Path(__file__).parents[2] / "leaderboard")
+"""In a wheel, and in a checkout."""
 
 
-def load_rules() -> Markup | None:
-    """The rules as HTML; None where the package came without them."""
-    found = next((path for path in _PLACES if path.is_file()), None)
-    return render_rules(found.read_text(encoding="utf-8")) if found else None
+def load_prose(name: str) -> Markup | None:
+    """RULES.md or SCHEMES.md as HTML; None where the package came without it."""
+    found = next((path for place in _PLACES if (path := place / name).is_file()), None)
+    return render_prose(found.read_text(encoding="utf-8")) if found else None
 
 
-def render_rules(text: str) -> Markup:
+def render_prose(text: str) -> Markup:
     """Markdown (CommonMark with tables) to HTML that is also well-formed XML; raw HTML is shown as text.
 
     Headings get ids. A link stays where it leads to another site or to a heading of this page; one to a
