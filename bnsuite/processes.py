@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
 from threading import Thread, current_thread, main_thread
 from types import TracebackType
@@ -52,7 +53,7 @@ class Channel:
             try:
                 with self._listener.accept() as connection:
                     name, text = json.loads(connection.recv_bytes())
-            except (OSError, EOFError, ValueError):  # a worker that died while speaking
+            except (OSError, EOFError, ValueError, AuthenticationError):  # a worker that died while speaking
                 continue
             if not name:
                 return

@@ -41,9 +41,9 @@ class Display:
         self._lines: dict[Cell, object] = {}
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[found]}"),
+            TextColumn("{task.fields[found]}", markup=False),
             TimeLeft(),
             console=console,
             transient=True,

@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("board", "datasets", "engine", "networks", "norms", "provenance", "records", "schemes", "tasks"),
         *("theory", "words"),
     },
-    "board": {"audit", "records"},
+    "board": {"audit", "records", "words"},
     "progress": {"board", "execute", "records", "tasks"},
     "__main__": {"cli"},
 }

@@ -116,3 +116,10 @@ def test_what_was_there_already_says_nothing_of_the_pace(screen: Console, clock:
     assert "1/3" in live
     assert "1 of 3 cells were there already." in printed(screen)
     assert "12.3 s" not in printed(screen)
+
+
+@pytest.mark.parametrize("found", ["[/nosuch]", "[blink red]now[/]"])
+def test_what_is_found_is_text_and_no_markup(screen: Console, clock: Clock, found: str) -> None:
+    with Display(CELLS, screen) as display:
+        display.observe(Event(CELLS[0], found))
+        assert found in shown(display, screen)

@@ -36,7 +36,7 @@ from bnsuite.records import (
     Record,
     summarize,
 )
-from bnsuite.records.store import started
+from bnsuite.records.store import FILE_NAME, started
 
 
 class Asked(NamedTuple):
@@ -156,7 +156,10 @@ def _hashes(record: Record) -> Iterator[tuple[str, str, str]]:
 
 
 def _of_itself(record: Record) -> Iterator[str]:
-    """Objections to task, provenance and versions."""
+    """Objections to names, task, provenance and versions."""
+    for field in ("scheme", "profile", "family", "dataset", "task"):
+        if not FILE_NAME.fullmatch(name := getattr(record, field)):
+            yield f"{field}: got {name!r:.80}, must be a name that a file may have"
     if asked := ASKED.get(record.task):
         for name in ("unit", "better", "question"):
             if (got := getattr(record, name)) != (must := getattr(asked, name)):

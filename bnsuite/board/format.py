@@ -8,29 +8,16 @@ from collections import Counter
 from markupsafe import Markup, escape
 
 from bnsuite.records import Outcome, Record, Sample
+from bnsuite.words import OPEN, clipped, printable
+
+__all__ = ["clipped", "printable"]  # templates take all forms from here
 
 DASH = "–"
-OPEN = "…"
 COUNTED = ("layers", "steps")
 """Units that are counted: whole numbers stay whole."""
 
 SIGNS = {Outcome.CAPPED: "≥ ", Outcome.TIMEOUT: "> ", Outcome.FLOOR: "< "}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
-
-
-def printable(text: str) -> str:
-    """The text without what no page may hold: control characters, direction overrides, lone surrogates."""
-    return _UNPRINTABLE.sub("�", text)
-
-
-def clipped(text: str, most: int) -> str:
-    """The text in one line, printable, and with … where it is longer than that many characters."""
-    line = " ".join(printable(text[: 8 * most]).split())
-    return line if len(line) <= most else f"{line[: most - 1]}{OPEN}"
-
 
 _ARXIV = re.compile(r"\barXiv (\d{4}\.\d{4,5})(?![\d.])")
 _ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+(/[A-Za-z0-9._~:/?#@!$&()*+,;=%-]*)?")

@@ -7,6 +7,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from bnsuite.words import printable
+
 err = Console(stderr=True)
 
 
@@ -18,5 +20,5 @@ class DeviceChoice(StrEnum):
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """One clear line on standard error, and a non-zero exit."""
-    err.print(f"[bold red]bnsuite:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]bnsuite:[/] {escape(printable(message))}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)

@@ -1,5 +1,6 @@
 """Manifest: who sends a scheme in, and under which terms; `submission.toml` beside its `scheme.py`."""
 
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -33,15 +34,22 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a submission, or `RecordError`: one line with the file, what is wrong, what to do."""
     path = folder / FILE
     try:
-        if path.stat().st_size > _LONGEST:
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            raise RecordError(f"{path}: a plain file is wanted, and no link or device. Put the file there.")
+        with path.open("rb") as file:
+            content = file.read(_LONGEST + 1)
+        if len(content) > _LONGEST:
             raise RecordError(f"{path}: larger than {_LONGEST} bytes. Shorten it.")
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(content.decode())
     except OSError as error:
         raise RecordError(
             f"{path}: cannot be read ({error.strerror}). `bnsuite new NAME` writes one to begin with."
         ) from error
-    except ValueError as error:
-        raise RecordError(f"{path}: not valid TOML ({error}). Mend that line.") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(
+            f"{path}: not valid TOML ({error}). Mend that line, or what is before it."
+        ) from error
     try:
         found = Manifest.model_validate(data)
     except ValidationError as error:

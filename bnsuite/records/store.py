@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -12,6 +13,9 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from bnsuite.records.record import SCHEMA_VERSION, Outcome, Record
+
+FILE_NAME = re.compile(r"(?!\.)[\w+=,.-]{1,200}")
+"""What a field must be to stand in a path: no separator, not hidden, and so not above its folder."""
 
 
 class RecordError(Exception):
@@ -44,6 +48,13 @@ class Store:
         return max(found, key=lambda r: r.provenance.started, default=None)
 
     def path_of(self, record: Record) -> Path:
+        """Where a record lies; `RecordError` where what it says of itself is no name of a file."""
+        for field in ("scheme", "profile", "family", "dataset", "task", "id"):
+            if not FILE_NAME.fullmatch(value := getattr(record, field)):
+                raise RecordError(
+                    f"record {record.id!r:.20}: {field} {value!r:.80} names no file, and it is not stored. "
+                    "Wanted are letters, digits and + = , . _ - alone, at most 200."
+                )
         name = f"{record.scheme}-{record.device}-{record.id}.json"
         return self.folder / record.profile / f"{record.family}-{record.dataset}" / record.task / name
 
@@ -103,7 +114,7 @@ def read_record(path: Path) -> Record:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, parse_float=finite)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not valid JSON ({error}). Restore the file or remove it.") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version not in range(1, SCHEMA_VERSION + 1):

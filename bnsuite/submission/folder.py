@@ -8,16 +8,17 @@ from pathlib import Path
 
 from bnsuite.audit import objections_to
 from bnsuite.audit.rerun import Difference, compare, sample_cells
-from bnsuite.execute import job_of, measure, resolve_device
+from bnsuite.execute import DeviceError, job_of, measure, resolve_device
 from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.schemes import SCHEMES, Scheme
-from bnsuite.submission.foreign import SCHEME, Foreign, check, load, source_of
+from bnsuite.submission.foreign import SCHEME, Foreign, check, load, scheme_file, source_of
 from bnsuite.submission.sandbox import Limits, Sandbox
 
 OF_A_CELL = Limits(wall_s=3600)
 
 _TEMPLATE = Path(__file__).parent / "template"
+_TEMPLATE_AUTHOR = "Your Name"
 
 
 def begin(name: str) -> Path:
@@ -51,15 +52,17 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
         raise RecordError(f"{into.parent}: no such folder. Submit from the root of a checkout of the suite.")
     if not path.is_dir():
         raise RecordError(f"{path}: not a folder. `bnsuite new NAME` writes one, with a manifest.")
+    scheme_file(path)
     manifest = read_manifest(path)
+    if _TEMPLATE_AUTHOR in manifest.authors:
+        raise RecordError(f"{path / FILE}: authors is still {_TEMPLATE_AUTHOR!r}. Say who you are.")
+    place = into / manifest.name
+    if (place / FILE).exists() and not {*read_manifest(place).authors} & {*manifest.authors}:
+        raise RecordError(f"{place}: is there already, by other authors. Give yours a name of its own.")
     checked = check(path, sandbox)
     for one in checked.checks:
         if not one.ok:
             raise RecordError(f"{path}: fails the check {one.name}: {one.message}")
-    if checked.name != manifest.name:
-        raise RecordError(
-            f"{path}: the scheme is named {checked.name!r}, its manifest says {manifest.name!r}."
-        )
     kept = _of_source(records, manifest.name, source_of(path / SCHEME))
     missing = [task for task in RANKED if task not in {record.task for record in kept}]
     if missing:
@@ -70,7 +73,6 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
     for record in kept:
         if doubts := objections_to(record):
             raise RecordError(f"{record.cell}, record {record.id}: {doubts[0]}")
-    place = into / manifest.name
     into.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into, prefix=f".{manifest.name}.") as room:
         fresh = Path(room, "new")
@@ -114,8 +116,10 @@ def reruns(
     Raises:
         RecordError: a folder, manifest or record that is not sound, or of another scheme than its file.
     """
-    manifest = read_manifest(path)
+    if not path.is_dir():
+        raise RecordError(f"{path}: no such folder. A submission lies in leaderboard/submissions/NAME.")
     scheme = load(path, sandbox, OF_A_CELL)
+    manifest = read_manifest(path)
     stored = [record for record in Store(path / "records") if record.task != CALIBRATION]
     for record in stored:
         if record.scheme != manifest.name:
@@ -176,5 +180,8 @@ def _again(record: Record, scheme: Scheme | Foreign) -> Record:
             f"{record.id}: {' and '.join(changed)} is not what it was: nothing to compare with. "
             f"It was measured at commit {record.provenance.commit or 'unknown'}."
         )
-    resolve_device(record.device)
+    try:
+        resolve_device(record.device)
+    except DeviceError as error:
+        raise RecordError(f"{record.id} was measured on a GPU: {error}") from error
     return measure(job, lambda found: None)

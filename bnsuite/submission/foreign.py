@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from bnsuite.audit import objections
 from bnsuite.execute import Answer, Job, without_value
@@ -16,7 +16,10 @@ from bnsuite.facets import COSTS, FACETS, Facets
 from bnsuite.records import Measurement, Outcome, RecordError
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.record import Finite
+from bnsuite.schemes import SCHEMES
+from bnsuite.submission.contract import CONTRACT
 from bnsuite.submission.sandbox import Limits, OutOfMemoryError, Sandbox, SandboxError
+from bnsuite.words import clipped
 
 SCHEME = "scheme.py"
 LARGEST = 1024**2
@@ -44,17 +47,11 @@ class _Facets(_Said):
 
 class _Named(_Said):
     name: str = Field(pattern=f"^{NAME}$")
-    about: str = Field(max_length=500)
+    about: Annotated[str, AfterValidator(lambda text: clipped(text, 300))]
 
 
 class _Described(_Facets, _Named):
     """What a look at the file gives."""
-
-
-class _Checked(_Said):
-    name: str = Field(max_length=60)
-    ok: bool
-    message: str = Field(max_length=2000)
 
 
 class _Answered(_Said):
@@ -62,8 +59,12 @@ class _Answered(_Said):
     stacked: bool | None
 
 
-class Check(_Checked):
+class Check(_Said):
     """One check of the contract: whether it holds, and if not what was got and wanted."""
+
+    name: str
+    ok: bool
+    message: Annotated[str, AfterValidator(lambda text: clipped(text, 400))]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Checked:
 
     @property
     def ok(self) -> bool:
-        return all(one.ok for one in self.checks)
+        return all(one.ok for one in self.checks) and {*CONTRACT} <= {one.name for one in self.checks}
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Foreign:
 
         def hear(message: dict[str, Any]) -> None:
             if isinstance(found := message.get("found"), str):
-                report(found[:200])
+                report(clipped(found, 200))
 
         clock = time.perf_counter()
         try:
@@ -156,13 +157,7 @@ def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
         raise RecordError(
             f"{file}: {_first(error)}. A name is 1 to 40 letters, digits and hyphens."
         ) from error
-    if (file.parent / FILE).is_file() and path.is_dir():
-        manifest = read_manifest(file.parent)
-        if manifest.name != described.name:
-            raise RecordError(
-                f"{file}: the scheme is named {described.name!r}, its manifest says {manifest.name!r}. "
-                "Give both one name."
-            )
+    _same_name(path, described.name)
     return Foreign(described.name, described.about, described.known(), file, source, sandbox, limits)
 
 
@@ -172,29 +167,51 @@ def check(path: Path, sandbox: Sandbox, hear: Callable[[Check], None] = lambda o
     Raises `RecordError` where there is nothing to check.
     """
     file = scheme_file(path)
-    names: list[str] = []
+    if path.is_dir() and (path / FILE).exists():
+        read_manifest(path)
+    due = list(CONTRACT)
     done: list[Check] = []
     described: list[_Named] = []
 
     def take(message: dict[str, Any]) -> None:
-        if "check" in message:
-            done.append(Check.model_validate(message["check"]))
-            hear(done[-1])
-        elif "checks" in message:
-            names.extend(str(name)[:60] for name in message["checks"][:100])
-            described.append(_Named.model_validate({key: message.get(key) for key in ("name", "about")}))
+        if not described:
+            described.append(_Named.model_validate(message))
+            return
+        one = Check.model_validate(message.get("check"))
+        if not due or one.name != due[0]:
+            raise SandboxError(f"its answer is that of the check {clipped(one.name, 40)!r}, which is not due")
+        done.append(one)
+        due.pop(0)
+        hear(one)
 
     try:
         found = _Facets.model_validate(_content(sandbox.ask(file, {"ask": "check"}, TO_CHECK, take)))
+        if due and all(one.ok for one in done):
+            raise SandboxError("its answer leaves out the rest")
     except (SandboxError, ValidationError) as error:
         words = str(error) if isinstance(error, SandboxError) else f"its answer is none: {_first(error)}"
         if not described:
             raise RecordError(f"{file}: {words}") from error
-        pending = [name for name in names if name not in {one.name for one in done}]
-        done.append(Check(name=pending[0] if pending else "facets", ok=False, message=words))
+        done.append(Check(name=due[0] if due else "facets", ok=False, message=words))
         hear(done[-1])
         found = _Facets(words=[], costs={})
+    if not described:
+        raise RecordError(f"{file}: it did not say what it is")
+    _same_name(path, described[0].name)
     return Checked(described[0].name, described[0].about, tuple(done), found.known())
+
+
+def _same_name(path: Path, name: str) -> None:
+    """RecordError where a scheme is named as a built-in one, or as its manifest does not say."""
+    if name in SCHEMES:
+        raise RecordError(f"{path}: {name!r} is a built-in scheme. Give yours a name of its own.")
+    if path.is_dir() and (path / FILE).exists():
+        said = read_manifest(path).name
+        if said != name:
+            raise RecordError(
+                f"{path}: {SCHEME} names its scheme {name!r}, and {FILE} {said!r}. Give both one name, and "
+                "the folder, too."
+            )
 
 
 def scheme_file(path: Path) -> Path:
@@ -239,10 +256,10 @@ def threads() -> int:
 def _content(said: dict[str, Any]) -> dict[str, Any]:
     """The last message without its mark; SandboxError where it tells of a failure."""
     if "failed" in said:
-        raise SandboxError(" ".join(str(said["failed"]).split())[:500])
+        raise SandboxError(clipped(str(said["failed"]), 500))
     return {name: value for name, value in said.items() if name != "last"}
 
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return clipped(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 200)

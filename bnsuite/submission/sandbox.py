@@ -23,14 +23,16 @@ from typing import Any
 
 import bnsuite
 from bnsuite.processes import WORKER_ENVIRONMENT
+from bnsuite.submission.system_calls import refuses_system_calls
+from bnsuite.words import clipped
 
 MIB = 1024**2
 INSIDE = "bnsuite.submission.inside"
 PLACE = Path("/submission/scheme.py")
 """Where the foreign file lies, as bubblewrap shows it."""
 
-STRANGERS = 61_184, 4_096
-"""First user id, and how many: of no account. Root becomes one of them; process limits do not bind root."""
+STRANGERS = 60_578, 606
+"""First user id, and how many: of no account and no service. Root becomes one: limits do not bind root."""
 
 _LOOK_EVERY_S = 0.1
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/sys/devices/system/cpu")
@@ -63,7 +65,7 @@ class Limits:
     memory: int = 8 * 1024 * MIB
     processes: int = 64
     file: int = 64 * MIB
-    answer: int = 32 * MIB
+    answer: int = 8 * MIB
 
 
 class Sandbox:
@@ -82,10 +84,14 @@ class Sandbox:
         """What is not protected here, a line each."""
         found = []
         if self.bwrap is None:
+            network = "" if refuses_system_calls() else ", has the network"
             found.append(
-                "without a working bubblewrap foreign code sees your files and the network, and may write "
-                "what you may; time, memory and file sizes are limited. Install bubblewrap, or read the code."
+                f"without a working bubblewrap foreign code sees your files{network}, may write what you "
+                "may, and what it starts in a session of its own goes on. Time, memory and file sizes are "
+                "limited. Install bubblewrap, or read the code."
             )
+        elif not refuses_system_calls():
+            found.append("no filter of system calls for this machine: memory may be hidden in the kernel.")
         if os.geteuid() == 0 and not self.drops:
             found.append(
                 "foreign code runs as root, whom process limits do not bind, since no other user can read "
@@ -113,6 +119,7 @@ class Sandbox:
             "processes": limits.processes,
             "file": limits.file,
             "user": STRANGERS[0] + os.getpid() % STRANGERS[1] if self.drops else None,
+            "filter": refuses_system_calls() and not cuda,  # a driver has calls of its own
         }
         asked = json.dumps({"path": str(place), "answer_to": there, "limits": bound, **question})
         process = subprocess.Popen(
@@ -143,10 +150,11 @@ class Sandbox:
             return []
         command = [self.bwrap, "--die-with-parent", "--new-session", "--hostname", "sandbox", "--unshare-uts"]
         command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-cgroup-try"]
+        command += ["--cap-drop", "ALL"]
         if self.drops:  # within, before the code is loaded
             command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         else:
-            command += ["--unshare-user", "--cap-drop", "ALL"]
+            command += ["--unshare-user"]
         command += ["--proc", "/proc", "--dev", "/dev"]
         for place in sorted(map(str, Path("/dev").glob("nvidia*"))) if cuda else ():
             command += ["--dev-bind", place, place]
@@ -191,16 +199,19 @@ def _converse(
         process.stdin.write(asked)
         process.stdin.close()
     last: Message | None = None
-    said, pending, complaints = 0, b"", deque[bytes](maxlen=8)
-    end = time.monotonic() + limits.wall_s
+    said, parts, complaints = 0, list[bytes](), deque[bytes](maxlen=8)
+    looked, end = 0.0, time.monotonic() + limits.wall_s
     with selectors.DefaultSelector() as streams:
         streams.register(here, selectors.EVENT_READ)
         streams.register(process.stderr, selectors.EVENT_READ)
         while here in streams.get_map():
-            if time.monotonic() > end:
+            now = time.monotonic()
+            if now > end:
                 raise SandboxError(f"stopped: it did not end within {limits.wall_s:g} s")
-            if (resident := _resident(process.pid)) > limits.memory:
-                raise OutOfMemoryError(_too_large(resident, limits))
+            if now > looked + _LOOK_EVERY_S:
+                looked = now
+                if (resident := _resident(process.pid)) > limits.memory:
+                    raise OutOfMemoryError(_too_large(resident, limits))
             for key, _ in streams.select(_LOOK_EVERY_S):
                 chunk = os.read(key.fd, 1 << 16)
                 if not chunk:
@@ -211,18 +222,19 @@ def _converse(
                     said += len(chunk)
                     if said > limits.answer:
                         raise SandboxError(f"stopped: it said more than {limits.answer // MIB} MiB")
-                    *lines, pending = (pending + chunk).split(b"\n")
-                    for line in lines:
+                    first, *rest = chunk.split(b"\n")
+                    parts.append(first)
+                    for part in rest:
                         if last is not None:
                             hear(last)
-                        last = _parsed(line)
+                        last, parts = _parsed(b"".join(parts)), [part]
     if last is None or not last.get("last"):
         if last is not None:
             hear(last)
         status = _status(process)
         words = b"".join(complaints).decode(errors="replace").strip().splitlines()
         raise SandboxError(
-            f"ended without an answer, {_ending(status)}{': ' + words[-1][:200] if words else ''}"
+            f"ended without an answer, {_ending(status)}{': ' + clipped(words[-1], 200) if words else ''}"
         )
     return last
 
@@ -250,7 +262,8 @@ def _parsed(line: bytes) -> Message:
 
 
 def _ending(status: int) -> str:
-    return f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    names = {one.value: one.name for one in signal.Signals}
+    return f"by signal {names.get(-status, -status)}" if status < 0 else f"with status {status}"
 
 
 def _too_large(resident: int, limits: Limits) -> str:
@@ -277,10 +290,11 @@ def _family(pid: int) -> Iterator[int]:
 
 def _of_python() -> list[str]:
     """What this interpreter and package are read from."""
-    package = Path(bnsuite.__file__).parent
-    roots = {Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)}
-    roots |= {package, Path(sys.executable).resolve().parent.parent, *_site_packages()}
-    outer = [root for root in roots if not roots & {*root.parents}]
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+    prefixes.add(str(Path(sys.executable).resolve().parent.parent))
+    roots = {Path(prefix, part) for prefix in prefixes for part in ("bin", "lib", "lib64", "pyvenv.cfg")}
+    roots |= {Path(bnsuite.__file__).parent, *_site_packages()}  # no more of a prefix, which may be a home
+    outer = [root for root in roots if root.exists() and not roots & {*root.parents}]
     return sorted(str(root) for root in outer if not root.is_relative_to("/usr"))
 
 

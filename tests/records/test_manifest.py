@@ -1,5 +1,6 @@
 """Manifest: what it takes, and one line for everything else."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,4 +55,20 @@ def test_what_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None
 
 def test_a_missing_one_says_how_to_begin(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"cannot be read .*`bnsuite new NAME` writes one"):
+        read_manifest(tmp_path)
+
+
+def test_a_link_a_device_and_a_pipe_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "submission.toml").symlink_to("/dev/zero")
+    with pytest.raises(RecordError, match="a plain file is wanted, and no link or device"):
+        read_manifest(tmp_path)
+    (tmp_path / "submission.toml").unlink()
+    os.mkfifo(tmp_path / "submission.toml")
+    with pytest.raises(RecordError, match="a plain file is wanted"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "submission.toml").write_text("name = " + "[" * 30_000)
+    with pytest.raises(RecordError, match="not valid TOML"):
         read_manifest(tmp_path)

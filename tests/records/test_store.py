@@ -189,3 +189,20 @@ def test_a_reader_sees_the_whole_file_or_none(
     Store(tmp_path).add(make_record())
     assert seen == [False, False]
     assert files_in(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("name", ["../../records/quick", "/etc", "a/b", ".hidden", "a\nb", "x" * 201, ""])
+def test_a_record_whose_names_lead_elsewhere_is_not_stored(
+    tmp_path: Path, make_record: Any, name: str
+) -> None:
+    record = make_record()
+    for field in ("profile", "scheme", "family", "dataset", "task"):
+        with pytest.raises(RecordError, match=f"{field} .* names no file, and it is not stored"):
+            Store(tmp_path / "deep" / "store").add(record.model_copy(update={field: name}))
+    assert not [*tmp_path.rglob("*.json")]
+
+
+def test_a_file_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 200_000)
+    assert "not valid JSON" in complaint(path)

@@ -11,6 +11,7 @@ from bnsuite.facets import facets_of
 from bnsuite.records import Outcome, Record, RecordError
 from bnsuite.schemes import Scheme
 from bnsuite.submission import foreign
+from bnsuite.submission.contract import CONTRACT
 from bnsuite.submission.foreign import Foreign, check, load, scheme_file, source_of
 from bnsuite.submission.sandbox import MIB, Limits, Sandbox, working_bwrap
 
@@ -74,9 +75,8 @@ def test_a_foreign_scheme_is_measured_as_one_of_ours(tmp_path: Path) -> None:
 ENDS = {
     "raise SystemExit(3)": (Outcome.ERROR, "SystemExit: 3"),
     "import os; os._exit(7)": (Outcome.ERROR, "ended without an answer, with status 7"),
-    "import time; time.sleep(3600)": (Outcome.ERROR, "stopped: it did not end within 25 s"),
     "torch.zeros(25 * 1024**3)": (Outcome.OOM, "allocate"),
-    "import socket; socket.create_connection(('192.0.2.1', 80), 1)": (Outcome.ERROR, "OSError"),
+    "import socket; socket.create_connection(('192.0.2.1', 80), 1)": (Outcome.ERROR, "PermissionError"),
     "import os; [os.fork() for _ in range(99)]": (Outcome.ERROR, "BlockingIOError"),
 }
 
@@ -143,10 +143,7 @@ def test_a_file_that_changes_while_it_is_measured_gives_nothing(tmp_path: Path) 
         ({"name": "<script>", "about": "", "words": [], "costs": {}}, "name: String should match"),
         ({"name": "../x", "about": "", "words": [], "costs": {}}, "1 to 40 letters, digits and hyphens"),
         ({"name": "mine\n", "about": "", "words": [], "costs": {}}, "name: String should match"),
-        (
-            {"name": "mine", "about": "x" * 501, "words": [], "costs": {}},
-            "about: String should have at most 500",
-        ),
+        ({"name": "mine", "about": 3, "words": [], "costs": {}}, "about: Input should be a valid string"),
         (
             {"name": "mine", "about": "", "words": [], "costs": {"a": float("inf")}},
             "costs.a: Input should be a finite",
@@ -193,6 +190,50 @@ def test_a_check_that_ends_the_process_is_the_one_that_failed(tmp_path: Path) ->
     assert [one.name for one in found.checks if not one.ok] == [found.checks[-1].name]
     assert "ended without an answer, with status 1" in found.checks[-1].message
     assert not found.facets.words
+
+
+NAMED = {"name": "mine", "about": "\x1b]0;title\x07 plain\n::error::"}
+ALL = [{"check": {"name": name, "ok": True, "message": ""}} for name in CONTRACT]
+END = {"words": [], "costs": {}, "last": True}
+
+
+class Speaker(Liar):
+    """Says several messages."""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        super().__init__(messages[-1])
+        self.before = messages[:-1]
+
+    def ask(self, path: Path, question: Any, limits: Limits, hear: Any = None, cuda: bool = False) -> Any:
+        for message in self.before:
+            hear(message)
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([NAMED, END], "its answer leaves out the rest"),
+        ([NAMED, *ALL[1:], END], "which is not due"),
+        ([NAMED, *ALL, ALL[0], END], "which is not due"),
+        ([NAMED, {"check": 5}, END], "its answer is none: "),
+        ([NAMED, *ALL[:2], {"failed": "\x1b[31m late"}], "\ufffd[31m late"),
+    ],
+)
+def test_a_check_that_is_invented_is_none(tmp_path: Path, messages: list[Any], words: str) -> None:
+    found = check(written(tmp_path, SOUND), Speaker(*messages))
+    assert not found.ok
+    assert words in found.checks[-1].message
+    assert found.about == "\ufffd]0;title\ufffd plain ::error::"
+
+
+def test_what_says_nothing_of_itself_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, SOUND)
+    with pytest.raises(RecordError, match=r"it did not say what it is|its answer"):
+        check(path, Speaker(END))
+    with pytest.raises(RecordError, match="name: Input should be a valid string"):
+        check(path, Speaker({"name": 5, "about": ""}, END))
+    assert check(path, Speaker(NAMED, *ALL, END)).ok
 
 
 def test_a_sound_scheme_passes_its_check(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """The sandbox: what foreign code cannot do, what it is told apart by, and what is open without bubblewrap."""
 
+import ast
+import errno
 import os
+import platform
+import py_compile
 import socket
 import subprocess
 import sys
@@ -78,9 +82,8 @@ attempt("processes", lambda: sum(name.isdigit() for name in os.listdir("/proc"))
         server.close()
     assert "secret: FileNotFoundError; passwords: " in found
     assert "passwords: 'root" not in found
-    assert "network: ConnectionRefusedError" in found or "network: OSError" in found
+    assert "network: PermissionError" in found or "network: OSError" in found
     assert "environment: []" in found
-    assert found.count("OSError") >= 4
     for place in ("/submission/x", "/x", "/usr/x", "/dev/x", str(package / "x")):
         assert f"{place}: OSError" in found or f"{place}: PermissionError" in found
     assert "room: 1; processes: True" in found
@@ -103,6 +106,55 @@ attempt("root", lambda: os.setuid(0))
     found = ask(tmp_path, code)
     assert "user: False; rights: '0000000000000000'" in found
     assert os.getuid() != 0 or "root: PermissionError" in found
+
+
+CALLS = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number, *arguments):
+    ctypes.set_errno(0)
+    return ctypes.get_errno() if libc.syscall(number, *arguments) < 0 else 0
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of these calls are x86-64's")
+@WITH_AND_WITHOUT
+def test_what_the_kernel_would_hide_or_open_is_refused(tmp_path: Path, bwrap: str | None) -> None:
+    code = f"""{CALLS}{TRIES}
+attempt("memfd", lambda: call(319, b"x", 0))
+attempt("shmget", lambda: call(29, 0, 1 << 20, 0o1600))
+attempt("unshare", lambda: call(272, 0x10000000))
+attempt("keyctl", lambda: call(250, 0, -3, 0))
+attempt("clone3", lambda: call(435, 0, 0))
+attempt("vsock", lambda: socket.socket(40, socket.SOCK_STREAM))
+attempt("inet", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+attempt("unix", lambda: socket.socketpair() and "there")
+attempt("thread", lambda: __import__("threading").Thread(target=print).start())
+attempt("fork", lambda: os.waitpid(os.fork() or os._exit(0), 0)[1])
+{REPORT}
+"""
+    found = ask(tmp_path, code, bwrap)
+    for name in ("memfd", "shmget", "unshare", "keyctl"):
+        assert f"{name}: {errno.EPERM};" in found
+    assert f"clone3: {errno.ENOSYS};" in found
+    assert "vsock: PermissionError; inet: PermissionError; unix: 'there'; thread: None; fork: 0" in found
+
+
+@CONFINED
+def test_no_more_of_a_prefix_is_seen_than_python_needs(tmp_path: Path) -> None:
+    code = TRIES + f"import os\nattempt('prefix', lambda: sorted(os.listdir({sys.prefix!r})))\n{REPORT}"
+    seen = ask(tmp_path, code).partition("prefix: ")[2]
+    assert set(ast.literal_eval(seen)) <= {"bin", "lib", "lib64", "pyvenv.cfg"}
+
+
+def test_the_file_itself_is_run_and_no_compiled_one(tmp_path: Path) -> None:
+    """A compiled file that is never checked against its source would be taken for it."""
+    other = tmp_path / "other.py"
+    other.write_text("raise ValueError('the compiled one ran')")
+    cache = tmp_path / "__pycache__" / f"mine.{sys.implementation.cache_tag}.pyc"
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(other), str(cache), invalidation_mode=mode)
+    assert "the file itself" in ask(tmp_path, "raise ValueError('the file itself')", None)
 
 
 @CONFINED
@@ -207,7 +259,7 @@ def test_messages_before_the_last_are_heard_as_they_come(tmp_path: Path) -> None
 
 def test_without_bubblewrap_it_says_what_is_not_protected() -> None:
     gaps = Sandbox(None).gaps
-    assert "sees your files and the network" in gaps[0]
+    assert "sees your files" in gaps[0]
     assert "Install bubblewrap" in gaps[0]
     assert len(gaps) == 1 + (os.geteuid() == 0 and not Sandbox(None).drops)
 
