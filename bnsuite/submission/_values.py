@@ -33,7 +33,8 @@ def builds(scheme: Scheme) -> str:
     reasons = "".join(f"; {name} refuses: {why}" for name, why in refused.items() if why is not None)
     if not taken:
         raise broken(f"no family{reasons}", "one at least", "Take (N, C), (N, C, T) or (N, C, H, W), any C")
-    return f"for {', '.join(taken)}{reasons}"
+    alone = "" if "mlp" in taken else f"; run it with --family {taken[0]}"
+    return f"for {', '.join(taken)}{reasons}{alone}"
 
 
 @torch.no_grad()

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
+import bnsuite
 from bnsuite.facets.stage import own_streams
 from bnsuite.schemes import Scheme
 from bnsuite.submission._state import (
@@ -40,13 +43,13 @@ Test = Callable[[Scheme], str]
 CONTRACT: dict[str, Test] = {
     "builds": builds,
     "shape": shape,
+    "input untouched": input_untouched,
     "dtype": dtype,
     "device": device,
     "finite": finite,
     "gradient": gradient,
     "second derivative": second_derivative,
     "permutation": permutation,
-    "input untouched": input_untouched,
     "deterministic": deterministic,
     "state dict": state_dict,
     "evaluation": evaluation,
@@ -58,6 +61,11 @@ CONTRACT: dict[str, Test] = {
     "time": time_budget,
 }
 """Every test by name; the first line of its docstring says what is wanted."""
+
+FIRST = ("builds", "shape", "input untouched")
+"""Where one of these fails, all others would tell of the same fault, and are not tried."""
+
+NOT_TRIED = "not tried"
 
 
 class Check(NamedTuple):
@@ -73,7 +81,11 @@ def contract(scheme: Scheme, tests: Mapping[str, Test] = CONTRACT) -> Iterator[C
 
     Global random streams and torch's settings are put back after each test.
     """
+    fault = None
     for name, test in tests.items():
+        if fault:
+            yield Check(name, False, f"{NOT_TRIED}: mend {fault} first")
+            continue
         try:
             with settings_kept(), own_streams():
                 check = Check(name, True, test(scheme))
@@ -81,8 +93,12 @@ def contract(scheme: Scheme, tests: Mapping[str, Test] = CONTRACT) -> Iterator[C
             check = Check(name, False, str(error))
         except Exception as error:
             wanted = (test.__doc__ or "").partition("\n")[0].rstrip(".")
-            check = Check(name, False, f"got {_said(error)}; wanted: {wanted}. Look at {_place(error)}")
+            check = Check(name, False, f"got {_said(error)}; wanted: {wanted}.{_place(error)}")
+        fault = name if name in FIRST and not check.ok else None
         yield Check(check.name, check.ok, " ".join(check.message.split()))
+
+
+_OURS = [Path(bnsuite.__file__).parent, Path(torch.__file__).parent, Path(traceback.__file__).parent]
 
 
 def _said(error: Exception) -> str:
@@ -91,8 +107,7 @@ def _said(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """The last line that is nobody's but the scheme's, or the last one of all."""
+    """The last line that is nobody's but the scheme's; where there is none, no place."""
     frames = traceback.extract_tb(error.__traceback__)
-    foreign = [f for f in frames if not {"torch", "bnsuite"} & set(Path(f.filename).parts)]
-    frame = (foreign or frames)[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}"
+    foreign = [f for f in frames if not any(Path(f.filename).is_relative_to(place) for place in _OURS)]
+    return f" Look at {Path(foreign[-1].filename).name}:{foreign[-1].lineno}" if foreign else ""

@@ -67,8 +67,8 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
     missing = [task for task in RANKED if task not in {record.task for record in kept}]
     if missing:
         raise RecordError(
-            f"{records}: no record of this {SCHEME} for {', '.join(missing)}. "
-            f"Measure it first: bnsuite run --scheme {path}"
+            f"{records}: no record of this {SCHEME}, as it is now, for {', '.join(missing)}. Measure it: "
+            f"bnsuite run --scheme {path}; or say with --records where its records lie."
         )
     for record in kept:
         if doubts := objections_to(record):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.submission._trial import SETTINGS, settings_now
-from bnsuite.submission.contract import CONTRACT, Check, contract
+from bnsuite.submission.contract import CONTRACT, NOT_TRIED, Check, contract
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
@@ -285,7 +285,7 @@ BAD: list[tuple[str, Any, str]] = [
     (
         "permutation",
         function(lambda x: x.flip(0)),
-        "got other outputs for a permuted batch in mlp; wanted the same",
+        "got other outputs for a permuted batch in mlp, in evaluation; wanted the same",
     ),
     ("permutation", function(lambda x: x - x.cumsum(0) / 9), "got other outputs for a permuted batch in mlp"),
     (
@@ -463,9 +463,17 @@ def test_a_scheme_leaves_nothing_behind() -> None:
 
 def test_an_exception_says_where() -> None:
     line = Raising.forward.__code__.co_firstlineno + 1
-    assert check("builds", Scheme("bad", Raising)).message.endswith(
-        f"Look at test_contract.py:{line}, in forward"
-    )
+    assert check("builds", Scheme("bad", Raising)).message.endswith(f"Look at test_contract.py:{line}")
+
+
+def test_one_fault_is_told_once() -> None:
+    found = list(contract(Scheme("bad", Raising)))
+    assert [one.name for one in found if not one.message.startswith(NOT_TRIED)] == ["builds"]
+    assert found[-1].message == "not tried: mend builds first"
+    found = list(contract(Scheme("bad", InPlace)))
+    assert [one.name for one in found if not one.ok and not one.message.startswith(NOT_TRIED)] == [
+        "input untouched"
+    ]
 
 
 def test_order_in_training_alone_is_told_and_allowed() -> None:

@@ -151,7 +151,7 @@ def test_a_record_that_does_not_agree_is_told(
 def test_what_cannot_be_submitted(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "mine"
     shutil.copytree(here / "mine", place)
-    assert "no record of this scheme.py for max_depth" in said(
+    assert "no record of this scheme.py, as it is now, for max_depth" in said(
         command("submit", str(place), "--records", str(tmp_path))
     )
     (place / "submission.toml").write_text('name = "mine"\nauthors = "me"\nlicence = "MIT"\n')
