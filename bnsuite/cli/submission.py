@@ -105,7 +105,7 @@ def submit(
         fail(str(error))
     for record in kept:
         print(f"  {record.cell}: {record.outcome} {'' if record.value is None else f'{record.value:.4g}'}")
-    if all(record.profile == "smoke" for record in kept):
+    if all(record.profile.startswith("smoke") for record in kept):
         err.print("[yellow]these are of profile smoke, which does not rank:[/] bnsuite run --scheme PATH")
     print(f"{place} is ready. Look at it with `bnsuite board`, then:")
     print(f"  git switch -c {path.resolve().name}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnsuite.records import CALIBRATION, RANKED, Outcome, Provenance, Record, Sample, Store, summarize
+from bnsuite.records import CALIBRATION, RANKED, Outcome, Provenance, Record, Sample, summarize
 
 UNITS = {
     "max_depth": ("layers", "higher", "How deep a network can it train in 200 steps?"),
@@ -304,7 +304,8 @@ FACETS: dict[str, dict[str, Any]] = {
 
 
 def write(folder: Path, records: Sequence[Record]) -> Path:
-    store = Store(folder)
+    """As somebody who wants no good would: the store itself takes no hostile names."""
+    folder.mkdir(parents=True, exist_ok=True)
     for one in records:
-        store.add(one)
+        (folder / f"{one.id}.json").write_text(one.model_dump_json(), encoding="utf-8")
     return folder

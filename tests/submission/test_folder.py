@@ -36,9 +36,16 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "leaderboard").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        for arguments in (["new", "mine"], ["run", "--scheme", "mine", *SHORT], ["submit", "mine"]):
+        for arguments in (["new", "mine"], ["run", "--scheme", "mine", *SHORT]):
             done = command(*arguments)
             assert done.exit_code == 0, said(done)
+        refused = command("submit", "mine")
+        assert "authors is still 'Your Name'. Say who you are." in said(refused)
+        manifest = place / "mine" / "submission.toml"
+        manifest.write_text(manifest.read_text().replace("Your Name", "A. Tester"))
+        done = command("submit", "mine")
+        assert done.exit_code == 0, said(done)
+        assert "profile smoke, which does not rank" in said(done)
     return place
 
 
