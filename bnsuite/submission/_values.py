@@ -1,7 +1,6 @@
 """Tests of the contract on values: shapes, numbers, gradients, time."""
 
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -278,7 +277,7 @@ def time_budget(scheme: Scheme) -> str:
             times.append(time.perf_counter() - start)
         if i and time.perf_counter() - clock > 3:
             break
-    own, layer = (statistics.median(times[1:]) for times in spent)
+    own, layer = (min(times) for times in spent)  # what else runs here only ever adds
     if own > RATIO * layer:
         got = f"{1e3 * own:.1f} ms a step, {own / layer:.0f} times layer norm's"
         raise broken(got, f"at most {RATIO} times", "Replace Python loops by operations on whole tensors")
