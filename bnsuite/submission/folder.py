@@ -82,14 +82,18 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
         store = Store(fresh / "records")
         for record in kept:
             store.add(record)
-        if place.exists() and place.resolve() != path.resolve():
-            place.rename(Path(room, "old"))
-        elif place.exists():
-            shutil.rmtree(place / "records", ignore_errors=True)
-            (fresh / "records").rename(place / "records")
-            return place, kept
         fresh.chmod(0o755)
-        fresh.rename(place)
+        here = place.resolve() == path.resolve()  # written in place: scheme and manifest stand there already
+        new, target = (fresh / "records", place / "records") if here else (fresh, place)
+        old = Path(room, "old")
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():  # or it would go with the room
+                old.rename(target)
+            raise
     return place, kept
 
 

@@ -1,5 +1,6 @@
 """From an empty folder to the board, and back: new, check, run, submit, board, verify, reproduce."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -13,9 +14,13 @@ from typer.testing import CliRunner
 
 from bnsuite import schemes
 from bnsuite.cli import app
+from bnsuite.facets import Facets
 from bnsuite.records import Record, RecordError, Store
 from bnsuite.schemes import SCHEMES, Scheme, find_scheme, scheme_names
+from bnsuite.submission import folder
 from bnsuite.submission.folder import begin
+from bnsuite.submission.foreign import Checked
+from bnsuite.submission.sandbox import Sandbox
 from bnsuite.words import UnknownNameError
 
 SHORT = ["--profile", "smoke", "--family", "mlp", "--workers", "1", "--set", "confirmation=101"]
@@ -230,3 +235,29 @@ def test_an_installed_package_brings_schemes(monkeypatch: pytest.MonkeyPatch, tm
     listed = said(command("list", "schemes"))
     assert "theirs plain, Identity" in listed
     assert "broken" in listed
+
+
+def test_an_entry_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    into = tmp_path / "leaderboard" / "submissions"
+    into.parent.mkdir()
+    begin("mine")
+    manifest = tmp_path / "mine" / "submission.toml"
+    manifest.write_text(manifest.read_text().replace("Your Name", "A. Tester"))
+    sound = Checked("mine", "", (), Facets())
+    monkeypatch.setattr(folder, "check", lambda path, sandbox: sound)
+    monkeypatch.setattr(folder, "RANKED", ())
+    folder.hand_in(tmp_path / "mine", tmp_path, into, Sandbox(None))
+    before = (into / "mine" / "scheme.py").read_text()
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(errno.ENOSPC, "no space")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    (tmp_path / "mine" / "scheme.py").write_text("changed")
+    with pytest.raises(OSError, match="no space"):
+        folder.hand_in(tmp_path / "mine", tmp_path, into, Sandbox(None))
+    assert (into / "mine" / "scheme.py").read_text() == before

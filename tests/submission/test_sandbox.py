@@ -62,14 +62,14 @@ def test_it_sees_no_files_and_no_network_and_writes_nowhere_but_in_its_own_room(
     code = (
         TRIES
         + f"""
-import os, socket
+import os, socket, tempfile
 attempt("secret", lambda: open({str(secret)!r}).read())
 attempt("passwords", lambda: open("/etc/passwd").read())
 attempt("network", lambda: socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 2))
 attempt("environment", lambda: sorted(name for name in os.environ if "TOKEN" in name))
 for place in ("/submission/x", "/x", "/usr/x", "/dev/x", {str(package / "x")!r}):
     attempt(place, lambda: open(place, "w"))
-attempt("room", lambda: open("/tmp/x", "w").write("x"))
+attempt("room", lambda: tempfile.TemporaryFile("w").write("x"))
 attempt("processes", lambda: sum(name.isdigit() for name in os.listdir("/proc")) < 5)
 {REPORT}
 """
@@ -178,11 +178,8 @@ except OSError as error:
 @WITH_AND_WITHOUT
 def test_memory_and_files_are_limited(tmp_path: Path, bwrap: str | None) -> None:
     assert "MemoryError" in ask(tmp_path, "bytearray(100 * 1024**3)", bwrap)
-    code = f"import os; open('/tmp/bnsuite-{os.getpid()}', 'wb').write(bytes(2 * 1024**2))"
-    try:
-        assert "OSError: [Errno 27] File too large" in ask(tmp_path, code, bwrap)
-    finally:
-        Path(f"/tmp/bnsuite-{os.getpid()}").unlink(missing_ok=True)
+    code = "import tempfile; tempfile.TemporaryFile().write(bytes(2 * 1024**2))"
+    assert "OSError: [Errno 27] File too large" in ask(tmp_path, code, bwrap)
 
 
 @CONFINED
