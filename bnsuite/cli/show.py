@@ -22,7 +22,7 @@ def list_(
         bool, typer.Option(help="Of schemes: the formula of every part, as leaderboard/SCHEMES.md has them.")
     ] = False,
 ) -> None:
-    """List schemes, tasks, families, datasets or profiles."""
+    """List schemes, tasks, families, datasets or profiles; a line each, with a tab, where a program reads."""
     from bnsuite.words import UnknownNameError, lookup
 
     try:
@@ -37,10 +37,14 @@ def list_(
     if as_json:
         print(json.dumps(found, indent=1))
         return
+    console = Console()
+    if not console.is_terminal:
+        print("\n".join(f"{name}\t{about}" for name, about in found.items()))
+        return
     table = Table.grid(padding=(0, 3))
     for name, about in found.items():
         table.add_row(f"[bold]{name}[/]", escape(about))
-    Console().print(table)
+    console.print(table)
 
 
 def _tables() -> dict[str, Callable[[], dict[str, str]]]:

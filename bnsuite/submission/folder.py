@@ -46,7 +46,8 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
     """Put a sound scheme, its manifest and its newest records into `into`/NAME, whole or not at all.
 
     Raises:
-        RecordError: it has no manifest, fails its contract, has no records, or has some that cannot be.
+        RecordError: it has no manifest, fails its contract, has no records, has some that cannot be, or
+            cannot be written there.
     """
     if not into.parent.is_dir():
         raise RecordError(f"{into.parent}: no such folder. Submit from the root of a checkout of the suite.")
@@ -73,14 +74,25 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
     for record in kept:
         if doubts := objections_to(record):
             raise RecordError(f"{record.cell}, record {record.id}: {doubts[0]}")
-    into.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into, prefix=f".{manifest.name}.") as room:
+    try:
+        _put(path, kept, place)
+    except OSError as error:
+        raise RecordError(
+            f"{place}: cannot be written ({error.strerror}). What was there is there."
+        ) from error
+    return place, kept
+
+
+def _put(path: Path, records: Sequence[Record], place: Path) -> None:
+    """Write the entry beside its place, then rename; an old one is back where that fails."""
+    place.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as room:
         fresh = Path(room, "new")
         fresh.mkdir()
         for name in (SCHEME, FILE):
             shutil.copyfile(path / name, fresh / name)
         store = Store(fresh / "records")
-        for record in kept:
+        for record in records:
             store.add(record)
         fresh.chmod(0o755)
         here = place.resolve() == path.resolve()  # written in place: scheme and manifest stand there already
@@ -94,7 +106,6 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
             if old.exists():  # or it would go with the room
                 old.rename(target)
             raise
-    return place, kept
 
 
 def _of_source(records: Path, name: str, source: str) -> list[Record]:
