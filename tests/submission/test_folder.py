@@ -258,6 +258,6 @@ def test_an_entry_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "rename", full)
     (tmp_path / "mine" / "scheme.py").write_text("changed")
-    with pytest.raises(RecordError, match=r"cannot be written \(no space\)*What was there is there"):
+    with pytest.raises(RecordError, match=r"cannot be written \(no space\)\. What was there is there"):
         folder.hand_in(tmp_path / "mine", tmp_path, into, Sandbox(None))
     assert (into / "mine" / "scheme.py").read_text() == before
