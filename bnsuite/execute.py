@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
-from bnsuite.datasets import DATASETS
+from bnsuite.datasets import DATASETS, DataError, Source, find
 from bnsuite.facets import Facets, facets_of
 from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.processes import WORKER_ENVIRONMENT, Channel, interrupts_wait, leave_with_parent, send
@@ -65,6 +65,7 @@ class Job:
     task: Task
     key: str
     scheme_source: str
+    data: Source
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def run(
     tasks: Sequence[str] | None = None,
     schemes: Sequence[str | Scheme | ForeignScheme] | None = None,
     families: Sequence[str] | None = None,
-    datasets: Sequence[str] | None = None,
+    datasets: Sequence[str | Path] | None = None,
     device: Device = "auto",
     records: Path | str = "results",
     force: bool = False,
@@ -99,7 +100,7 @@ def run(
     Args:
         profile: smoke, quick, standard or full.
         tasks, schemes, families, datasets: by default the ranked tasks, and what the profile has. A scheme
-            is the name of a built-in one, or any `Scheme`.
+            is the name of a built-in one, or any `Scheme`; a data set a name of `DATASETS`, or a `Path`.
         records: folder of the records; finished cells in it are kept and not measured again.
         force: measure again what is there; the old record stays.
         workers: processes that measure side by side, each with its share of the cores; 1 stays in this
@@ -114,6 +115,7 @@ def run(
 
     Raises:
         UnknownNameError: a name that does not exist.
+        DataError: a data set that cannot be had.
         ValueError: a setting that cannot be.
         DeviceError: no GPU where one was asked for.
         RecordError: a record that cannot be read or written.
@@ -155,7 +157,7 @@ def plan(
     tasks: Sequence[str] | None,
     schemes: Sequence[str | Scheme | ForeignScheme] | None,
     families: Sequence[str] | None,
-    datasets: Sequence[str] | None,
+    datasets: Sequence[str | Path] | None,
     device: Literal["cpu", "cuda"],
     settings: Mapping[str, object] | None = None,
 ) -> list[Job]:
@@ -171,20 +173,31 @@ def plan(
     for task in tasks or ():
         lookup("task", task, TASKS)
         lookup(f"task of profile {profile}", task, budget.tasks)
-    for dataset in datasets or ():
-        lookup("dataset", dataset, DATASETS)
+    sources = _sources(datasets or budget.datasets)
     ranked = [task for task in RANKED if task in budget.tasks]
     jobs = [
-        _job(budget, task, scheme, family, dataset, device, settings or {})
+        _job(budget, task, scheme, family, source, device, settings or {})
         for task in sorted(dict.fromkeys(tasks or ranked), key=lambda name: -TASKS[name].weight)
         for family in dict.fromkeys(families or budget.default_families)
-        for dataset in dict.fromkeys(datasets or budget.datasets)
+        for source in sources
         for scheme in chosen
         if budget.asks(task, family)
     ]
     if not jobs:
         raise ValueError(f"nothing to measure: profile {profile} has none of these tasks for these families")
     return jobs
+
+
+def _sources(datasets: Sequence[str | Path]) -> list[Source]:
+    """Data sets that are ready, each once; all names are looked up before anything is decoded."""
+    for dataset in datasets:
+        if isinstance(dataset, str):
+            lookup("dataset", dataset, DATASETS)
+    found = [*dict.fromkeys(map(find, dict.fromkeys(datasets)))]
+    names = [source.name for source in found]
+    if len(set(names)) < len(names):
+        raise DataError(f"data sets have names of their own: got {', '.join(names)}. Rename a folder.")
+    return found
 
 
 def _scheme(scheme: str | Scheme | ForeignScheme) -> Scheme | ForeignScheme:
@@ -200,7 +213,7 @@ def _job(
     task: str,
     scheme: Scheme | ForeignScheme,
     family: str,
-    dataset: str,
+    source: Source,
     device: Literal["cpu", "cuda"],
     settings: Mapping[str, object],
 ) -> Job:
@@ -211,36 +224,41 @@ def _job(
         task=task,
         scheme=scheme.name,
         family=family,
-        dataset=dataset,
+        dataset=source.name,
         profile="+".join([budget.name, *(written(n, v) for n, v in changed.items() if v != getattr(own, n))]),
         device=device,
     )
-    return _keyed(cell, scheme, built)
+    return _keyed(cell, scheme, built, source)
 
 
-def job_of(cell: Cell, settings: Mapping[str, object], scheme: Scheme | ForeignScheme) -> Job:
+def job_of(
+    cell: Cell, settings: Mapping[str, object], scheme: Scheme | ForeignScheme, data: Source | None = None
+) -> Job:
     """The job of a cell with settings as a record holds them, whatever its profile says today.
+
+    Args:
+        data: its data set, where that is none by name, or is here already.
 
     Raises:
         UnknownNameError, ValueError: for names and settings that this version does not have.
     """
     task = lookup("task", cell.task, TASKS)
     lookup("family", cell.family, FAMILIES)
-    lookup("dataset", cell.dataset, DATASETS)
+    data = data or find(cell.dataset)
     parsed: dict[str, Any] = {name: task.parse(name, value) for name, value in settings.items()}
-    return _keyed(cell, scheme, task(**parsed))
+    return _keyed(cell, scheme, task(**parsed), data)
 
 
-def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task) -> Job:
+def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task, data: Source) -> Job:
     source = scheme.source_hash()  # here, since a worker may not see the source of a script's own class
     key = make_key(
         cell,
         task_version=task.version,
         settings=task.settings,
         scheme_source=source,
-        dataset_checksum=DATASETS[cell.dataset]().checksum,
+        dataset_checksum=data.checksum,
     )
-    return Job(cell, scheme, task, key, source)
+    return Job(cell, scheme, task, key, source, data)
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
@@ -300,7 +318,7 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
     provenance = Provenance(
         **flags,
         scheme_source=job.scheme_source,
-        dataset_checksum=DATASETS[job.cell.dataset]().checksum,
+        dataset_checksum=job.data.checksum,
         stacked=answer.stacked,
         seeds={"tuning": list(job.task.tuning), "confirmation": list(job.task.confirmation)},
         started=started.isoformat(timespec="milliseconds"),
@@ -317,7 +335,7 @@ def answer_here(job: Job, report: Callable[[str], None]) -> Answer:
     """Measure one cell in this process."""
     assert isinstance(job.scheme, Scheme)
     device = torch.device(job.cell.device)
-    data = DATASETS[job.cell.dataset]()
+    data = job.data.load()
     subject = Subject(job.scheme, FAMILIES[job.cell.family], data.to(device), report)
     stacked: bool | None = None
     with reproducible(device):

@@ -94,4 +94,6 @@ def test_to_a_device_changes_nothing_else() -> None:
 
 
 def test_every_data_set_says_what_it_is() -> None:
-    assert all((load.__doc__ or "").strip() for load in DATASETS.values())
+    assert all(known.about.endswith(".") for known in DATASETS.values())
+    assert DATASETS["digits"].classes == digits().classes
+    assert DATASETS["digits"].find().load() is digits()

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **FLOOR,
     "protocol": {"engine", "records"},
     "audit": {"engine", "protocol", "records", "words"},
-    "datasets": set(),
+    "datasets": {"records", "words"},
     "activations": {"words"},
     "theory": {"activations", "words"},
     "schemes": {"norms", "records", "words"},

@@ -42,7 +42,10 @@ def run(
         list[str] | None, typer.Option("--family", help="Only this one; repeatable. See `list families`.")
     ] = None,
     dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="Only this one; repeatable. See `list datasets`.")
+        list[str] | None,
+        typer.Option(
+            "--dataset", help="Only this one; repeatable: a name of `list datasets`, or the path of your own."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -76,7 +79,7 @@ def run(
             on = resolve_device(device.value)
             given = _settings(settings or [])
             schemes = _schemes(scheme or [], cell_limit)
-            jobs = plan(profile, task, schemes, family, dataset, on, given)
+            jobs = plan(profile, task, schemes, family, _datasets(dataset or []), on, given)
             side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
             with Display([job.cell for job in jobs], err) as display:
                 found = run_jobs(jobs, records, force=force, workers=side_by_side, observe=display.observe)
@@ -119,6 +122,16 @@ def _schemes(given: list[str], cell_limit: float) -> "list[str | Foreign]":
 
     confined, limits = sandbox(), Limits(wall_s=cell_limit)
     return [load(Path(one), confined, limits) if one in paths else one for one in given]
+
+
+def _datasets(given: list[str]) -> list[str | Path]:
+    """Names as they are, and paths; a name of the table is the name, whatever lies here."""
+    from bnsuite.datasets import DATASETS
+
+    def is_path(one: str) -> bool:
+        return one not in DATASETS and (Path(one).exists() or "/" in one or one.endswith(".npz"))
+
+    return [Path(one) if is_path(one) else one for one in given]
 
 
 def _settings(given: list[str]) -> dict[str, Any]:

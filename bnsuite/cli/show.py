@@ -76,7 +76,7 @@ def _tables() -> dict[str, Callable[[], dict[str, str]]]:
     def datasets() -> dict[str, str]:
         from bnsuite.datasets import DATASETS
 
-        return {name: (load.__doc__ or "").strip().splitlines()[0] for name, load in DATASETS.items()}
+        return {name: known.about for name, known in DATASETS.items()}
 
     def profiles() -> dict[str, str]:
         from bnsuite.profiles import load_profile, profile_names

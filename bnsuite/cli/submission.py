@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 SUBMISSIONS = Path("leaderboard/submissions")
 VERIFICATION = Path("leaderboard/verification")
+Datasets = Annotated[
+    list[Path] | None,
+    typer.Option("--dataset", help="A data set by path that records were measured on; repeatable."),
+]
 
 
 def new(
@@ -120,6 +124,7 @@ def verify(
     keep: Annotated[
         bool, typer.Option("--keep", help="Maintainers: store what was measured, which earns a tier.")
     ] = False,
+    dataset: Datasets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as a JSON list.")] = False,
 ) -> None:
     """Measure a sample of a submission's records again, and show how far they are off.
@@ -133,7 +138,7 @@ def verify(
     again = []
     try:
         store = VERIFICATION if keep else None
-        for difference in reruns(path, sandbox(), cells, seed, store):
+        for difference in reruns(path, sandbox(), cells, seed, store, dataset or ()):
             again.append(difference)
             if not as_json:
                 print(difference.words, flush=True)
@@ -150,6 +155,7 @@ def reproduce(
             "--records", help="Folder to look in; repeatable. By default results/ and leaderboard/."
         ),
     ] = None,
+    dataset: Datasets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the difference as a JSON list.")] = False,
 ) -> None:
     """Measure one record again, with its own settings and seeds, and show how far it is off."""
@@ -159,7 +165,7 @@ def reproduce(
 
     folders = records or [folder for folder in (Path("results"), Path("leaderboard")) if folder.is_dir()]
     try:
-        difference = rerun(id, folders, sandbox)
+        difference = rerun(id, folders, sandbox, dataset or ())
     except (RecordError, ValueError) as error:
         fail(str(error))
     if not as_json:

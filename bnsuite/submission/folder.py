@@ -4,10 +4,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bnsuite.audit import objections_to
 from bnsuite.audit.rerun import Difference, compare, sample_cells
+from bnsuite.datasets import DATASETS, Source, find
 from bnsuite.execute import DeviceError, job_of, measure, resolve_device
 from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
@@ -121,14 +123,21 @@ def _of_source(records: Path, name: str, source: str) -> list[Record]:
 
 
 def reruns(
-    path: Path, sandbox: Sandbox, cells: int, seed: int, keep: Path | None = None
+    path: Path,
+    sandbox: Sandbox,
+    cells: int,
+    seed: int,
+    keep: Path | None = None,
+    data: Sequence[Path] = (),
 ) -> Iterator[Difference]:
     """Measure a sample of a submission's records again; each difference as it is known.
 
     Args:
         keep: folder to store the new records in, below the submission's name.
+        data: data sets by path, for records that were measured on such.
 
     Raises:
+        DataError: a data set that cannot be had.
         RecordError: a folder, manifest or record that is not sound, or of another scheme than its file.
     """
     if not path.is_dir():
@@ -143,19 +152,26 @@ def reruns(
             )
         if doubts := objections_to(record):
             raise RecordError(f"{path}: record {record.id} of {record.cell}: {doubts[0]}")
+    sources = [find(one) for one in data]
     if not stored:
         raise RecordError(f"{path}: holds no records. `bnsuite submit` puts them there.")
     for record in sample_cells(stored, cells, seed):
-        again = _again(record, scheme)
+        again = _again(record, scheme, sources)
         if keep is not None:
             Store(keep / manifest.name).add(again)
         yield compare(record, again)
 
 
-def rerun(id: str, folders: Sequence[Path], sandbox: Callable[[], Sandbox]) -> Difference:
+def rerun(
+    id: str, folders: Sequence[Path], sandbox: Callable[[], Sandbox], data: Sequence[Path] = ()
+) -> Difference:
     """Measure one record again, from its own settings; `sandbox` is made where its scheme is foreign.
 
+    Args:
+        data: its data set by path, where it was measured on such.
+
     Raises:
+        DataError: a data set that cannot be had.
         RecordError: no such record, or its scheme is not what it was, or not here.
     """
     found = {path: r for path, r in load_records(folders).items() if r.id.startswith(id)}
@@ -166,7 +182,8 @@ def rerun(id: str, folders: Sequence[Path], sandbox: Callable[[], Sandbox]) -> D
     (path, record), *_ = found.items()
     if record.task == CALIBRATION:
         raise RecordError(f"{record.id} is a calibration: `bnsuite calibrate` measures all of it again.")
-    return compare(record, _again(record, _scheme_of(path, record, sandbox)))
+    sources = [find(one) for one in data]
+    return compare(record, _again(record, _scheme_of(path, record, sandbox), sources))
 
 
 def _scheme_of(path: Path, record: Record, sandbox: Callable[[], Sandbox]) -> Scheme | Foreign:
@@ -181,8 +198,23 @@ def _scheme_of(path: Path, record: Record, sandbox: Callable[[], Sandbox]) -> Sc
     )
 
 
-def _again(record: Record, scheme: Scheme | Foreign) -> Record:
-    job = job_of(record.cell, record.settings, scheme)
+def _data_of(record: Record, given: Sequence[Source]) -> Source:
+    """The data set of a record: of those given the one of its checksum, else the one of its name."""
+    wanted = record.provenance.dataset_checksum
+    for source in given:
+        if source.checksum == wanted:
+            return replace(source, name=record.dataset)
+    if record.dataset in DATASETS:
+        return find(record.dataset)
+    got = ", ".join(f"{source.name} with {source.checksum[:16]}" for source in given) or "none"
+    raise RecordError(
+        f"{record.id}: was measured on {record.dataset!r}, a data set by path with the checksum "
+        f"{wanted[:16]}: got {got}. Give its files: --dataset PATH."
+    )
+
+
+def _again(record: Record, scheme: Scheme | Foreign, given: Sequence[Source]) -> Record:
+    job = job_of(record.cell, record.settings, scheme, _data_of(record, given))
     if job.key != record.key:
         what = [
             (job.scheme_source, record.provenance.scheme_source, "the source of the scheme"),

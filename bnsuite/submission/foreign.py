@@ -108,6 +108,7 @@ class Foreign:
             "ask": "measure",
             "cell": job.cell.model_dump(),
             "settings": job.task.settings,
+            "data": {"name": job.data.name, "checksum": job.data.checksum, "sha256": job.data.sha256},
             "threads": threads(),
         }
 
@@ -120,7 +121,7 @@ class Foreign:
             if source_of(self.path) != self.source:
                 raise SandboxError(f"{self.path.name} was changed while it was measured")
             cuda = job.cell.device == "cuda"
-            said = self.sandbox.ask(self.path, question, self.limits, hear, cuda)
+            said = self.sandbox.ask(self.path, question, self.limits, hear, cuda, job.data.file)
             found = _Answered.model_validate(_content(said))
             measured = Measurement.model_validate(found.measured)
         except OutOfMemoryError as error:

@@ -102,11 +102,14 @@ def measure(path: Path, question: Message, say: Say) -> Message:
     """One cell: what was measured, and how."""
     import torch
 
+    from bnsuite.datasets import Source
     from bnsuite.execute import answer_here, job_of
     from bnsuite.records import Cell
 
     torch.set_num_threads(question["threads"])
-    job = job_of(Cell(**question["cell"]), question["settings"], _scheme(path))
+    file = question["data_file"]
+    data = Source(**question["data"], file=Path(file) if file else None)
+    job = job_of(Cell(**question["cell"]), question["settings"], _scheme(path), data)
     answer = answer_here(job, lambda found: say({"found": found}))
     return {"measured": answer.measured.model_dump(mode="json"), "stacked": answer.stacked}
 

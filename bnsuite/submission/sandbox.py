@@ -31,6 +31,9 @@ INSIDE = "bnsuite.submission.inside"
 PLACE = Path("/submission/scheme.py")
 """Where the foreign file lies, as bubblewrap shows it."""
 
+DATA = Path("/data/tensors")
+"""And where the tensors of a data set lie, to be read alone."""
+
 STRANGERS = 60_578, 606
 """First user id, and how many: of no account and no service. Root becomes one: limits do not bind root."""
 
@@ -106,8 +109,12 @@ class Sandbox:
         limits: Limits,
         hear: Callable[[Message], None] = lambda message: None,
         cuda: bool = False,
+        data: Path | None = None,
     ) -> Message:
         """The last message that a process gives to a question; `hear` takes those before it.
+
+        Args:
+            data: a file that it may read besides, whose place is the question's `data_file`.
 
         Raises:
             SandboxError: it was stopped at a limit, died, or spoke what is no JSON object.
@@ -121,9 +128,11 @@ class Sandbox:
             "user": STRANGERS[0] + os.getpid() % STRANGERS[1] if self.drops else None,
             "filter": refuses_system_calls() and not cuda,  # a driver has calls of its own
         }
-        asked = json.dumps({"path": str(place), "answer_to": there, "limits": bound, **question})
+        data_file = None if data is None else str(DATA if self.bwrap else data.resolve())
+        places = {"path": str(place), "data_file": data_file, "answer_to": there}
+        asked = json.dumps({**places, "limits": bound, **question})
         process = subprocess.Popen(
-            [*self._wrapper(path, limits, cuda), sys.executable, "-P", "-m", INSIDE],
+            [*self._wrapper(path, limits, cuda, data), sys.executable, "-P", "-m", INSIDE],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -145,7 +154,7 @@ class Sandbox:
                     stream.close()
             os.close(here)
 
-    def _wrapper(self, path: Path, limits: Limits, cuda: bool) -> list[str]:
+    def _wrapper(self, path: Path, limits: Limits, cuda: bool, data: Path | None) -> list[str]:
         if self.bwrap is None:
             return []
         command = [self.bwrap, "--die-with-parent", "--new-session", "--hostname", "sandbox", "--unshare-uts"]
@@ -161,6 +170,8 @@ class Sandbox:
         for place in ("/dev/shm", "/tmp"):  # first, since what comes next may lie in them
             command += ["--perms", "1777", "--size", str(2 * limits.file), "--tmpfs", place]
         shown = [(place, place) for place in (*_SYSTEM, *_of_python())] + [(str(path.resolve()), str(PLACE))]
+        if data is not None:
+            shown.append((str(data.resolve()), str(DATA)))
         parents = {str(parent) for _, place in shown for parent in Path(place).parents}
         for parent in sorted(parents - {"/", "/dev", "/tmp", "/proc"}):
             command += ["--perms", "0755", "--dir", parent]  # otherwise its own user alone may pass

@@ -1,0 +1,178 @@
+"""Data sets: tensors on a device, standardized by the training part; found by name or by path."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bnsuite.datasets import cache as kept
+from bnsuite.datasets.files import find_files
+from bnsuite.datasets.hub import CIFAR10, CIFAR100, FASHION, MNIST, Hosted, read
+from bnsuite.datasets.images import DataError
+from bnsuite.datasets.tensors import Dataset, standardize
+from bnsuite.words import lookup
+
+__all__ = ["DATASETS", "DataError", "Dataset", "Known", "Source", "digits", "find", "standardize"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that is ready to be loaded, here or in another process.
+
+    Attributes:
+        name: what a record calls it.
+        checksum: of its standardized tensors, as `Dataset.checksum`.
+        file: its tensors in the cache, and `sha256` the hash of that file; None: the digits, which
+            scikit-learn brings.
+    """
+
+    name: str
+    checksum: str
+    file: Path | None = None
+    sha256: str = ""
+
+    def load(self) -> Dataset:
+        """The tensors; the last that were loaded are kept, for a run has many cells of one set.
+
+        Raises:
+            DataError: the cache does not hold what it held.
+        """
+        return _loaded(self)
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: Source) -> Dataset:
+    return digits() if source.file is None else kept.load(source.name, source.file, source.sha256)
+
+
+@cache
+def digits() -> Dataset:
+    """scikit-learn's 1,797 real handwritten digits, 8×8: 1,437 to train, 360 to test, stratified.
+
+    Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    train_x, test_x, train_y, test_y = train_test_split(
+        images.reshape(-1, 1, 8, 8), labels, test_size=360, stratify=labels, random_state=0
+    )
+
+    def tensors(x: object, y: object) -> tuple[Tensor, Tensor]:
+        return torch.as_tensor(x), torch.as_tensor(y, dtype=torch.int64)
+
+    return standardize("digits", tensors(train_x, train_y), tensors(test_x, test_y))
+
+
+@cache
+def _digits() -> Source:
+    return Source("digits", digits().checksum)
+
+
+def _hosted(name: str, hosted: Hosted) -> Source:
+    """A set by name: from the cache without a network, otherwise downloaded, decoded and kept there."""
+    found = kept.named(name)
+    if found is None:
+        with _bar(name) as begin:
+            content, arrays = read(name, hosted, begin)
+        found = kept.keep(content, arrays, name)
+        kept.keep_name(name, content)
+    return Source(name, found.checksum, found.file, found.sha256)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set by name: what it is, and who finds it."""
+
+    about: str
+    classes: int
+    find: Callable[[], Source]
+
+
+def _known(name: str, hosted: Hosted, about: str) -> Known:
+    return Known(about, hosted.classes, partial(_hosted, name, hosted))
+
+
+DATASETS: dict[str, Known] = {
+    "digits": Known((digits.__doc__ or "").splitlines()[0], 10, _digits),
+    "cifar10": _known(
+        "cifar10",
+        CIFAR10,
+        "60,000 photographs of 10 kinds of things, 32×32 RGB (Krizhevsky 2009); downloaded.",
+    ),
+    "cifar100": _known(
+        "cifar100", CIFAR100, "60,000 photographs of 100 kinds, 32×32 RGB (Krizhevsky 2009); downloaded."
+    ),
+    "mnist": _known("mnist", MNIST, "70,000 handwritten digits, 28×28 (LeCun et al. 1998); downloaded."),
+    "fashion-mnist": _known(
+        "fashion-mnist", FASHION, "70,000 articles of fashion, 28×28 (arXiv 1708.07747); downloaded."
+    ),
+}
+"""Every data set by name.
+
+Sources: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009 (cifar10, cifar100);
+Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998 (mnist); H. Xiao et al.,
+"Fashion-MNIST", arXiv 1708.07747. They lie at https://huggingface.co/datasets/, by the ids in `hub`.
+"""
+
+
+def find(wanted: str | Path) -> Source:
+    """The data set of a name in `DATASETS`, or at a path (see `files.find_files`); decoded once, then cached.
+
+    Raises:
+        UnknownNameError: a name that is not in the table.
+        DataError: a data set that cannot be had: where, what was got, what was wanted, what to do.
+    """
+    if isinstance(wanted, str):
+        return lookup("dataset", wanted, DATASETS).find()
+    name = name_of(wanted)
+    files = find_files(wanted)
+    content = files.content()
+    found = kept.entry(content)
+    if found is None:
+        with _bar(name) as begin:
+            arrays = files.read(begin)
+        found = kept.keep(content, arrays, str(wanted))
+    return Source(name, found.checksum, found.file, found.sha256)
+
+
+def name_of(path: Path) -> str:
+    """What records call the data set at a path: the name of its folder or file, made to fit a file's name.
+
+    Raises:
+        DataError: nothing is left of it, or it is the name of a built-in set.
+    """
+    place = path.resolve()
+    own = place.stem if place.suffix == ".npz" else place.name
+    name = re.sub(r"[^\w.-]+", "-", own.lower()).strip("-.")[:80]
+    if not name:
+        raise DataError(f"{path}: gives no name to a data set. Rename it, with letters or digits.")
+    if name in DATASETS:
+        raise DataError(
+            f"{path}: {name!r} is the name of a built-in data set, for which records of these files "
+            f"would pass. Rename it, such as {name}-mine; or ask for the built-in one by --dataset {name}."
+        )
+    return name
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[int], Callable[[], None]]]:
+    """A bar on standard error, where that is a terminal: told the number of images, and then of each."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
+
+        def begin(count: int) -> Callable[[], None]:
+            task = progress.add_task(f"decoding {name}", total=count)
+            return lambda: progress.advance(task)
+
+        yield begin

@@ -1,0 +1,96 @@
+"""Data sets by name, from the Hugging Face Hub, by its library `datasets`."""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bnsuite.datasets.files import FORMAT, rows_of
+from bnsuite.datasets.images import Arrays, DataError, Part, Row, decode, needed, one_line
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """Where a public data set lies, and what it must hold.
+
+    Attributes:
+        id: on the Hub.
+        image, label: names of its columns.
+        train, test: number of images.
+        shape: (channels, height, width).
+    """
+
+    id: str
+    image: str
+    label: str
+    classes: int
+    train: int
+    test: int
+    shape: tuple[int, int, int]
+
+
+CIFAR10 = Hosted("uoft-cs/cifar10", "img", "label", 10, 50_000, 10_000, (3, 32, 32))
+CIFAR100 = Hosted("uoft-cs/cifar100", "img", "fine_label", 100, 50_000, 10_000, (3, 32, 32))
+MNIST = Hosted("ylecun/mnist", "image", "label", 10, 60_000, 10_000, (1, 28, 28))
+FASHION = Hosted("zalando-datasets/fashion_mnist", "image", "label", 10, 60_000, 10_000, (1, 28, 28))
+
+
+def fetch(name: str, hosted: Hosted) -> tuple[Any, Any]:
+    """The training and the test part as `datasets.Dataset`, images not decoded; downloaded if need be.
+
+    Raises:
+        DataError: they cannot be had.
+    """
+    try:
+        import datasets as hugging_face
+    except ImportError as error:
+        raise needed(error) from error
+    if not sys.stderr.isatty():
+        hugging_face.disable_progress_bars()
+    try:
+        found = hugging_face.load_dataset(hosted.id)
+        plain = found.cast_column(hosted.image, hugging_face.Image(decode=False))
+        return plain["train"], plain["test"]
+    except Exception as error:  # of the network, the Hub and its library, many kinds
+        raise DataError(
+            f"{name}: cannot be downloaded as {hosted.id} ({type(error).__name__}: {one_line(error)}). "
+            "Connect to the network once; or fetch its files and give their folder: --dataset PATH."
+        ) from error
+
+
+def read(name: str, hosted: Hosted, begin: Callable[[int], Callable[[], None]]) -> tuple[str, Arrays]:
+    """The content hash, over every image's bytes and label, and the arrays.
+
+    Raises:
+        DataError: it cannot be had, or is not what it is known as.
+    """
+    digest = hashlib.sha256(f"{FORMAT} {name}".encode())
+
+    def part(split: str, table: Any) -> Part:
+        def rows() -> Iterator[Row]:
+            start = 0
+            for batch in table.with_format("arrow").iter(1024):
+                for row in rows_of(batch, (hosted.image, hosted.label), f"{name}, {split}", start):
+                    inner = hashlib.sha256(row.image or b"").hexdigest()
+                    digest.update(f"\n{split} {inner} {row.label}".encode())
+                    yield row
+                start += batch.num_rows
+
+        return Part(len(table), rows)
+
+    train, test = fetch(name, hosted)
+    for split, table, wanted in (("train", train, hosted.train), ("test", test, hosted.test)):
+        if len(table) != wanted:
+            raise _other(name, hosted, f"{len(table)} images in its part {split}", str(wanted))
+    arrays = decode([part("train", train), part("test", test)], begin(len(train) + len(test)))
+    got, wanted_ = (arrays.train_x.shape[1:], arrays.classes), (hosted.shape, hosted.classes)
+    if got != wanted_:
+        raise _other(name, hosted, "{} in {} classes".format(*got), "{} in {}".format(*wanted_))
+    return digest.hexdigest(), arrays
+
+
+def _other(name: str, hosted: Hosted, got: str, wanted: str) -> DataError:
+    return DataError(
+        f"{name}: {hosted.id} has {got}, wanted {wanted}. It was changed: give its files by path."
+    )
