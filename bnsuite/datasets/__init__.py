@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bnsuite.datasets import cache as kept
+from bnsuite.datasets import tensor_cache
 from bnsuite.datasets.files import find_files
 from bnsuite.datasets.hub import CIFAR10, CIFAR100, FASHION, MNIST, Hosted, read
 from bnsuite.datasets.images import DataError
@@ -47,7 +47,7 @@ class Source:
 
 @lru_cache(maxsize=1)
 def _loaded(source: Source) -> Dataset:
-    return digits() if source.file is None else kept.load(source.name, source.file, source.sha256)
+    return digits() if source.file is None else tensor_cache.load(source.name, source.file, source.sha256)
 
 
 @cache
@@ -77,12 +77,12 @@ def _digits() -> Source:
 
 def _hosted(name: str, hosted: Hosted) -> Source:
     """A set by name: from the cache without a network, otherwise downloaded, decoded and kept there."""
-    found = kept.named(name)
+    found = tensor_cache.named(name)
     if found is None:
         with _bar(name) as begin:
             content, arrays = read(name, hosted, begin)
-        found = kept.keep(content, arrays, name)
-        kept.keep_name(name, content)
+        found = tensor_cache.keep(content, arrays, name)
+        tensor_cache.keep_name(name, content)
     return Source(name, found.checksum, found.file, found.sha256)
 
 
@@ -134,11 +134,11 @@ def find(wanted: str | Path) -> Source:
     name = name_of(wanted)
     files = find_files(wanted)
     content = files.content()
-    found = kept.entry(content)
+    found = tensor_cache.entry(content)
     if found is None:
         with _bar(name) as begin:
             arrays = files.read(begin)
-        found = kept.keep(content, arrays, str(wanted))
+        found = tensor_cache.keep(content, arrays, str(wanted))
     return Source(name, found.checksum, found.file, found.sha256)
 
 

@@ -80,6 +80,9 @@ def read(name: str, hosted: Hosted, begin: Callable[[int], Callable[[], None]]) 
         return Part(len(table), rows)
 
     train, test = fetch(name, hosted)
+    for column in (hosted.image, hosted.label):
+        if column not in train.column_names:
+            raise DataError(f"{name}: has no column {column}, as {hosted.id} should. Give its files by path.")
     for split, table, wanted in (("train", train, hosted.train), ("test", test, hosted.test)):
         if len(table) != wanted:
             raise _other(name, hosted, f"{len(table)} images in its part {split}", str(wanted))

@@ -169,4 +169,4 @@ def _decoder() -> str:
         from PIL import features
     except ImportError:
         return "none"
-    return f"Pillow {PIL.__version__}, libjpeg {features.version('jpg')}"
+    return f"Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}"
