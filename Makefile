@@ -12,7 +12,7 @@ demo: .venv/installed  ## install, measure the four reference schemes, build the
 test: .venv/installed-dev lint  ## lint, types, a smoke run, a board, all tests
 	$(BIN)/bnsuite run --profile smoke --records .venv/smoke/records
 	$(BIN)/bnsuite board --records .venv/smoke/records --out .venv/smoke/site
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --benchmark-disable
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
@@ -22,8 +22,9 @@ lint: .venv/installed-dev
 bench: .venv/installed-dev  ## micro-benchmarks of the engine and of every normalizer
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
 
-peers: .venv/installed-dev  ## lanes beside the plain loop that people write
+peers: .venv/installed-dev  ## the same jobs by us and by what people use, side by side
 	$(BIN)/python benchmarks/peers/serial.py
+	$(BIN)/python benchmarks/peers/top_eigenvalue.py
 
 clean:  ## remove what was installed and built; records stay
 	rm -rf .venv leaderboard/site site

@@ -1,9 +1,10 @@
 """asv's configuration and benchmarks, and the race against the plain loop."""
 
 import importlib
-import importlib.util
+import json
 import math
 import re
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,8 @@ import pytest
 from asv.config import Config
 from asv_runner.discovery import disc_benchmarks
 
+from bnsuite.datasets import digits
+from bnsuite.networks import FAMILIES, softplus
 from bnsuite.profiles import load_profile
 from bnsuite.records import RANKED, SUITE_VERSION, Outcome, Record, Sample
 from bnsuite.schemes import REFERENCES, SCHEMES
@@ -39,14 +42,16 @@ def ranked(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("benchmarks.ranked")
 
 
-@pytest.fixture(scope="module")
-def serial() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("serial", ROOT / "benchmarks/peers/serial.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """A script of `benchmarks/peers` by its name."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "peers")
+    return importlib.import_module
+
+
+@pytest.fixture
+def serial(peers: Callable[[str], ModuleType]) -> ModuleType:
+    return peers("serial")
 
 
 def test_asv_measures_this_checkout_pinned(config: Config) -> None:
@@ -158,3 +163,51 @@ def test_the_race_says_when_the_sides_disagree(
     monkeypatch.setattr(serial, "DEPTH", 2)
     assert serial.main(["--schemes", "none", "--steps", "2", "--rounds", "1"]) == 1
     assert "NO" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scheme", ["batchnorm", "layernorm"])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_every_side_is_sure_of_the_same_eigenvalue(
+    peers: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    scheme: str,
+) -> None:
+    pytest.importorskip("pyhessian")
+    script = peers("top_eigenvalue")
+    data = script.Partition(
+        digits().train_x[:64].double().view(2, 32, 1, 8, 8), digits().train_y[:64].view(2, 32)
+    )
+
+    def small(scheme: str, depth: int, seeds: range) -> list[Any]:
+        networks = [
+            FAMILIES["mlp"].build(
+                SCHEMES[scheme],
+                depth,
+                width=8,
+                shape=data.x.shape[2:],
+                classes=10,
+                seed=s,
+                activation=softplus,
+            )
+            for s in seeds
+        ]
+        for network in networks:
+            script.replace_all_batch_norm_modules_(network.double())
+        return [script.Problem(network, data, True) for network in networks]
+
+    monkeypatch.setattr(script, "problems", small)
+    table = tmp_path / "rows.json"
+    options = ["--schemes", scheme, "--depths", "8", "--networks", "1", "--rounds", "1", "--json", str(table)]
+    assert script.main(options) == 0
+    rows = json.loads(table.read_text(encoding="utf-8"))
+    assert [row["side"] for row in rows] == list(script.SIDES)
+    sure = [row for row in rows if row["residual"] is not None]
+    assert {"ours", "curvlinops + eigsh", "eigenthings lanczos"} <= {row["side"] for row in sure}
+    assert all(row["residual"] <= script.RESIDUAL and row["products"] > 0 for row in sure)
+    assert rows[0]["ratio"] == 1.0
+
+    monkeypatch.setitem(script.SIDES, "pyhessian", (script.pyhessian_power, [0.5]))  # stops far from it
+    script.main(options)
+    assert re.search(r"pyhessian +no λ_max certified", capsys.readouterr().out)

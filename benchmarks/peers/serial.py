@@ -9,7 +9,6 @@ import argparse
 import math
 import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -17,13 +16,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from as_worker import start_again_as_a_worker
 from torch import Tensor, nn
 
 from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import CUDA_CHECK_EVERY, Curves, Examples, Lane, sweep
 from bnsuite.engine.search import log_grid
-from bnsuite.execute import WORKER_ENVIRONMENT, resolve_device
+from bnsuite.execute import resolve_device
 from bnsuite.networks import FAMILIES
 from bnsuite.provenance import cpu_name, reproducible
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
@@ -196,13 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if agree else 1
 
 
-def _start_again_as_a_worker() -> None:
-    """The allocator reads its settings when a process starts, so both sides need a process of their own."""
-    missing = {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in os.environ}
-    if missing:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing)
-
-
 if __name__ == "__main__":
-    _start_again_as_a_worker()
+    start_again_as_a_worker()
     raise SystemExit(main())
