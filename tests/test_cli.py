@@ -242,3 +242,16 @@ def test_as_a_program(tmp_path: Path) -> None:
     )
     assert done.stdout == f"{bnsuite.__version__}\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cell_that_is_unsupported_says_why(tmp_path: Path) -> None:
+    asked = ["--profile", "smoke", "--scheme", "instancenorm", "--family", "mlp", "--task", "stable_lr"]
+    done = call("run", *asked, "--records", str(tmp_path), "--workers", "1")
+    assert done.exit_code == 0
+    assert "unsupported stable_lr instancenorm mlp/digits: instancenorm cannot be used in mlp" in done.stderr
+
+
+def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no records here: bnsuite run --profile smoke makes some" in call("board").stderr
+    assert "batchnorm is a built-in scheme" in call("check", "batchnorm").stderr

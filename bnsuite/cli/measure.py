@@ -94,6 +94,10 @@ def run(
         Console().print(results_table(found))
         of_them = "" if records == Path("results") else f" --records {records}"
         print(f"Records are in {records}. Next: bnsuite board{of_them}")
+    for record in found:
+        if record.outcome is Outcome.UNSUPPORTED:
+            said = f"[yellow]unsupported[/] {record.cell}: {escape(record.error or '')}"
+            err.print(said, highlight=False, soft_wrap=True)
     failed = [record for record in found if record.outcome is Outcome.ERROR]
     for record in failed:
         reason = (record.error or "").strip().splitlines()[-1:]

@@ -140,6 +140,8 @@ def board(
     if as_json:
         print(json.dumps({"index": str(index), "left_out": left_out}))
     else:
+        if not any(record for source in sources for record in source.folder.rglob("*.json")):
+            err.print("[yellow]no records here:[/] bnsuite run --profile smoke makes some", highlight=False)
         print(f"The board is at {index}. Open it in a browser: {index.resolve().as_uri()}")
 
 

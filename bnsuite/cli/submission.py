@@ -110,7 +110,9 @@ def submit(
     for record in kept:
         print(f"  {record.cell}: {record.outcome} {'' if record.value is None else f'{record.value:.4g}'}")
     if all(record.profile.startswith("smoke") for record in kept):
-        err.print("[yellow]these are of profile smoke, which does not rank:[/] bnsuite run --scheme PATH")
+        what = "its records are of profile smoke, which ranks nobody, and are no submission yet"
+        err.print(f"[yellow]{place}:[/] {what}. Measure them: bnsuite run --scheme {path}", soft_wrap=True)
+        return
     print(f"{place} is ready. Look at it with `bnsuite board`, then:")
     print(f"  git switch -c {path.resolve().name}")
     print(f"  git add {place} && git commit -m 'Submit {path.resolve().name}'")
@@ -155,6 +157,9 @@ def reproduce(
             "--records", help="Folder to look in; repeatable. By default results/ and leaderboard/."
         ),
     ] = None,
+    scheme: Annotated[
+        Path | None, typer.Option(help="Its scheme by path, where that is your own and not submitted yet.")
+    ] = None,
     dataset: Datasets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the difference as a JSON list.")] = False,
 ) -> None:
@@ -165,7 +170,7 @@ def reproduce(
 
     folders = records or [folder for folder in (Path("results"), Path("leaderboard")) if folder.is_dir()]
     try:
-        difference = rerun(id, folders, sandbox, dataset or ())
+        difference = rerun(id, folders, sandbox, dataset or (), scheme)
     except (RecordError, ValueError) as error:
         fail(str(error))
     if not as_json:

@@ -2,6 +2,7 @@
 
 import stat
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -19,13 +20,18 @@ _Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1
 
 
 class Manifest(BaseModel):
-    """What `submission.toml` says. Strings are shown on the board, escaped."""
+    """What `submission.toml` says. Strings are shown on the board, escaped.
+
+    `requires` names what the file imports besides torch and the standard library, as pip takes it:
+    "x-transformers==2.31.10".
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     authors: Annotated[list[_Line], Field(min_length=1, max_length=50)]
     licence: _Line
+    requires: Annotated[list[_Line], Field(max_length=20)] = []
     paper: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
     notes: Annotated[str, Field(max_length=2000)] = ""
 
@@ -53,11 +59,15 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         found = Manifest.model_validate(data)
     except ValidationError as error:
+        unknown = next((name for name in data if name not in Manifest.model_fields), None)
+        near = get_close_matches(unknown, Manifest.model_fields, n=1) if unknown else []
+        if near:
+            raise RecordError(f"{path}: unknown field {unknown!r}. Did you mean {near[0]}?") from error
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise RecordError(
             f"{path}: {where}: {first['msg']}, got {first['input']!r:.80}. "
-            "It holds name, authors (a list), licence, paper and notes."
+            "It holds name, authors (a list), licence, requires (a list), paper and notes."
         ) from error
     if found.name != folder.resolve().name:
         raise RecordError(

@@ -163,12 +163,17 @@ def reruns(
 
 
 def rerun(
-    id: str, folders: Sequence[Path], sandbox: Callable[[], Sandbox], data: Sequence[Path] = ()
+    id: str,
+    folders: Sequence[Path],
+    sandbox: Callable[[], Sandbox],
+    data: Sequence[Path] = (),
+    scheme: Path | None = None,
 ) -> Difference:
     """Measure one record again, from its own settings; `sandbox` is made where its scheme is foreign.
 
     Args:
         data: its data set by path, where it was measured on such.
+        scheme: its scheme by path, where that is no built-in one and lies not above the record.
 
     Raises:
         DataError: a data set that cannot be had.
@@ -183,19 +188,22 @@ def rerun(
     if record.task == CALIBRATION:
         raise RecordError(f"{record.id} is a calibration: `bnsuite calibrate` measures all of it again.")
     sources = [find(one) for one in data]
-    return compare(record, _again(record, _scheme_of(path, record, sandbox), sources))
+    return compare(record, _again(record, _scheme_of(path, record, sandbox, scheme), sources))
 
 
-def _scheme_of(path: Path, record: Record, sandbox: Callable[[], Sandbox]) -> Scheme | Foreign:
+def _scheme_of(
+    path: Path, record: Record, sandbox: Callable[[], Sandbox], given: Path | None
+) -> Scheme | Foreign:
     if record.scheme in SCHEMES:
         return SCHEMES[record.scheme]
-    for folder in path.parents:
-        if (folder / SCHEME).is_file():
-            return load(folder, sandbox(), OF_A_CELL)
-    raise RecordError(
-        f"{record.id}: {record.scheme!r} is no built-in scheme, and its record has no {SCHEME} beside it. "
-        "Its author has the file: bnsuite run --scheme PATH measures it."
-    )
+    beside = (folder for folder in path.parents if (folder / SCHEME).is_file())
+    place = given or next(beside, None)
+    if place is None:
+        raise RecordError(
+            f"{record.id}: {record.scheme!r} is no built-in scheme, and its record has no {SCHEME} beside "
+            "it. Say where its file is: --scheme PATH."
+        )
+    return load(place, sandbox(), OF_A_CELL)
 
 
 def _data_of(record: Record, given: Sequence[Source]) -> Source:

@@ -218,6 +218,8 @@ def _same_name(path: Path, name: str) -> None:
 def scheme_file(path: Path) -> Path:
     """The file of a scheme, or of a submission's folder that holds nothing but plain files and folders."""
     if not path.exists():
+        if str(path) in SCHEMES:
+            raise RecordError(f"{path} is a built-in scheme, which CI holds to the contract. Give a path.")
         raise RecordError(f"{path}: no such file or folder. `bnsuite new NAME` writes one to begin with.")
     file = path / SCHEME if path.is_dir() else path
     for one in [*_below(path)] if path.is_dir() else [path]:

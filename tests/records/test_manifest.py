@@ -35,6 +35,8 @@ def test_a_sound_one(tmp_path: Path) -> None:
         ('"MIT"', '""', "licence: String should have at least 1"),
         ('licence = "MIT"\n', "", "licence: Field required"),
         ('paper = ""', 'paper = ""\nrank = 1', "rank: Extra inputs"),
+        ('licence = "MIT"', 'license = "MIT"', "unknown field 'license'. Did you mean licence?"),
+        ('paper = ""', 'requires = "numpy"', "requires: Input should be a valid list, got 'numpy'"),
         ('"mine"', '"<script>"', "name: String should match"),
         ('"mine"', '"../mine"', "name: String should match"),
         ('"mine"', r'"mine\n"', "name: String should match"),

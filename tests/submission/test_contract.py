@@ -100,6 +100,11 @@ class Raising(Good):
         raise RuntimeError("boom\nand more")
 
 
+class Unbuildable(Good):
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
 class Refusing(Good):
     def forward(self, x: Tensor) -> Tensor:
         raise ValueError("not mine")
@@ -234,15 +239,26 @@ class Sleeping(Good):
 BAD: list[tuple[str, Any, str]] = [
     (
         "builds",
-        Raising,
-        "got RuntimeError: boom; wanted: Every family takes the scheme, or refuses it with a "
-        "ValueError; one at least takes it. Look at test_contract.py:",
+        Unbuildable,
+        "got TypeError: Unbuildable.__init__() takes 1 positional argument but 2 were given; wanted: "
+        "A network of every family is built",
     ),
     (
         "builds",
         Refusing,
         "got no family; mlp refuses: not mine; cnn refuses: not mine; transformer refuses: "
         "not mine; wanted one at least. Take (N, C)",
+    ),
+    (
+        "shape",
+        Raising,
+        "got RuntimeError: boom; wanted: Each part returns the shape that it is given: (N, C), (N, C, T) or "
+        "(N, C, H, W), channels second. Look at test_contract.py:",
+    ),
+    (
+        "shape",
+        function(lambda x: x.mean(1)),
+        "got (8,) from norms.0 (Of); wanted (8, 16), as given. Return a tensor like x",
     ),
     (
         "shape",
@@ -476,13 +492,13 @@ def test_a_scheme_leaves_nothing_behind() -> None:
 
 def test_an_exception_says_where() -> None:
     line = Raising.forward.__code__.co_firstlineno + 1
-    assert check("builds", Scheme("bad", Raising)).message.endswith(f"Look at test_contract.py:{line}")
+    assert check("shape", Scheme("bad", Raising)).message.endswith(f"Look at test_contract.py:{line}")
 
 
 def test_one_fault_is_told_once() -> None:
     found = list(contract(Scheme("bad", Raising)))
-    assert [one.name for one in found if not one.message.startswith(NOT_TRIED)] == ["builds"]
-    assert found[-1].message == "not tried: mend builds first"
+    assert [one.name for one in found if not one.message.startswith(NOT_TRIED)] == ["builds", "shape"]
+    assert found[-1].message == "not tried: mend shape first"
     found = list(contract(Scheme("bad", InPlace)))
     assert [one.name for one in found if not one.ok and not one.message.startswith(NOT_TRIED)] == [
         "input untouched"

@@ -50,7 +50,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         manifest.write_text(manifest.read_text().replace("Your Name", "A. Tester"))
         done = command("submit", "mine")
         assert done.exit_code == 0, said(done)
-        assert "profile smoke, which does not rank" in said(done)
+        assert "its records are of profile smoke, which ranks nobody, and are no submission yet" in said(done)
     return place
 
 
@@ -115,6 +115,11 @@ def test_one_record_is_measured_again_by_its_id(here: Path) -> None:
     assert "stable_lr: reported" in done.stdout
     assert "(+0.0 % [+0.0 %, +0.0 %], n 1 seeds): agrees" in said(done)
     assert not (here / "leaderboard/verification").exists()
+    own = ["reproduce", record.id, "--records", "results"]
+    assert "its record has no scheme.py beside it. Say where its file is: --scheme PATH" in said(
+        command(*own)
+    )
+    assert "agrees" in command(*own, "--scheme", "mine").stdout
     done = command("reproduce", "0000000000000000")
     assert "no record with the id '0000000000000000' in results, leaderboard." in said(done)
 
