@@ -7,6 +7,7 @@ import pytest
 from bnsuite.board.claims import UNMEASURED, judge_largest
 from bnsuite.board.composite import derive_scales, load_scales
 from bnsuite.board.readme import claims_table, markdown_table
+from bnsuite.board.submissions import admit
 from bnsuite.board.tracks import Kept, by_track
 from bnsuite.board.verdicts import CLAIMS
 from bnsuite.profiles import load_profile
@@ -81,3 +82,11 @@ def test_the_quick_profile_asks_what_was_published(quick: list[Record]) -> None:
         settings = load_profile("quick").settings(record.task, record.family)
         task = TASKS[record.task](**settings)  # type: ignore[arg-type]
         assert (task.version, task.settings) == (record.task_version, record.settings)
+
+
+def test_every_submission_is_sound_and_has_every_ranked_task() -> None:
+    folders = sorted((ROOT / "leaderboard" / "submissions").glob("*/records"))
+    found = admit(folders, {})
+    assert (len(found.manifests), found.left_out) == (len(folders), [])
+    measured = {(r.scheme, r.task) for r in found.records.values() if r.profile == "quick"}
+    assert measured >= {(name, task) for name in found.manifests for task in RANKED}
