@@ -14,6 +14,7 @@ from torch.nn.utils import parameters_to_vector
 
 from bnsuite.engine.lanes import Stack
 from bnsuite.engine.train import Parameters, mean_cross_entropy
+from bnsuite.engine.twice import Twice
 
 MINIBATCHES_AT_ONCE = 16
 
@@ -33,9 +34,10 @@ class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library s
     def __init__(self, network: nn.Module, x: Tensor, y: Tensor, *, stacked: bool) -> None:
         self._params = parameters_to_vector(network.parameters()).detach().requires_grad_()
         self._gradients: list[Tensor] = []
-        for part, logits in outputs(network, self._params, x, stacked=stacked):
-            loss = mean_cross_entropy(logits, y[part]).sum() / len(x)
-            self._gradients += torch.autograd.grad(loss, self._params, create_graph=True)
+        with Twice():
+            for part, logits in outputs(network, self._params, x, stacked=stacked):
+                loss = mean_cross_entropy(logits, y[part]).sum() / len(x)
+                self._gradients += torch.autograd.grad(loss, self._params, create_graph=True)
 
     @property
     def size(self) -> int:

@@ -83,6 +83,8 @@ def _elementwise(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> T
 
 def _linear(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor | None:
     """y = x Wᵀ + b: x (R, N, …, in), W (R, out, in), b (R, out)."""
+    if params["weight"].stride(0) == 0:  # one that all share
+        return F.linear(x, *(p[0] for p in params.values()))
     weight, bias = params["weight"].transpose(1, 2), params.get("bias")
     rows = x.flatten(1, -2)
     y = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)

@@ -161,3 +161,18 @@ def test_every_rule_is_tried_above() -> None:
     elementwise = {forward for forward, rule in RULES.items() if rule is stacked._elementwise}
     assert set(RULES) - elementwise <= tried
     assert elementwise & tried
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_weight_that_all_lanes_share(bias: bool) -> None:
+    module = nn.Linear(C, 7, bias=bias).double()
+    x = torch.randn(R, N, 2, C, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    inputs = [*module.parameters()]
+    weights = torch.arange(1.0, R + 1, dtype=torch.float64).view(R, 1, 1, 1)
+    shared = {name: p.expand(R, *p.shape) for name, p in module.named_parameters()}
+    found, expected = StackedCall(module)(shared, {}, x), torch.stack([module(one) for one in x])
+    assert torch.allclose(found, expected, rtol=1e-12)
+    for pair in zip(
+        *(torch.autograd.grad((weights * y**2).sum(), inputs) for y in (found, expected)), strict=True
+    ):
+        assert torch.allclose(*pair, rtol=1e-12)
