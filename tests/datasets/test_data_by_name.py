@@ -26,11 +26,11 @@ def _split(n: int, seed: int) -> hugging_face.Dataset:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids that were downloaded: small sets of three classes."""
+    """The ids and revisions that were downloaded: small sets of three classes."""
     ids: list[str] = []
 
-    def load_dataset(id: str) -> Any:
-        ids.append(id)
+    def load_dataset(id: str, revision: str) -> Any:
+        ids.append(f"{id}@{revision[:7]}")
         return hugging_face.DatasetDict({"train": _split(12, 0), "test": _split(6, 1)})
 
     monkeypatch.setattr(hugging_face, "load_dataset", load_dataset)
@@ -54,7 +54,7 @@ def test_downloaded_once_and_then_without_the_library(
     asked: list[str], small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     source = find("cifar10")
-    assert asked == ["uoft-cs/cifar10"]
+    assert asked == ["uoft-cs/cifar10@0b27149"]
     monkeypatch.setitem(sys.modules, "datasets", None)  # no import, and so no network
     assert find("cifar10") == source
     data = source.load()
@@ -82,7 +82,7 @@ def test_what_is_not_what_it_is_known_as_is_refused(
 
 
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(id: str) -> Any:
+    def load_dataset(id: str, revision: str) -> Any:
         raise ConnectionError(f"Couldn't reach\n{id}")
 
     monkeypatch.setattr(hugging_face, "load_dataset", load_dataset)
