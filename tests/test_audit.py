@@ -222,6 +222,9 @@ TIME: list[tuple[Forge, str]] = [
     (put("derived/epochs", 1.0101), "derived.epochs: got 1.0101"),
     (put("derived/ratio_to_batchnorm", 0.0), "ratio_to_batchnorm: got 0.0"),
     (drop("derived/drift"), "derived.drift"),
+    (put("derived/idle", "yes"), "derived.idle"),
+    (put("derived/energy_j", 1.0), "derived.energy_j: got 1.0, must be None"),
+    (put("derived/joules_per_step", 1.0), "derived.energy_j: got None"),
     (put("samples/1/detail/best_accuracy", 0.99), "samples[seed 102].detail"),
 ]
 OWN = {"max_depth": DEPTH, "stable_lr": RATE, "top_eigenvalue": EIGEN, "time_to_accuracy": TIME}

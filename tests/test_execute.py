@@ -65,7 +65,7 @@ def lasting(record: Record) -> dict[str, Any]:
     data = record.model_dump(mode="json", exclude={"id"})
     for name in ("started", "duration_s", "commit", "dirty"):
         del data["provenance"][name]
-    for name in ("train_s", "eval_s", "seconds_per_step", "ratio_to_batchnorm", "drift"):
+    for name in ("train_s", "eval_s", "seconds_per_step", "ratio_to_batchnorm", "drift", "idle"):
         data["derived"].pop(name, None)
     return data
 

@@ -46,7 +46,7 @@ TINY = {
 
 def lasting(data: dict[str, Any]) -> dict[str, Any]:
     """A record without its times, its id, and the commit of a tree that others work in."""
-    timed = ("train_s", "eval_s", "seconds_per_step", "ratio_to_batchnorm", "drift")
+    timed = ("train_s", "eval_s", "seconds_per_step", "ratio_to_batchnorm", "drift", "idle")
     where = ("started", "duration_s", "commit", "dirty", "threads")
     return {
         **{name: value for name, value in data.items() if name != "id"},

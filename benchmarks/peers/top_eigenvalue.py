@@ -272,7 +272,7 @@ def compare(scheme: str, depth: int, seeds: Sequence[int], sides: Sequence[str],
 
         return run
 
-    times = race([contestant(name) for name in able], rounds, torch.device("cpu"))
+    times = race([contestant(name) for name in able], rounds, torch.device("cpu"), warmup=1)
     rows = []
     for name in sides:
         row = Row(scheme, depth, len(seeds), name)

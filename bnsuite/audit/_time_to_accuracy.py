@@ -11,6 +11,8 @@ from bnsuite.engine.search import grid
 from bnsuite.protocol import ROUNDS, STEPS_A_ROUND, arrival, mean_steps, number
 from bnsuite.records import Json, Measurement, Outcome, Sample
 
+Flag = Annotated[bool, Field(strict=True)]
+
 
 class _Settings(Settings):
     target: Share
@@ -40,7 +42,10 @@ class _Costs(_Derived):
     train_s: Positive
     eval_s: Positive
     ratio_to_batchnorm: Positive
-    drift: Annotated[bool, Field(strict=True)]
+    drift: Flag
+    idle: Flag | None = None
+    joules_per_step: Positive | None = None
+    energy_j: Positive | None = None
 
 
 def objections(
@@ -122,7 +127,12 @@ def _sample(row: _Confirmed, own: _Settings, said: Json) -> Sample:
 
 def _costs(beside: _Costs, own: _Settings, steps: float, duration_s: float | None) -> Iterator[str]:
     """Seconds follow from one another, are no shorter than a clock tells and no longer than the measuring."""
-    must = {"examples": steps * own.batch, "train_s": beside.seconds_per_step * steps}
+    joules = beside.joules_per_step
+    must = {
+        "examples": steps * own.batch,
+        "train_s": beside.seconds_per_step * steps,
+        "energy_j": None if joules is None else joules * steps,
+    }
     for name, value in must.items():
         if (got := getattr(beside, name)) != value:
             yield f"derived.{name}: got {got}, must be {value}"

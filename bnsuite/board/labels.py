@@ -49,8 +49,11 @@ COMPANIONS: Mapping[str, Mapping[str, str]] = {
         "train_s": "training (s)",
         "eval_s": "evaluation (s)",
         "seconds_per_step": "a step (s)",
+        "joules_per_step": "a step (J)",
+        "energy_j": "training (J)",
         "ratio_to_batchnorm": "seconds / batchnorm’s",
         "drift": "clock drifted",
+        "idle": "device idle",
     },
     "gradient_growth": {
         "theory": "theory’s rate",
@@ -101,13 +104,20 @@ COMPANIONS: Mapping[str, Mapping[str, str]] = {
     "layer_cost": {
         "ratio_to_identity": "times an identity’s",
         "kept_mib": "kept for backward (MiB)",
+        "joules_per_pass": "a pass (J)",
         "drift": "clock drifted",
+        "idle": "device idle",
     },
 }
 """What is shown beside the value of a task and never ranked, with its heading.
 
 What else a record derives stays in it; of a task that is not here everything is shown, by its key.
 """
+
+CLOCKED = frozenset(
+    {"train_s", "eval_s", "seconds_per_step", "joules_per_step", "energy_j", "joules_per_pass"}
+)
+"""Derived values that are figures only of an idle device whose clock did not drift."""
 
 SETUP = {
     "scheme_source": "scheme source",
@@ -214,6 +224,8 @@ def companions(task: str, records: Sequence[Record]) -> dict[str, str]:
 
 def companion(record: Record, key: str) -> str:
     """A derived value as it is to be read: where the record says how it ended, with the sign of a bound."""
+    if key in CLOCKED and not _settled(record):
+        return format.DASH
     value, outcome = record.derived.get(key), record.derived.get(f"{key}_outcome")
     if not isinstance(outcome, str) or outcome not in set(Outcome):
         return format.plain(value)
@@ -221,3 +233,9 @@ def companion(record: Record, key: str) -> str:
         return outcome
     sign = format.SIGNS.get(Outcome(outcome), "")
     return sign + (format.number(value, record.unit) if isinstance(value, float) else format.plain(value))
+
+
+def _settled(record: Record) -> bool:
+    """Whether the device was idle and steady; records of before that was looked at have it granted."""
+    beside = record.derived
+    return "idle" not in beside or (beside["idle"] is True and beside.get("drift") is not True)

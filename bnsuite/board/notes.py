@@ -85,11 +85,13 @@ NOTES: Mapping[str, Note] = {
 }
 
 REMARKS: Mapping[str, str] = {
-    "time_to_accuracy": "Seconds are of the row’s own device, and are ranked only on an idle accelerator.",
+    "time_to_accuracy": "Seconds are of the row’s own device, and are ranked only on an idle accelerator, "
+    "among machines of one kind.",
     "gradient_growth": "The theory is of wide plain layers without skips, and of a batch whose examples "
     "have equal norms. Where the imbalance λ is above 1 (GELU from 39 examples on, SiLU from 26) their norms "
     "drift apart with depth, and gradients grow faster than it says.",
     "overflow_depth": "Signs as everywhere: ≥ overflows at no depth tried, < at the smallest.",
-    "layer_cost": "Microseconds of the row’s own machine; no more than a hint where its clock drifted.",
+    "layer_cost": "Microseconds of the row’s own machine; no more than a hint where its clock drifted "
+    "or others used it.",
 }
 """What a reader of a task's numbers must know."""

@@ -31,6 +31,7 @@ from bnsuite.board.labels import (
     title,
 )
 from bnsuite.board.notes import NOTES, REMARKS
+from bnsuite.board.rank import seconds_ranks
 from bnsuite.board.stats import ALPHA, MIN_SEEDS
 from bnsuite.board.svg import Figure
 from bnsuite.board.tables import Row, Table, by_task
@@ -198,6 +199,7 @@ def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
         sections.append(
             {"table": table, "rows": rows, "shown": records, "columns": columns, "folded": folded}
             | {"figures": [figure for figure in figures if figure not in folded]}
+            | {"seconds": seconds_ranks({r.entry: r.records[task] for r in rows if task not in r.foreign})}
             | {"seed_names": names, "samples": samples, "asked": table.standards[task]}
         )
     found = board.calibrations.get(task, ())

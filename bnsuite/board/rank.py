@@ -12,6 +12,9 @@ from bnsuite.records import Record
 PENALTY = 2.0
 """A seed without a value stands this factor beyond the worst value of the pair that is compared."""
 
+TOLERANCE = 0.1
+"""Seconds of a step are told apart beyond this factor: by so much a clock may move without a flag."""
+
 T = TypeVar("T", bound=Hashable)
 
 
@@ -57,6 +60,34 @@ def task_ranks(records: Mapping[T, Record]) -> dict[T, Rank]:
     """Rank intervals of the records of one task that have a value and at least `MIN_SEEDS` seeds."""
     items = [key for key, record in records.items() if record.value is not None and record.n >= MIN_SEEDS]
     return rank_intervals(items, lambda a, b: differs_upwards(log_advantages(records[a], records[b])))
+
+
+def seconds_ranks(records: Mapping[T, Record]) -> dict[T, Rank]:
+    """Rank intervals of the training seconds to the target, a seed's steps times the seconds of a step.
+
+    Only of accelerators that were idle and did not drift, each among the records of machines like its own.
+    """
+    paces = {key: pace for key, record in records.items() if (pace := _pace(record)) is not None}
+    machines: dict[tuple[str | None, ...], list[T]] = {}
+    for key in paces:
+        made = records[key].provenance
+        machines.setdefault((made.gpu, made.driver, made.cpu, made.torch), []).append(key)
+
+    def beats(a: T, b: T) -> bool:
+        faster = math.log(paces[b]) - math.log(paces[a]) - math.log1p(TOLERANCE)
+        return differs_upwards([fewer + faster for fewer in log_advantages(records[a], records[b])])
+
+    return {key: rank for keys in machines.values() for key, rank in rank_intervals(keys, beats).items()}
+
+
+def _pace(record: Record) -> float | None:
+    """Seconds of a step, None where they cannot be ranked."""
+    beside = record.derived
+    pace = beside.get("seconds_per_step")
+    settled = beside.get("idle") is True and beside.get("drift") is False
+    if record.device == "cpu" or record.value is None or record.n < MIN_SEEDS or not settled:
+        return None
+    return pace if isinstance(pace, float) and pace > 0 else None
 
 
 def overall_ranks(composites: Mapping[T, Mapping[int, Score]]) -> dict[T, Rank]:

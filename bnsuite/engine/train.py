@@ -102,7 +102,7 @@ def train(
     params, velocity = parameters_of(network), None
     losses = []
     for step, (x, y) in enumerate(batches):
-        eta = x.new_tensor(rate * sgd.factor(step))
+        eta = x.new_full((), rate * sgd.factor(step))  # new_tensor would wait for a GPU
         stepped = training_step(
             lambda params, x: functional_call(network, params, (x,)),
             params,

@@ -23,8 +23,9 @@ class LayerCost(Task):
     Over shapes (N, C, *S): `batch` examples, `width` channels and its doublings, for the `cnn` the positions
     of the data set's images. The value is that of the largest shape; a sample is a round, one for each
     confirmation seed, in which the shapes and an identity take turns, so that a drift of the machine hits
-    all. Beside it the ratio to the identity, the MiB that autograd keeps for the backward pass, and the flag
-    of a drift. Time on a busy machine is no property of a normalizer: shown, never ranked.
+    all. Beside it the ratio to the identity, the MiB that autograd keeps for the backward pass, joules
+    where NVML counts them, and the flags of a drift and of an idle device (None: not known). Time on a busy
+    machine is no property of a normalizer: shown, never ranked.
 
     Attributes:
         doublings: shapes beside the smallest.
@@ -50,7 +51,10 @@ class LayerCost(Task):
         layers = [norm(shape[1]).to(subject.device) for shape in shapes]
         runs = [partial(self.repeat, layer, x) for layer, x in zip(layers, inputs, strict=True)]
         found = race(
-            [*runs, partial(self.repeat, nn.Identity(), inputs[-1])], len(self.confirmation), subject.device
+            [*runs, partial(self.repeat, nn.Identity(), inputs[-1])],
+            len(self.confirmation),
+            subject.device,
+            energy=True,
         )
         largest = len(shapes) - 1
         subject.report(f"{1e6 * found.median(largest) / self.repeats:.3g} µs")
@@ -70,7 +74,10 @@ class LayerCost(Task):
             "ratio_to_identity": number(found.ratio(largest, largest + 1)),
             "kept_mib": memory[-1],
             "drift": found.drift(largest),
+            "idle": found.idle,
         }
+        if found.joules:
+            derived["joules_per_pass"] = number(found.joules[largest] / self.repeats)
         return self.measurement(samples, derived, trace)
 
     def repeat(self, layer: nn.Module, x: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from bnsuite.engine.clock import race
+from bnsuite.engine.clock import Contestant, race
 from bnsuite.engine.lanes import Examples, Lane, Stack
 from bnsuite.engine.search import grid
 from bnsuite.engine.train import Sgd, accuracy, train
@@ -28,7 +28,9 @@ class TimeToAccuracy(Task):
     `every` steps. Tuning never sees test data: there the accuracy is that on as many training examples
     as the test set has. A seed that misses within `steps` is `timeout`, +inf in the median.
 
-    `derived` has seconds on this device: one network trained in turn with `batchnorm`, evaluation apart.
+    `derived` has seconds on this device: one network trained in turn with `batchnorm`, evaluation apart;
+    and joules of training, where NVML counts them. `idle` (None: not known) and `drift` say whether they are
+    a figure of the device; the ratio to `batchnorm` is one anyhow.
     """
 
     name: ClassVar[str] = "time_to_accuracy"
@@ -124,14 +126,14 @@ class TimeToAccuracy(Task):
         }
 
     def _costs(self, subject: Subject, rate: float, steps: float) -> dict[str, Json]:
-        """Examples, epochs and seconds to the target, and the seconds of a step over those of `batchnorm`."""
+        """Examples, epochs, seconds and joules to the target; seconds of a step over those of `batchnorm`."""
         data = subject.data
         examples = Examples(data.train_x, data.train_y, self.batch)
         seed = self.confirmation[0]
         order = examples.order(seed, STEPS_A_ROUND)
         batches = [(examples.x[chosen], examples.y[chosen]) for chosen in order]
 
-        def contestant(scheme: Scheme) -> object:
+        def contestant(scheme: Scheme) -> Contestant:
             rival = Subject(scheme, subject.family, data)
             network = rival.network(self.depth, self.width, seed)
             return lambda: train(network, batches, min(rate, 0.01), self.sgd)
@@ -143,9 +145,9 @@ class TimeToAccuracy(Task):
                 evaluated(data.test_x)
 
         own, control = contestant(subject.scheme), contestant(SCHEMES["batchnorm"])
-        times = race([own, control, evaluate], ROUNDS, subject.device)  # type: ignore[list-item]
+        times = race([own, control, evaluate], ROUNDS, subject.device, energy=True)
         a_step = times.median(0) / STEPS_A_ROUND
-        return {
+        costs: dict[str, Json] = {
             "examples": steps * self.batch,
             "epochs": steps * self.batch / len(data.train_x),
             "seconds_per_step": a_step,
@@ -153,4 +155,9 @@ class TimeToAccuracy(Task):
             "eval_s": times.median(2) * steps / self.every,
             "ratio_to_batchnorm": times.ratio(0, 1),
             "drift": times.drift(1),
+            "idle": times.idle,
         }
+        if times.joules:
+            joules = times.joules[0] / STEPS_A_ROUND
+            costs |= {"joules_per_step": joules, "energy_j": joules * steps}
+        return costs

@@ -1,13 +1,14 @@
 """smoothness and layer_cost: closed forms on a quadratic, checkpoints found again, bytes by hand."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bnsuite.calibration.curvature import Point
+from bnsuite.engine.clock import Race
 from bnsuite.engine.lanes import Examples
 from bnsuite.engine.train import train
 from bnsuite.networks import FAMILIES, softplus
@@ -93,5 +94,20 @@ def test_layer_cost_measures_every_shape(make_subject: Callable[..., Subject]) -
     assert len(found.samples) == 4
     assert found.value is not None
     assert found.value > 0
+    assert found.derived["idle"] in (True, False, None)
+    assert "joules_per_pass" not in found.derived
     conv = Subject(make_subject("none").scheme, FAMILIES["cnn"], make_subject().data)
     assert [row["shape"] for row in task(conv).trace] == ["4×2×2×2", "4×4×2×2", "4×8×2×2"]
+
+
+def test_layer_cost_tells_the_joules_of_one_pass(
+    make_subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raced(contestants: Sequence[object], rounds: int, device: torch.device, energy: bool) -> Race:
+        assert energy
+        return Race([[0.5] * rounds for _ in contestants], idle=True, joules=[1.0, 2.0, 0.5])
+
+    monkeypatch.setattr("bnsuite.tasks.layer_cost.race", raced)
+    task = LayerCost(width=2, batch=4, tuning=(), confirmation=(1, 2, 3, 4), doublings=1, repeats=4)
+    derived = task(make_subject("batchnorm")).derived
+    assert (derived["joules_per_pass"], derived["idle"]) == (0.5, True)

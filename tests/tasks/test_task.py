@@ -60,7 +60,11 @@ EVERY = pytest.mark.parametrize("task", [*TINY.values(), *DIAGNOSTICS.values()],
 
 def settle(value: Any) -> Any:
     """A measurement without its seconds."""
-    derived = {k: v for k, v in value.derived.items() if "_s" not in k and "ratio" not in k and k != "drift"}
+    derived = {
+        k: v
+        for k, v in value.derived.items()
+        if "_s" not in k and "ratio" not in k and k not in ("drift", "idle")
+    }
     derived = {k: v for k, v in derived.items() if k != "seconds_per_step"}
     return value.model_copy(update={"derived": derived})
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bnsuite.engine.clock import Race
 from bnsuite.engine.lanes import Curves, Lane
 from bnsuite.records import Outcome
 from bnsuite.tasks import Subject, Task, TimeToAccuracy
@@ -144,3 +145,20 @@ def test_costs_stand_beside(subject: Subject, crossing_at: Any) -> None:
         assert value > 0
     assert derived["train_s"] == pytest.approx(12 * derived["seconds_per_step"])  # type: ignore[operator]
     assert isinstance(derived["drift"], bool)
+    assert derived["idle"] in (True, False, None)
+    assert "energy_j" not in derived
+
+
+def test_joules_are_of_the_scheme_and_of_training(
+    subject: Subject, crossing_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raced(contestants: Sequence[object], rounds: int, device: torch.device, energy: bool) -> Race:
+        assert energy
+        return Race([[0.5, 0.5], [0.25, 0.25], [2.0, 2.0]], idle=False, joules=[10.0, 5.0, 3.0])
+
+    monkeypatch.setattr("bnsuite.tasks.time_to_accuracy.race", raced)
+    crossing_at(lambda lane: 12)
+    derived = TASK(subject).derived
+    assert (derived["joules_per_step"], derived["energy_j"]) == (2.0, 24.0)
+    assert (derived["seconds_per_step"], derived["eval_s"], derived["ratio_to_batchnorm"]) == (0.1, 6.0, 2.0)
+    assert (derived["idle"], derived["drift"]) == (False, False)
