@@ -89,7 +89,7 @@ class Stack:
         networks = [self._template] if self.stacked else self._networks
         for network in networks:
             network.eval()
-        parts = (part.expand(len(self), *part.shape) for part in x.split(EVALUATED))
+        parts = (part.expand(len(self), *part.shape) for part in torch.split(x, EVALUATED))
         logits = torch.cat([self.forward(self.params, part) for part in parts], 1)
         for network in networks:
             network.train()
