@@ -1,5 +1,6 @@
 """Execute: plan the cells, skip what the store has, measure the rest, store one record each."""
 
+import math
 import os
 import time
 import traceback
@@ -92,6 +93,7 @@ def run(
     records: Path | str = "results",
     force: bool = False,
     workers: int = 1,
+    time_limit: float = math.inf,
     observe: Observer | None = None,
     **settings: object,
 ) -> list[Record]:
@@ -105,13 +107,14 @@ def run(
         force: measure again what is there; the old record stays.
         workers: processes that measure side by side, each with its share of the cores; 1 stays in this
             process.
+        time_limit: seconds after which no cell is started; cells under way finish.
         observe: called with an `Event` whenever something is known.
         settings: of the tasks, in place of the profile's: `activation="tanh", batch=16`. The records then
             carry a profile name of their own, `quick+activation=tanh+batch=16`.
 
     Returns:
-        The records of all planned cells, in the order of the plan. A cell that failed has outcome
-        `error` and its traceback in `error`.
+        The records of all planned cells, in the order of the plan; of the finished ones where the time
+        limit ended the run. A cell that failed has outcome `error` and its traceback in `error`.
 
     Raises:
         UnknownNameError: a name that does not exist.
@@ -121,7 +124,7 @@ def run(
         RecordError: a record that cannot be read or written.
     """
     jobs = plan(profile, tasks, schemes, families, datasets, resolve_device(device), settings)
-    return run_jobs(jobs, records, force=force, workers=workers, observe=observe)
+    return run_jobs(jobs, records, force=force, workers=workers, time_limit=time_limit, observe=observe)
 
 
 def run_jobs(
@@ -130,9 +133,15 @@ def run_jobs(
     *,
     force: bool = False,
     workers: int = 1,
+    time_limit: float = math.inf,
     observe: Observer | None = None,
 ) -> list[Record]:
-    """Measure planned jobs that the folder does not have yet; `run` plans them first."""
+    """Measure planned jobs that the folder does not have yet; `run` plans them first.
+
+    Returns:
+        The records of the finished cells, in the order of the jobs: all, but for a time limit.
+    """
+    end = time.monotonic() + time_limit
     store = Store(records)
     store.check_writable()
     observe = observe or (lambda event: None)
@@ -145,11 +154,11 @@ def run_jobs(
         if job.key in done:
             observe(Event(job.cell, record=done[job.key]))
     waiting = [job for job in jobs if job.key not in done]
-    for record in _measure_all(waiting, workers, observe):
+    for record in _measure_all(waiting, workers, end, observe):
         store.add(record)
         done[record.key] = record
         observe(Event(record.cell, record=record, new=True))
-    return [done[job.key] for job in jobs]
+    return [done[job.key] for job in jobs if job.key in done]
 
 
 def plan(
@@ -273,11 +282,13 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     return "cuda"
 
 
-def _measure_all(jobs: Sequence[Job], workers: int, observe: Observer) -> Iterator[Record]:
-    """Records as they come, from this process or from worker processes."""
+def _measure_all(jobs: Sequence[Job], workers: int, end: float, observe: Observer) -> Iterator[Record]:
+    """Records as they come, from this process or from worker processes; from `end` on no cell is started."""
     workers = min(workers, len(jobs))
     if workers <= 1:
         for job in jobs:
+            if time.monotonic() >= end:
+                return
             yield measure(job, lambda found, job=job: observe(Event(job.cell, found)))  # type: ignore[misc]
         return
 
@@ -290,16 +301,22 @@ def _measure_all(jobs: Sequence[Job], workers: int, observe: Observer) -> Iterat
     try:
         with Channel(lambda name, found: observe(Event(cells[name], found))) as channel:
             pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)
-            calls = [delayed(_measure_in_worker)(job, threads, channel.address, os.getpid()) for job in jobs]
+            calls = [
+                delayed(_measure_in_worker)(job, end, threads, channel.address, os.getpid()) for job in jobs
+            ]
             with interrupts_wait():  # a pool that is half started cannot be stopped
                 records = pool(calls)
-            yield from records
+            yield from filter(None, records)
     finally:
         for name in WORKER_ENVIRONMENT.keys() - before.keys():
             del os.environ[name]
 
 
-def _measure_in_worker(job: Job, threads: int, address: tuple[str, bytes], parent: int) -> Record:
+def _measure_in_worker(
+    job: Job, end: float, threads: int, address: tuple[str, bytes], parent: int
+) -> Record | None:
+    if time.monotonic() >= end:  # a clock common to all processes; the pool takes calls ahead of its workers
+        return None
     leave_with_parent(parent)
     torch.set_num_threads(threads)
     return measure(job, lambda found: send(address, str(job.cell), found))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bnsuite.schemes import Factory, Scheme
 
-POOL_ABOVE = 16
-"""Image side above which the `cnn` pools once, 2×2, after its stem."""
+SIDE = 8
+"""Largest height and width of what the `cnn` has after its stem: above it pools once, by averages."""
 
 PATCHES_ABOVE = 16
 """Image side up to which the tokens of the `transformer` are rows; patches above."""
@@ -349,7 +349,8 @@ def _mlp(scheme: Scheme, size: Size, activation: Factory) -> Network:
 def _cnn(scheme: Scheme, size: Size, activation: Factory) -> Network:
     depth, width, shape, classes = size
     layers: list[nn.Module] = [nn.Conv2d(width if i else shape[0], width, 3, padding=1) for i in range(depth)]
-    pool = nn.AvgPool2d(2) if shape[-1] > POOL_ABOVE else nn.Identity()
+    window = math.ceil(shape[1] / SIDE), math.ceil(shape[2] / SIDE)
+    pool = nn.AvgPool2d(window) if max(window) > 1 else nn.Identity()
     mean = partial(torch.mean, dim=(-2, -1))
     return Layered(scheme, layers, width, classes, activation, _as_is, pool, mean)
 

@@ -48,8 +48,9 @@ def by_hand(
         return h @ w.T + b if family == "mlp" else F.conv2d(h, w, b, padding=1)
 
     h = linear(x.flatten(1) if family == "mlp" else x, *stem)
-    if family == "cnn" and x.shape[-1] > 16:
-        h = (h[..., ::2, ::2] + h[..., 1::2, ::2] + h[..., ::2, 1::2] + h[..., 1::2, 1::2]) / 4
+    if family == "cnn":
+        k = -(-x.shape[-1] // 8)
+        h = h.unfold(2, k, k).unfold(3, k, k).mean((-2, -1))
     for i, (w, b) in enumerate(hidden):
         if skip == "none":
             h = linear(phi(norms[i](h)), w, b)
@@ -240,10 +241,19 @@ def test_depth_counts_hidden_weight_layers_or_blocks(family: str, depth: int, sc
         build(scheme, family, 0)
 
 
-@pytest.mark.parametrize(("side", "pools"), [(8, False), (16, False), (17, True), (20, True), (32, True)])
-def test_one_pool_where_the_image_is_above_16(side: int, pools: bool) -> None:
-    shape = torch.Size([3, side, side])
-    assert isinstance(build(SCHEMES["none"], "cnn", shape=shape).pool, nn.AvgPool2d) is pools
+@pytest.mark.parametrize(
+    ("height", "width", "after"),
+    [(8, 8, (8, 8)), (9, 9, (4, 4)), (16, 16, (8, 8)), (28, 28, (7, 7)), (32, 32, (8, 8)), (8, 32, (8, 8))],
+)
+def test_one_pool_leaves_a_side_of_at_most_8(height: int, width: int, after: tuple[int, int]) -> None:
+    shape = torch.Size([3, height, width])
+    network = build(SCHEMES["none"], "cnn", shape=shape)
+    hidden: list[Tensor] = []
+    network.compose(torch.zeros(1, *shape), lambda part, h: part(h), hidden)
+    assert {h.shape[2:] for h in hidden} == {after}
+    assert isinstance(network.pool, nn.Identity) is (after == (height, width)), (
+        "digits' networks as they were"
+    )
     assert isinstance(build(SCHEMES["none"], "mlp", shape=shape).pool, nn.Identity)
     network = build(SCHEMES["none"], "cnn", shape=IMAGES[20]).double()
     assert torch.allclose(network(images(20)), by_hand(network, "cnn", images(20), "none"), rtol=1e-10)

@@ -1,14 +1,20 @@
 """Profiles: all load, every task can be built from every one, budgets as promised."""
 
+import json
+from itertools import product
+
 import pytest
+import torch
 from pydantic import ValidationError
 
-from bnsuite.datasets import DATASETS
+from bnsuite import execute
+from bnsuite.datasets import DATASETS, Dataset, Source
+from bnsuite.engine.lanes import Lane
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import Profile, load_profile, profile_names
 from bnsuite.records import RANKED
 from bnsuite.schemes import REFERENCES, SCHEMES
-from bnsuite.tasks import TASKS
+from bnsuite.tasks import TASKS, MaxDepth, Subject
 from bnsuite.words import UnknownNameError
 
 NAMES = ["smoke", "quick", "standard", "full"]
@@ -76,6 +82,42 @@ def test_quick_is_as_the_protocol_has_it() -> None:
     assert [race[name] for name in ("depth", "target", "steps", "every")] == [8, 0.95, 400, 2]
     assert (race["momentum"], race["warmup"]) == (0.9, 20)
     assert race["rates"] == [2.0**k for k in range(-8, 1)]
+
+
+def small_cifar() -> Dataset:
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(48, 3, 32, 32, generator=draw)
+    return Dataset(
+        "cifar10", images[:32], torch.arange(32) % 10, images[32:], torch.arange(16) % 10, classes=10
+    )
+
+
+def test_standard_is_planned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "find", lambda name: Source(name, "0" * 64))
+    jobs = execute.plan("standard", None, None, None, None, "cuda")
+    cells = {(job.cell.task, job.cell.scheme, job.cell.family, job.cell.dataset) for job in jobs}
+    assert cells == set(product(RANKED, REFERENCES, ["mlp", "cnn"], ["cifar10"]))
+    for job in jobs:
+        again = execute.job_of(job.cell, json.loads(json.dumps(job.task.settings)), job.scheme, job.data)
+        assert (again.task, again.key) == (job.task, job.key)
+        for name, value in job.task.settings.items():
+            written = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            parsed = job.task.parse(name, written)
+            assert (list(parsed) if isinstance(parsed, tuple) else parsed) == value
+
+
+@pytest.mark.parametrize("family", ["mlp", "cnn"])
+@pytest.mark.parametrize("scheme", REFERENCES)
+def test_networks_of_standard_train(family: str, scheme: str) -> None:
+    settings = load_profile("standard").settings("max_depth", family)
+    task = MaxDepth(**{**settings, "batch": 4})
+    subject = Subject(SCHEMES[scheme], FAMILIES[family], small_cifar())
+    for depth in (task.depths[0], 32):
+        curves = task.sweep(subject, depth, [Lane(1, task.rates[0])], 1)
+        assert curves.losses.shape == (1, 1)
+        assert bool(torch.isfinite(curves.losses).all())
+    network = subject.network(task.depths[0], task.width, 1)
+    assert {p.shape[0] for layer in network.weights() for p in layer} == {task.width}
 
 
 def test_a_family_overrides_what_is_common() -> None:

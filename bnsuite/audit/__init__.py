@@ -24,7 +24,6 @@ from pydantic import BaseModel, ValidationError
 
 from bnsuite.audit import _max_depth, _stable_lr, _time_to_accuracy, _top_eigenvalue
 from bnsuite.audit._trace import FaultError
-from bnsuite.protocol import number
 from bnsuite.records import (
     CALIBRATION,
     SCHEMA_VERSION,
@@ -76,7 +75,7 @@ ASKED = {
 """The ranked tasks, by name: what their records say of themselves. (The classes of the tasks need torch.)"""
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "mnist": 10, "fashion-mnist": 10}
-"""Classes of a data set, where its limit of the loss, ½ ln C, is to be checked too."""
+"""Classes of a data set, where its limit of the loss, by default ½ ln C, is to be checked too."""
 
 SKEW = timedelta(hours=1)
 """By how much the clocks of two machines may differ."""
@@ -113,9 +112,8 @@ def objections(
     found = [*_general(measured, settings, better)]
     if (asked := ASKED.get(task)) and not any(one.startswith("seeds") for one in found):
         classes = CLASSES.get(dataset or "")
-        limit = number(math.log(classes) / 2) if classes else None
         try:
-            found += asked.follow(measured, settings, limit=limit, classes=classes, duration_s=duration_s)
+            found += asked.follow(measured, settings, classes=classes, duration_s=duration_s)
         except FaultError as fault:
             found.append(str(fault))
     return found

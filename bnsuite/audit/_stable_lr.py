@@ -7,8 +7,8 @@ from pydantic import Field
 
 from bnsuite.audit._trace import (
     ROUNDING,
+    Learning,
     RateRow,
-    Settings,
     Trace,
     differences,
     differing,
@@ -22,7 +22,7 @@ from bnsuite.protocol import Findings, Tried, stable
 from bnsuite.records import Json, Measurement
 
 
-class _Settings(Settings):
+class _Settings(Learning):
     per_decade: Annotated[int, Field(strict=True, ge=1, le=1000)]
 
 
@@ -30,10 +30,11 @@ NOT_RISING = "largest_not_rising_rate"
 
 
 def objections(
-    measured: Measurement, settings: Mapping[str, Json], *, limit: float | None = None, **_: object
+    measured: Measurement, settings: Mapping[str, Json], *, classes: int | None = None, **_: object
 ) -> Iterator[str]:
-    """What does not follow from the trace; `limit` is ½ ln C, rounded as losses are, where C is known."""
+    """What does not follow from the trace."""
     own = read(_Settings, settings, "settings")
+    limit = own.limit(classes)
     best = measured.derived.get("best_rate")
 
     def counted(factor: float) -> tuple[Findings, list[RateRow]]:

@@ -11,9 +11,9 @@ from bnsuite.audit._trace import (
     ROUNDING,
     AtLeast0,
     Count,
+    Learning,
     Positive,
     Real,
-    Settings,
     Share,
     Strict,
     Trace,
@@ -31,7 +31,7 @@ SLACK = 1e-9
 """Relative rounding of eigenvalues that are equal but for it."""
 
 
-class _Settings(Settings):
+class _Settings(Learning):
     rate: Positive
     tolerance: Positive
     max_products: Annotated[int, Field(strict=True)]
@@ -71,7 +71,6 @@ def objections(
     measured: Measurement,
     settings: Mapping[str, Json],
     *,
-    limit: float | None = None,
     classes: int | None = None,
     **_: object,
 ) -> Iterator[str]:
@@ -79,7 +78,7 @@ def objections(
     own = read(_Settings, settings, "settings")
     trace = Trace(measured.trace)
     lanes = grid(own.rates, own.tuning)
-    rows = rate_rows(trace, "tune", lanes, limit)
+    rows = rate_rows(trace, "tune", lanes, own.limit(classes))
     trace.end()
     yield from one_limit(rows)
     claimed = measured.derived.get("best_rate")

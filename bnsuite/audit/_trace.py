@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bnsuite.engine.search import Lane
+from bnsuite.protocol import number
 from bnsuite.records import Json, Measurement, Outcome, Sample
 
 Whole = Annotated[int, Field(strict=True)]
@@ -39,6 +40,16 @@ class Settings(BaseModel):
     confirmation: tuple[Whole, ...]
     rates: tuple[Positive, ...]
     steps: Count
+
+
+class Learning(Settings):
+    """Of a task for which a network has learned at a loss of at most `loss_ratio` · ln C."""
+
+    loss_ratio: Positive = 0.5
+
+    def limit(self, classes: int | None) -> float | None:
+        """That loss, rounded as losses are, where C is known."""
+        return number(self.loss_ratio * math.log(classes)) if classes else None
 
 
 class Row(Strict):

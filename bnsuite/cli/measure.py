@@ -1,6 +1,7 @@
 """Commands that measure: run, calibrate, claims."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -66,9 +67,18 @@ def run(
         float,
         typer.Option(min=1, metavar="SECONDS", help="A cell of a scheme by path is stopped after these."),
     ] = 3600,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="No cell is started after these; those under way finish."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as a JSON list.")] = False,
 ) -> None:
-    """Measure what the records folder does not have yet; stop and start it as you like."""
+    """Measure what the records folder does not have yet; stop and start it as you like.
+
+    Exit status: 0 done, 1 a cell failed, 2 it cannot run, 3 the time limit left cells, 130 Ctrl-C.
+    """
     try:
         with interrupts_wait():  # half imported, numpy cannot be imported again
             from bnsuite.execute import DeviceError, plan, resolve_device, run_jobs
@@ -82,7 +92,14 @@ def run(
             jobs = plan(profile, task, schemes, family, _datasets(dataset or []), on, given)
             side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
             with Display([job.cell for job in jobs], err) as display:
-                found = run_jobs(jobs, records, force=force, workers=side_by_side, observe=display.observe)
+                found = run_jobs(
+                    jobs,
+                    records,
+                    force=force,
+                    workers=side_by_side,
+                    time_limit=math.inf if time_limit is None else time_limit,
+                    observe=display.observe,
+                )
         except (DeviceError, RecordError, ValueError) as error:
             fail(str(error))
     except KeyboardInterrupt:
@@ -102,6 +119,12 @@ def run(
     for record in failed:
         reason = (record.error or "").strip().splitlines()[-1:]
         err.print(f"[red]error[/] in {record.cell}: {escape(' '.join(reason))}", highlight=False)
+    if left := len(jobs) - len(found):
+        fail(
+            f"{left} of {len(jobs)} cells are not measured yet: the time limit of {time_limit:g} s is over. "
+            "The same command goes on with them.",
+            code=3,
+        )
     if failed:
         fail(
             f"{len(failed)} of {len(found)} cells failed; each record in {records} holds its traceback. "

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple
@@ -16,7 +16,16 @@ from bnsuite.engine.stacked import StackedCall
 from bnsuite.engine.train import PLAIN, Parameters, Sgd, parameters_of, training_step
 
 CHUNK = 32
-"""Lanes held in memory together; more run in turn."""
+"""Lanes that train together on a CPU, for its caches; more run in turn."""
+
+CUDA_CHUNK = 128
+"""The same on a GPU, where its memory holds them: kernels are full, and tensors below 2^31 elements."""
+
+MARGIN = 0.2
+"""Share of a GPU's free memory that is left for what one step does not show, such as evaluation."""
+
+EVALUATED = 512
+"""Examples that `Stack.evaluate` takes at a time: activations of a whole test set would not fit."""
 
 CUDA_CHECK_EVERY = 10
 """Steps between looks for dead lanes on a GPU, where each look waits for the device."""
@@ -80,7 +89,8 @@ class Stack:
         networks = [self._template] if self.stacked else self._networks
         for network in networks:
             network.eval()
-        logits = self.forward(self.params, x.expand(len(self), *x.shape))
+        parts = (part.expand(len(self), *part.shape) for part in torch.split(x, EVALUATED))
+        logits = torch.cat([self.forward(self.params, part) for part in parts], 1)
         for network in networks:
             network.train()
         return logits
@@ -109,7 +119,10 @@ def final(curve: Tensor) -> list[float]:
 
 
 Watch = Callable[[int, Stack, list[Lane], Tensor], list[int]]
-"""(steps done, stack, lane of each row, losses so far (steps, R)) → rows that have reached their goal."""
+"""(steps done, stack, lane of each row, losses so far (steps, R)) → rows that have reached their goal.
+
+Lanes that memory does not hold together start again, from step 1: what a watch keeps goes by the step.
+"""
 
 
 @dataclass(frozen=True)
@@ -146,18 +159,62 @@ def sweep(
 ) -> Curves:
     """Train every lane for `steps` steps, or until its loss is not finite or `watch` lets it go.
 
+    As many train together as memory holds; that changes their curves by rounding alone.
+
     Args:
         build: a freshly initialized network of a seed, on the device of the examples.
         stacked: whether the networks may share one `vmap` (see `can_stack`).
         watch: called after every step; the rows that it returns have reached their goal and leave.
     """
-    if len(lanes) > CHUNK:
-        halves = (
-            sweep(build, part, examples, steps, stacked=stacked, sgd=sgd, watch=watch)
-            for part in (lanes[:CHUNK], lanes[CHUNK:])
-        )
-        return Curves(*(torch.cat(pair, 1) for pair in zip(*halves, strict=True)))
 
+    def train(part: Sequence[Lane], steps: int = steps, watch: Watch | None = watch) -> Curves:
+        return _together(build, part, examples, steps, stacked=stacked, sgd=sgd, watch=watch)
+
+    # the velocity is there from the second step on
+    at_once = _at_once(lambda: train(lanes[:1], min(2, steps), None), examples.x.device)
+    parts = (lanes[i : i + at_once] for i in range(0, len(lanes), at_once))
+    return _joined(_halving(train, part) for part in parts)
+
+
+def _at_once(one: Callable[[], object], device: torch.device) -> int:
+    """How many lanes train together; on a GPU by its free memory and the peak of training one."""
+    if device.type != "cuda":
+        return CHUNK
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    one()
+    each = torch.cuda.max_memory_allocated(device) - before
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's, and idle
+    free = torch.cuda.mem_get_info(device)[0] + unused
+    return max(1, min(CUDA_CHUNK, int((1 - MARGIN) * free / each)))
+
+
+def _halving(train: Callable[[Sequence[Lane]], Curves], lanes: Sequence[Lane]) -> Curves:
+    """Curves of lanes that train together, or, where memory runs out, in halves one after the other."""
+    try:
+        return train(lanes)
+    except torch.OutOfMemoryError:
+        if len(lanes) == 1:
+            raise
+    # only here the error is gone, and with it the tensors that its frames held
+    middle = len(lanes) // 2
+    return _joined(_halving(train, half) for half in (lanes[:middle], lanes[middle:]))
+
+
+def _joined(parts: Iterable[Curves]) -> Curves:
+    return Curves(*(torch.cat(curves, 1) for curves in zip(*parts, strict=True)))
+
+
+def _together(
+    build: Callable[[int], nn.Module],
+    lanes: Sequence[Lane],
+    examples: Examples,
+    steps: int,
+    *,
+    stacked: bool,
+    sgd: Sgd,
+    watch: Watch | None,
+) -> Curves:
     seeds = sorted({lane.seed for lane in lanes})
     networks = {seed: build(seed) for seed in seeds}
     stack = Stack([networks[lane.seed] for lane in lanes], [lane.seed for lane in lanes], stacked=stacked)

@@ -16,7 +16,7 @@ from bnsuite.networks import softplus
 from bnsuite.protocol import EDGE, WINDOW
 from bnsuite.records import Json, Outcome, Sample
 from bnsuite.schemes import Factory
-from bnsuite.tasks._task import Subject, Task
+from bnsuite.tasks._task import Subject, Task, added
 
 PARTITION_SEED = 0
 """Of the frozen partition of the training set into minibatches."""
@@ -45,8 +45,11 @@ class MatchedLoss(Task):
     """A task on the Hessian at matched loss.
 
     The checkpoint is the first step of plain SGD at `rate` at which the loss, mean over 5 steps, is at
-    most ½ ln C; where rate · λ/2 > ½ there, training starts again at half the rate, so that λ is the
-    loss's own and not 2 / rate. Never reached in `steps` steps: `stuck`.
+    most `loss_ratio` · ln C; where rate · λ/2 > ½ there, training starts again at half the rate, so that λ
+    is the loss's own and not 2 / rate. Never reached in `steps` steps: `stuck`.
+
+    Attributes:
+        minibatches: of the partition, from its first, that the Hessian is taken over; 0 for all.
     """
 
     depth: int = 8
@@ -54,6 +57,13 @@ class MatchedLoss(Task):
     steps: int = 400
     tolerance: float = 1e-3
     max_products: int = 200
+    loss_ratio: float = added(0.5)
+    minibatches: int = added(0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.minibatches < 0:
+            raise ValueError(f"minibatches of {self.name} is at least 0, for all: got {self.minibatches}")
 
     @property
     def phi(self) -> Factory:
@@ -61,13 +71,14 @@ class MatchedLoss(Task):
         return softplus
 
     def limit(self, subject: Subject) -> float:
-        """The loss of the checkpoint, ½ ln C nats."""
-        return math.log(subject.data.classes) / 2
+        """The loss of the checkpoint, in nats."""
+        return self.loss_ratio * math.log(subject.data.classes)
 
     def partition(self, subject: Subject) -> Partition:
-        examples = Examples(subject.data.train_x.double(), subject.data.train_y, self.batch)
-        order = examples.order(PARTITION_SEED, len(examples.x) // self.batch)
-        return Partition(examples.x[order], examples.y[order])
+        examples = Examples(subject.data.train_x, subject.data.train_y, self.batch)
+        whole = examples.order(PARTITION_SEED, len(examples.x) // self.batch)
+        order = whole[: self.minibatches or None]
+        return Partition(examples.x[order].double(), examples.y[order])
 
     def hessian(self, subject: Subject, network: nn.Module, partition: Partition) -> HessianOperator:
         return HessianOperator(network.double(), *partition, stacked=subject.stacked)

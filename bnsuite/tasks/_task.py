@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import ClassVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -70,6 +70,12 @@ class Subject:
             raise UnsupportedError(message) from error
 
 
+def added(default: Any) -> Any:
+    """A setting that came after records were published: at its default it is not among `Task.settings`, so
+    that their keys stay."""
+    return field(default=default, metadata={"added": True})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
     """A frozen set of settings; calling it on a subject measures, and changes nothing.
@@ -106,10 +112,12 @@ class Task(ABC):
 
     @property
     def settings(self) -> dict[str, Json]:
-        """Every setting, as JSON."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        """Every setting, as JSON, without those that were `added` and have their default."""
+        values = asdict(self)
+        for one in fields(self):
+            if one.metadata.get("added") and values[one.name] == one.default:
+                del values[one.name]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def parse(cls, name: str, value: object) -> object:

@@ -70,7 +70,7 @@ class Smoothness(AtInitialization):
 
     def __call__(self, subject: Subject) -> Measurement:
         examples = Examples(subject.data.train_x.double(), subject.data.train_y, self.batch)
-        trace = list[dict[str, Json]]()
+        trace = dict[tuple[int, int], dict[str, Json]]()
 
         def look(step: int, seed: int, network: nn.Module) -> None:
             chosen = examples.order(seed, step + 1)[-1]
@@ -81,7 +81,7 @@ class Smoothness(AtInitialization):
             if seed in self.confirmation[: self.beside]:
                 operator = HessianOperator(network, x[None], y[None], stacked=False)
                 row["lambda_max"] = extreme_eigenvalues(operator, seed=seed).top[0].value
-            trace.append({"phase": "checkpoint", "seed": seed, "step": step, **row})
+            trace[seed, step] = {"phase": "checkpoint", "seed": seed, "step": step, **row}
             subject.report(f"step {step}: β = {along.effective_beta:.3g}")
 
         def watch(step: int, stack: Stack, rows: list[Lane], losses: Tensor) -> list[int]:
@@ -96,10 +96,10 @@ class Smoothness(AtInitialization):
         lanes = [Lane(seed, self.rate) for seed in self.confirmation]
         phi = activation(self.activation)
         self.sweep(subject, self.depth, lanes, self.steps, activation=phi, watch=watch)
-        rows = {seed: [row for row in trace if row["seed"] == seed] for seed in self.confirmation}
+        rows = {seed: [row for (of, _), row in trace.items() if of == seed] for seed in self.confirmation}
         checkpoints = 1 + self.steps.bit_length()
         samples = [_sample(seed, found, checkpoints) for seed, found in rows.items()]
-        return with_medians(self.measurement(samples, trace=trace))
+        return with_medians(self.measurement(samples, trace=[*trace.values()]))
 
 
 def along_gradient(

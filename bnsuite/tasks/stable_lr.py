@@ -9,7 +9,7 @@ from bnsuite.engine.lanes import Curves, Lane
 from bnsuite.engine.lanes import final as final_mean
 from bnsuite.protocol import Row, Tried, number, stable
 from bnsuite.records import Better, Measurement
-from bnsuite.tasks._task import Subject, Task, fates
+from bnsuite.tasks._task import Subject, Task, added, fates
 
 
 @final
@@ -18,10 +18,10 @@ class StableLr(Task):
     """Largest learning rate at which a network of fixed depth still learns.
 
     A lane is stable when every loss is finite and its loss, mean over the last 10 % of `steps` steps, is
-    at most ½ ln C. From the best rate b of the tuning seeds, the rates b · 10^{k / per_decade} up to two
-    decades above b run on each confirmation seed; with n of them stable, its sample is
-    b · 10^{(n − 1) / per_decade}. (Counted, since the boundary of stability is ragged and a first
-    failure is an extreme value.)
+    at most `loss_ratio` · ln C. From the best rate b of the tuning seeds, the rates
+    b · 10^{k / per_decade} up to two decades above b run on each confirmation seed; with n of them stable,
+    its sample is b · 10^{(n − 1) / per_decade}. (Counted, since the boundary of stability is ragged and a
+    first failure is an extreme value.)
     """
 
     name: ClassVar[str] = "stable_lr"
@@ -34,9 +34,10 @@ class StableLr(Task):
     depth: int = 8
     steps: int = 100
     per_decade: int = 12
+    loss_ratio: float = added(0.5)
 
     def __call__(self, subject: Subject) -> Measurement:
-        limit = math.log(subject.data.classes) / 2
+        limit = self.loss_ratio * math.log(subject.data.classes)
 
         def attempt(phase: str, lanes: Sequence[Lane]) -> Tried:
             curves = self.sweep(subject, self.depth, lanes, self.steps)

@@ -85,7 +85,7 @@ class TimeToAccuracy(Task):
             now = accuracy(stack.evaluate(x), y.expand(len(rows), -1)).tolist()
             finite = torch.isfinite(losses[-1]).tolist()
             for lane, value, alive in zip(rows, now, finite, strict=True):
-                curves[lane].append(value if alive else math.nan)
+                curves[lane][step // self.every - 1 :] = [value if alive else math.nan]
             return [i for i, lane in enumerate(rows) if self._reached(curves[lane]) is not None]
 
         self.sweep(subject, self.depth, lanes, self.steps, sgd=self.sgd, watch=watch)

@@ -1,10 +1,12 @@
 """stable_lr on lanes of known fate: the sample is a count, whatever the order of passes."""
 
+import dataclasses
 import math
 from typing import Any
 
 import pytest
 
+from bnsuite.audit import objections
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.search import log_grid
 from bnsuite.records import Outcome
@@ -43,6 +45,21 @@ def test_the_sample_counts_stable_rates(subject: Subject, lanes_that: Any) -> No
     assert [steps for _, _, steps in asked] == [100, 100]
     assert sorted(asked[1][1]) == sorted(Lane(seed, rate) for seed in SEEDS for rate in GRID)
     assert len(found.trace) == 6 + 75
+
+
+def test_the_limit_of_the_loss_is_a_setting(subject: Subject, lanes_that: Any) -> None:
+    task = dataclasses.replace(TASK, loss_ratio=0.9)
+    limit = 0.9 * math.log(4)
+    lanes_that(lambda depth, lane: (limit if lane.rate < 1 else limit + 1e-3, 0.5))
+    found = task(subject)
+    assert [s.detail["passing"] for s in found.samples] == [24, 24, 24]
+
+    def against(loss_ratio: float) -> list[str]:
+        settings = {**task.settings, "loss_ratio": loss_ratio}
+        return objections(found, "stable_lr", settings, better="higher", dataset="digits")
+
+    assert against(limit / math.log(10)) == [], "and an audit knows it"
+    assert "ok iff the loss" in against(0.5)[0]
 
 
 def test_none_stable_is_stuck(subject: Subject, lanes_that: Any) -> None:

@@ -87,6 +87,14 @@ def test_seeds_are_apart_and_settings_are_json(task: Task) -> None:
         type(task)(**{**vars(task), "tuning": (1, 101)})
 
 
+def test_a_setting_added_later_changes_no_key_of_before() -> None:
+    task = TINY["stable_lr"]
+    assert "loss_ratio" not in task.settings
+    changed = replace(task, loss_ratio=0.9)  # type: ignore[call-arg]
+    assert changed.settings == {**task.settings, "loss_ratio": 0.9}
+    assert task.parse("loss_ratio", "0.9") == 0.9
+
+
 @EVERY
 @pytest.mark.parametrize("scheme", ["none", "batchnorm"])
 def test_a_task_measures_every_confirmation_seed_and_repeats_itself(

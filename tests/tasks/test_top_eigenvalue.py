@@ -33,6 +33,23 @@ def spectrum(subject: Subject, network: torch.nn.Module) -> torch.Tensor:
     return torch.linalg.eigvalsh(hessian(subject, network, TASK))
 
 
+def test_fewer_minibatches_are_the_first_of_the_partition(subject: Subject) -> None:
+    whole, two = TASK.partition(subject), dataclasses.replace(TASK, minibatches=2).partition(subject)
+    assert len(whole.x) == 4
+    assert torch.equal(two.x, whole.x[:2])
+    assert torch.equal(two.y, whole.y[:2])
+    assert two.x.dtype == torch.float64
+    with pytest.raises(ValueError, match="minibatches of top_eigenvalue is at least 0, for all: got -1"):
+        dataclasses.replace(TASK, minibatches=-1)
+
+
+def test_the_loss_of_the_checkpoint_is_a_setting(subject: Subject) -> None:
+    early = dataclasses.replace(TASK, loss_ratio=0.9)
+    assert early.limit(subject) == 0.9 * math.log(4)
+    first, later = early(subject).samples[0], TASK(subject).samples[0]
+    assert first.detail["step"] < later.detail["step"]  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("scheme", ["none", "batchnorm"])
 def test_the_value_is_the_top_of_the_spectrum_at_matched_loss(
     scheme: str, make_subject: Callable[..., Subject]
