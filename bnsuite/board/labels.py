@@ -20,6 +20,7 @@ TITLES = {
     "spectrum": "Hessian spectrum",
     "mean_shift": "Mean shift",
     "layer_cost": "Normalizer cost",
+    "speedrun": "Speedrun",
 }
 """What a task is called in a heading; another goes by its name."""
 
@@ -107,6 +108,13 @@ COMPANIONS: Mapping[str, Mapping[str, str]] = {
         "joules_per_pass": "a pass (J)",
         "drift": "clock drifted",
         "idle": "device idle",
+    },
+    "speedrun": {
+        "train_s": "training (s)",
+        "eval_s": "test (s)",
+        "examples_per_s": "examples a second",
+        "precision": "precision",
+        "compiled": "compiled",
     },
 }
 """What is shown beside the value of a task and never ranked, with its heading.

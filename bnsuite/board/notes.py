@@ -93,5 +93,7 @@ REMARKS: Mapping[str, str] = {
     "overflow_depth": "Signs as everywhere: ≥ overflows at no depth tried, < at the smallest.",
     "layer_cost": "Microseconds of the row’s own machine; no more than a hint where its clock drifted "
     "or others used it.",
+    "speedrun": "The recipe is made for batch norm: a low accuracy says that a scheme cannot take its place "
+    "there, not that it cannot train. Seconds are of the row’s own device.",
 }
 """What a reader of a task's numbers must know."""

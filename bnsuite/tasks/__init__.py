@@ -10,6 +10,7 @@ from bnsuite.tasks.overflow_depth import OverflowDepth
 from bnsuite.tasks.scale_law import ScaleLaw
 from bnsuite.tasks.smoothness import Smoothness
 from bnsuite.tasks.spectrum import HessianSpectrum
+from bnsuite.tasks.speedrun import Speedrun
 from bnsuite.tasks.stable_lr import StableLr
 from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
 from bnsuite.tasks.top_eigenvalue import TopEigenvalue
@@ -18,7 +19,9 @@ _RANKED = (MaxDepth, StableLr, TopEigenvalue, TimeToAccuracy)
 _GRADIENTS = (GradientGrowth, ScaleLaw, FirstStep, OverflowDepth)
 _CURVATURE = (Smoothness, HessianSpectrum, MeanShift)
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (*_RANKED, *_GRADIENTS, *_CURVATURE, LayerCost)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (*_RANKED, *_GRADIENTS, *_CURVATURE, LayerCost, Speedrun)
+}
 """Every task by name, the ranked ones first; a new one is one file and one entry here."""
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "OverflowDepth",
     "ScaleLaw",
     "Smoothness",
+    "Speedrun",
     "StableLr",
     "Subject",
     "Task",

@@ -261,6 +261,7 @@ def diagnosed(scheme: str = "batchnorm", n: int = 6, **changes: Any) -> list[Rec
         "spectrum": {"samples": top, "trace": density, "derived": {"gap": 2.0, "lambda_1_at_init": 3.0}},
         "mean_shift": {"samples": shifts, "derived": {"means_share": 0.8, "means_ratio": 0.3}},
         "layer_cost": {"samples": [720.0] * n, "trace": shapes, "derived": {"kept_mib": 0.26}},
+        "speedrun": {"samples": [0.94] * n, "derived": {"train_s": 2.5, "precision": "bfloat16"}},
     }
     return [record(task, scheme, **{**found, **changes}) for task, found in makers.items()]
 
