@@ -22,9 +22,11 @@ lint: .venv/installed-dev
 bench: .venv/installed-dev  ## micro-benchmarks of the engine and of every normalizer
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
 
-peers: .venv/installed-dev  ## the same jobs by us and by what people use, side by side
+peers: .venv/installed-dev  ## the same jobs by us and by what people use, side by side; how cost grows
 	$(BIN)/python benchmarks/peers/serial.py
 	$(BIN)/python benchmarks/peers/top_eigenvalue.py
+	$(BIN)/python benchmarks/peers/density.py
+	$(BIN)/python benchmarks/growth.py
 
 clean:  ## remove what was installed and built; records stay
 	rm -rf .venv leaderboard/site site

@@ -1,10 +1,8 @@
-"""asv's configuration and benchmarks, and the race against the plain loop."""
+"""asv's configuration and benchmarks."""
 
 import importlib
-import json
 import math
 import re
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +12,9 @@ import pytest
 from asv.config import Config
 from asv_runner.discovery import disc_benchmarks
 
-from bnsuite.datasets import digits
-from bnsuite.networks import FAMILIES, softplus
 from bnsuite.profiles import load_profile
 from bnsuite.records import RANKED, SUITE_VERSION, Outcome, Record, Sample
-from bnsuite.schemes import REFERENCES, SCHEMES
+from bnsuite.schemes import SCHEMES
 from bnsuite.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -40,18 +36,6 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def ranked(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT)
     return importlib.import_module("benchmarks.ranked")
-
-
-@pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """A script of `benchmarks/peers` by its name."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "peers")
-    return importlib.import_module
-
-
-@pytest.fixture
-def serial(peers: Callable[[str], ModuleType]) -> ModuleType:
-    return peers("serial")
 
 
 def test_asv_measures_this_checkout_pinned(config: Config) -> None:
@@ -133,81 +117,3 @@ def test_tracks_read_the_records_of_one_run(ranked: ModuleType, monkeypatch: pyt
     assert ranked.setup_cache() == {}
     assert (asked["profile"], asked["schemes"]) == ("smoke", list(SCHEMES))
     assert not Path(asked["records"]).is_absolute()  # asv's own folder
-
-
-@pytest.mark.parametrize("scheme", REFERENCES)
-def test_the_plain_loop_and_the_lanes_agree(
-    serial: ModuleType, monkeypatch: pytest.MonkeyPatch, scheme: str
-) -> None:
-    monkeypatch.setattr(serial, "DEPTH", 8)
-    monkeypatch.setattr(serial, "EARLY", 2)
-    assert serial.early_difference(SCHEMES[scheme], serial.torch.device("cpu")) <= serial.TOLERANCE
-
-
-def test_the_race_prints_its_table(
-    serial: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(serial, "LANES", serial.LANES[:2])
-    monkeypatch.setattr(serial, "DEPTH", 2)
-    assert serial.main(["--schemes", "none", "batchnorm", "--steps", "2", "--rounds", "1"]) == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"^none +\d+\.\d\d +\d", printed, re.MULTILINE)
-    assert "2 lanes, 2 layers, 2 steps, n = 1 rounds" in printed
-
-
-def test_the_race_says_when_the_sides_disagree(
-    serial: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(serial, "early_difference", lambda scheme, device: math.inf)
-    monkeypatch.setattr(serial, "LANES", serial.LANES[:2])
-    monkeypatch.setattr(serial, "DEPTH", 2)
-    assert serial.main(["--schemes", "none", "--steps", "2", "--rounds", "1"]) == 1
-    assert "NO" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("scheme", ["batchnorm", "layernorm"])
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-def test_every_side_is_sure_of_the_same_eigenvalue(
-    peers: Callable[[str], ModuleType],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    scheme: str,
-) -> None:
-    pytest.importorskip("pyhessian")
-    script = peers("top_eigenvalue")
-    data = script.Partition(
-        digits().train_x[:64].double().view(2, 32, 1, 8, 8), digits().train_y[:64].view(2, 32)
-    )
-
-    def small(scheme: str, depth: int, seeds: range) -> list[Any]:
-        networks = [
-            FAMILIES["mlp"].build(
-                SCHEMES[scheme],
-                depth,
-                width=8,
-                shape=data.x.shape[2:],
-                classes=10,
-                seed=s,
-                activation=softplus,
-            )
-            for s in seeds
-        ]
-        for network in networks:
-            script.replace_all_batch_norm_modules_(network.double())
-        return [script.Problem(network, data, True) for network in networks]
-
-    monkeypatch.setattr(script, "problems", small)
-    table = tmp_path / "rows.json"
-    options = ["--schemes", scheme, "--depths", "8", "--networks", "1", "--rounds", "1", "--json", str(table)]
-    assert script.main(options) == 0
-    rows = json.loads(table.read_text(encoding="utf-8"))
-    assert [row["side"] for row in rows] == list(script.SIDES)
-    sure = [row for row in rows if row["residual"] is not None]
-    assert {"ours", "curvlinops + eigsh", "eigenthings lanczos"} <= {row["side"] for row in sure}
-    assert all(row["residual"] <= script.RESIDUAL and row["products"] > 0 for row in sure)
-    assert rows[0]["ratio"] == 1.0
-
-    monkeypatch.setitem(script.SIDES, "pyhessian", (script.pyhessian_power, [0.5]))  # stops far from it
-    script.main(options)
-    assert re.search(r"pyhessian +no λ_max certified", capsys.readouterr().out)

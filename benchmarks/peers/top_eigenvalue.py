@@ -8,56 +8,32 @@ of the vector it returns, by one product of a plain operator outside the clock.
 """
 
 import argparse
-import copy
 import json
 import math
 import platform
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import hessian_eigenthings
 import numpy as np
+import operators
 import torch
 from as_worker import start_again_as_a_worker
-from torch import Tensor, nn
-from torch.func import replace_all_batch_norm_modules_
+from operators import Counted, Problem, as_pyhessian_expects, problems
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor
 
-from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
 from bnsuite.engine.curvature import HessianOperator, certified, extreme_eigenvalues
-from bnsuite.engine.lanes import Lane
-from bnsuite.networks import FAMILIES
-from bnsuite.norms import BatchNorm, LayerNorm
-from bnsuite.profiles import load_profile
 from bnsuite.provenance import cpu_name, reproducible
-from bnsuite.records import Outcome
 from bnsuite.schemes import REFERENCES, SCHEMES
-from bnsuite.tasks import Subject
-from bnsuite.tasks._checkpoint import Partition
-from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 RESIDUAL = 1e-3
 OURS = "ours"
 MOST = 2000
 """Products after which a side is not asked on."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A network, and the minibatches over which its loss is taken."""
-
-    network: nn.Module
-    data: Partition
-    stacked: bool
-
-    @property
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
-        return [*zip(*self.data, strict=True)]
 
 
 @dataclass
@@ -69,121 +45,43 @@ class Found:
 
 
 def ours(problem: Problem, setting: float) -> Found:
-    operator = HessianOperator(problem.network, *problem.data, stacked=problem.stacked)
-    found = extreme_eigenvalues(operator, seed=0, tolerance=setting, max_products=MOST)
+    found = extreme_eigenvalues(operators.ours(problem), seed=0, tolerance=setting, max_products=MOST)
     assert found.top[0].vector is not None
     return Found(found.top[0].vector, found.products)
 
 
-class _Counted(hessian_eigenthings.HessianOperator):  # type: ignore[misc]
-    products = 0
-
-    def matvec(self, v: Tensor) -> Tensor:
-        self.products += 1
-        result: Tensor = super().matvec(v)
-        return result
-
-
-def _counted(problem: Problem) -> _Counted:
-    return _Counted(
-        problem.network, problem.batches, hessian_eigenthings.supervised_loss(nn.CrossEntropyLoss())
-    )
-
-
 def eigenthings_lanczos(problem: Problem, setting: float) -> Found:
-    operator = _counted(problem)
+    operator = operators.eigenthings(problem)
+    operator.matvec = counted = Counted(operator.matvec)
     found = hessian_eigenthings.lanczos(
         operator, k=1, max_iter=int(setting), which="LA", reorthogonalize=True, seed=0
     )
-    return Found(found.eigenvectors[0], operator.products)
+    return Found(found.eigenvectors[0], counted.calls)
 
 
 def eigenthings_power(problem: Problem, setting: float) -> Found:
-    operator = _counted(problem)
+    operator = operators.eigenthings(problem)
+    operator.matvec = counted = Counted(operator.matvec)
     found = hessian_eigenthings.power_iteration_one(operator, max_iter=MOST, tol=setting, seed=0)
-    return Found(found[1], operator.products)
-
-
-@contextmanager
-def float64() -> Iterator[None]:
-    """PyHessian draws its start in the default dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+    return Found(found[1], counted.calls)
 
 
 def pyhessian_power(problem: Problem, setting: float) -> Found:
-    from pyhessian import hessian
-
-    network = problem.network
-    products = 0
-
-    def counted(v: list[Tensor]) -> Any:
-        nonlocal products
-        products += 1
-        return product(v)
-
-    network.eval = lambda: network  # type: ignore[method-assign]  # it would take running statistics
-    try:
-        asked = hessian(network, nn.CrossEntropyLoss(), dataloader=problem.batches, cuda=False)
-        product, asked.dataloader_hv_product = asked.dataloader_hv_product, counted
-        torch.manual_seed(0)
-        with float64(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True", UserWarning)
-            vectors = asked.eigenvalues(maxIter=MOST, tol=setting, top_n=1)[1]
-    finally:
-        del network.eval
-        network.zero_grad(set_to_none=True)
-    return Found(torch.cat([part.flatten() for part in vectors[0]]), products)
-
-
-class ByFormula(nn.Module):
-    """A batch or layer norm of (N, C) from elementary operations, with the norm's own γ and β.
-
-    curvlinops takes forward- over reverse-mode derivatives, of which torch 2.13's fused norms have wrong
-    ones: a product is 1.5 % off with batch norm, .3 % with layer norm, and no order mends that.
-    """
-
-    def __init__(self, norm: BatchNorm | LayerNorm) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
-        self.axis = 0 if isinstance(norm, BatchNorm) else 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        centered = x - x.mean(self.axis, keepdim=True)
-        variance = centered.square().mean(self.axis, keepdim=True)
-        return self.weight * centered * (variance + self.eps).rsqrt() + self.bias
+    operator = operators.pyhessian(problem)
+    operator.dataloader_hv_product = counted = Counted(operator.dataloader_hv_product)
+    torch.manual_seed(0)
+    with as_pyhessian_expects(operator):
+        vectors = operator.eigenvalues(maxIter=MOST, tol=setting, top_n=1)[1]
+    return Found(torch.cat([part.flatten() for part in vectors[0]]), counted.calls)
 
 
 def curvlinops_eigsh(problem: Problem, setting: float) -> Found:
-    from curvlinops import HessianLinearOperator
-    from scipy.sparse.linalg import LinearOperator, eigsh
-
-    network = copy.deepcopy(problem.network)
-    for name, norm in [*network.named_modules()]:
-        if isinstance(norm, BatchNorm | LayerNorm):
-            network.set_submodule(name, ByFormula(norm))
-    operator = HessianLinearOperator(
-        network,
-        nn.CrossEntropyLoss(),
-        [*network.parameters()],
-        problem.batches,
-        check_deterministic=False,
-    ).to_scipy()
-    products = 0
-
-    def product(v: np.ndarray) -> np.ndarray:
-        nonlocal products
-        products += 1
-        return np.asarray(operator @ v)
-
+    operator = operators.curvlinops(problem).to_scipy()
+    counted = Counted(operator.matvec)
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
-    counted = LinearOperator(operator.shape, product, dtype=operator.dtype)
-    vectors = eigsh(counted, k=1, which="LA", tol=setting, v0=start)[1]
-    return Found(torch.from_numpy(vectors[:, 0]), products)
+    asked = LinearOperator(operator.shape, counted, dtype=operator.dtype)
+    vectors = eigsh(asked, k=1, which="LA", tol=setting, v0=start)[1]
+    return Found(torch.from_numpy(vectors[:, 0]), counted.calls)
 
 
 Side = Callable[[Problem, float], Found]
@@ -215,24 +113,6 @@ class Row:
     ratio: float | None = None  # of its seconds over ours, the median over rounds
 
 
-def problems(scheme: str, depth: int, seeds: Sequence[int]) -> list[Problem] | None:
-    """Networks at matched loss; None where one does not come there."""
-    settings = load_profile("quick").settings("top_eigenvalue", "mlp")
-    task = TopEigenvalue(**{**settings, "depth": depth})
-    subject = Subject(SCHEMES[scheme], FAMILIES["mlp"], digits())
-    there = task.train(subject, [Lane(seed, task.rate) for seed in seeds], task.steps, task.limit(subject))
-    data = task.partition(subject)
-    found = []
-    for seed in seeds:
-        checkpoint = there[seed]
-        if isinstance(checkpoint, Outcome):
-            return None
-        network = checkpoint.network.double()
-        replace_all_batch_norm_modules_(network)  # no running statistics, which `torch.func` cannot move
-        found.append(Problem(network, data, subject.stacked))
-    return found
-
-
 def cheapest(side: Side, ladder: Sequence[float], problem: Problem) -> float | None:
     """The first setting of the ladder that comes to the residual, at the upper end of the spectrum.
 
@@ -256,7 +136,7 @@ def _residual(problem: Problem, found: Found) -> tuple[float, float]:
 
 def compare(scheme: str, depth: int, seeds: Sequence[int], sides: Sequence[str], rounds: int) -> list[Row]:
     """Every side on the same networks, in turn; each network has a setting of its own."""
-    chosen = problems(scheme, depth, seeds)
+    chosen = problems(scheme, seeds, depth=depth)
     if chosen is None:
         return []
     settings: dict[str, list[float]] = {}

@@ -1,0 +1,214 @@
+"""Spectral density of the Hessian at equal error: the field's libraries and ours, side by side.
+
+Every side is asked for the same operator, that of the tasks, and all start from scratch in each round: the
+operator is built within the clock. All do stochastic Lanczos quadrature: k probes of m Hessian products.
+
+Where the truth is known, a network so small that the eigenvalues of its full Hessian can be had, a side
+takes the fewest products on its ladder of m and k whose error is at most the target; what it tried before
+does not count against it. The error is the distance in total variation, ½ ∫ |p − q|, between the densities
+of its nodes and of the eigenvalues, both smoothed by the kernel of the task `spectrum`, a Gaussian of 1 %
+of the spectrum's width; the mean over disjoint groups of k out of 12 probes. The ladder is climbed on the
+Hessian as a matrix, which has the same quadrature for less; the race is run on the operators, and has to
+come to the same density. At the task's own size no truth is known: there all take the same m and k.
+"""
+
+import argparse
+import json
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import operators
+import torch
+from as_worker import start_again_as_a_worker
+from operators import Problem, problems
+from quadratures import OURS, SIDES
+
+from bnsuite.engine.clock import race
+from bnsuite.engine.curvature import Density
+from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.schemes import REFERENCES, SCHEMES
+
+TARGET = 0.03
+"""Of the error: the share of eigenvalues that lie elsewhere."""
+
+KERNEL = 0.01
+"""Deviation of the smoothing Gaussian over the spectrum's width."""
+
+SAME = 1e-3
+"""Distance of a side's density on its own operator and on the matrix that counts as agreement."""
+
+POOL = 12
+ORDERS = (8, 12, 16, 24, 32, 48)
+PROBES = (1, 2, 3, 4, 6)
+SMALL = {"width": 8, "depth": 3, "steps": 8000}
+
+
+class Setting(NamedTuple):
+    """Nodes a probe, probes, and the mean error that comes of them."""
+
+    order: int
+    probes: int
+    error: float | None = None
+
+    @property
+    def products(self) -> int:
+        return self.order * self.probes
+
+
+class Truth:
+    """The Hessian as a matrix (P, P), and the density of its eigenvalues."""
+
+    def __init__(self, problem: Problem) -> None:
+        operator = operators.ours(problem)
+        columns = torch.eye(operator.size, dtype=operator.dtype)
+        self.matrix = torch.stack([operator.matvec(column) for column in columns])
+        values = torch.linalg.eigvalsh(self.matrix)
+        low, high = float(values[0]), float(values[-1])
+        self.width = KERNEL * (high - low)
+        self.at = torch.linspace(low - 4 * self.width, high + 4 * self.width, 1000, dtype=values.dtype)
+        self.density = Density(values[None], torch.full_like(values[None], 1 / len(values)))
+
+    def error(self, density: Density, truth: Density | None = None) -> float:
+        """Distance from another density or from the true one."""
+        p, q = (each.smoothed(self.at, self.width)[0] for each in (density, truth or self.density))
+        return float(torch.trapezoid((p - q).abs(), self.at)) / 2
+
+
+def cheapest(density: Callable[[int, int], Density], truth: Truth) -> Setting | None:
+    """Fewest products that come to the target; of equally many, those of lower order."""
+    best: Setting | None = None
+    for order in ORDERS:
+        if best and order >= best.products:
+            break
+        pool = density(order, POOL)
+        for probes in PROBES:
+            groups = (Density(*each) for each in zip(*(part.split(probes) for part in pool), strict=True))
+            setting = Setting(order, probes, mean(map(truth.error, groups)))
+            if setting.error <= TARGET and (best is None or setting.products < best.products):
+                best = setting
+    return best
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a side did to one problem."""
+
+    scheme: str
+    width: int
+    depth: int
+    side: str
+    order: int | None = None
+    probes: int | None = None
+    error: float | None = None
+    products: int | None = None
+    seconds: float | None = None  # median over rounds
+    ratio: float | None = None  # of its seconds over ours, median over rounds
+    agrees: bool = True
+
+
+def compare(
+    scheme: str, settings: dict[str, int], sides: Sequence[str], rounds: int, same: Setting | None = None
+) -> list[Row]:
+    """All sides on one network, in turn: at equal error, or at the `same` setting for all."""
+    chosen = problems(scheme, [101], **settings)
+    if chosen is None:
+        return []
+    (problem,) = chosen
+    found: dict[str, Setting | None] = dict.fromkeys(sides, same)
+    truth = None if same else Truth(problem)
+
+    def on_matrix(name: str, truth: Truth) -> Callable[[int, int], Density]:
+        operator = SIDES[name].from_matrix(truth.matrix, problem)
+        return lambda order, probes: SIDES[name].density(operator, order, probes)
+
+    if truth:
+        found = {name: cheapest(on_matrix(name, truth), truth) for name in sides}
+    able = {name: setting for name, setting in found.items() if setting}
+    last: dict[str, Density] = {}
+
+    def contestant(name: str, setting: Setting) -> Callable[[], object]:
+        def run() -> None:
+            operator = SIDES[name].operator(problem)
+            last[name] = SIDES[name].density(operator, setting.order, setting.probes)
+
+        return run
+
+    cpu = torch.device("cpu")
+    race([contestant(name, Setting(2, 1)) for name in able], 1, cpu, warmup=0)
+    times = race([contestant(*pair) for pair in able.items()], rounds, cpu, warmup=0)
+    rows = []
+    for name, setting in found.items():
+        head = (scheme, settings["width"], settings["depth"], name)
+        if not setting:
+            rows.append(Row(*head))
+            continue
+        place = [*able].index(name)
+        agrees = not truth or truth.error(last[name], on_matrix(name, truth)(*setting[:2])) <= SAME
+        ratio = times.ratio(place, [*able].index(OURS)) if OURS in able else None
+        rows.append(Row(*head, *setting, setting.products, times.median(place), ratio, agrees))
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, and write it as JSON; 1 where a side's operator and the matrix disagree."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
+    parser.add_argument(
+        "--depths", nargs="*", type=int, default=[8], help="of width 64, where no truth is known"
+    )
+    parser.add_argument("--order", type=int, default=4, help="there, of all sides")
+    parser.add_argument("--probes", type=int, default=4, help="there, of all sides")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="file to write the rows to")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(f"{cpu_name()}, one thread, {platform.system()}, torch {torch.__version__}, float64")
+    print(f"error at most {TARGET:g} where the truth is known; n = {options.rounds} rounds, in turn")
+    print(
+        f"{'scheme':<20}{'network':>8}  {'side':<12}{'order':>7}{'probes':>8}{'error':>8}{'products':>10}"
+        f"{'seconds':>9}{'ours ×':>8}"
+    )
+    same = Setting(options.order, options.probes)
+    sizes: list[tuple[dict[str, int], Setting | None]] = [(SMALL, None)]
+    sizes += [({"width": 64, "depth": depth}, same) for depth in options.depths]
+    sides = [name for name in SIDES if name in (OURS, *options.sides)]
+    rows: list[Row] = []
+    for settings, setting in sizes:
+        for scheme in options.schemes:
+            with reproducible(torch.device("cpu")):
+                found = compare(scheme, settings, sides, options.rounds, setting)
+            if not found:
+                print(f"{scheme:<20}  does not come to the loss of the task")
+            for row in found:
+                print(_line(row), flush=True)
+            rows += found
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    agree = all(row.agrees for row in rows)
+    print(
+        "ours ×: seconds over ours, median over rounds. network: width × depth. error: total variation from\n"
+        f"the exact density. Operators agree with the full Hessian: {'yes' if agree else 'NO'}."
+    )
+    return 0 if agree else 1
+
+
+def _line(row: Row) -> str:
+    head = f"{row.scheme:<20}{f'{row.width} × {row.depth}':>8}  {row.side:<12}"
+    if row.seconds is None:
+        return f"{head}  no setting of its ladder comes to the error"
+    error = "–" if row.error is None else f"{row.error:.4f}"
+    return (
+        f"{head}{row.order:>7}{row.probes:>8}{error:>8}{row.products:>10}{row.seconds:>9.2f}"
+        f"{math.nan if row.ratio is None else row.ratio:>8.2f}"
+    )
+
+
+if __name__ == "__main__":
+    start_again_as_a_worker()
+    raise SystemExit(main())
