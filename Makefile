@@ -25,6 +25,8 @@ bench: .venv/installed-dev  ## micro-benchmarks of the engine and of every norma
 peers: .venv/installed-dev  ## the same jobs by us and by what people use, side by side
 	$(BIN)/python benchmarks/peers/serial.py
 	$(BIN)/python benchmarks/peers/top_eigenvalue.py
+	$(BIN)/python benchmarks/peers/time_to_accuracy.py
+	$(BIN)/python benchmarks/peers/board.py
 
 clean:  ## remove what was installed and built; records stay
 	rm -rf .venv leaderboard/site site
