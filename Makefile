@@ -27,6 +27,8 @@ peers: .venv/installed-dev  ## the same jobs by us and by what people use, side 
 	$(BIN)/python benchmarks/peers/top_eigenvalue.py
 	$(BIN)/python benchmarks/peers/density.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/peers/time_to_accuracy.py
+	$(BIN)/python benchmarks/peers/board.py
 
 clean:  ## remove what was installed and built; records stay
 	rm -rf .venv leaderboard/site site

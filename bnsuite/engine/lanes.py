@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from typing import NamedTuple
 
@@ -83,15 +84,21 @@ class Stack:
                 tensor.copy_(state.get(name, tensor))
         return network
 
+    @cached_property
+    def _evaluating(self) -> StackedCall:
+        """Of a template that stays in evaluation mode: to switch one to and fro takes longer than a layer."""
+        return StackedCall(copy.deepcopy(self._template).eval())
+
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Tensor:
         """Logits (R, N, classes) of every lane on the same x (N, …), in evaluation mode."""
-        networks = [self._template] if self.stacked else self._networks
-        for network in networks:
-            network.eval()
         parts = (part.expand(len(self), *part.shape) for part in torch.split(x, EVALUATED))
+        if self.stacked:
+            return torch.cat([self._evaluating(self.params, self._buffers, part) for part in parts], 1)
+        for network in self._networks:
+            network.eval()
         logits = torch.cat([self.forward(self.params, part) for part in parts], 1)
-        for network in networks:
+        for network in self._networks:
             network.train()
         return logits
 
@@ -226,6 +233,7 @@ def _together(
     accuracies = losses.clone()
     velocity: Parameters | None = None
     rows, alive = list(lanes), torch.arange(len(lanes), device=device)
+    looked = 0  # steps up to the last look for dead lanes
     look_every = CUDA_CHECK_EVERY if device.type == "cuda" else 1
 
     for step in range(steps):
@@ -239,7 +247,8 @@ def _together(
         leaving = watch(step + 1, stack, rows, losses[: step + 1, alive]) if watch else []
         if not leaving and (step + 1) % look_every:
             continue
-        staying = torch.isfinite(losses[: step + 1, alive]).all(0)
+        staying = torch.isfinite(losses[looked : step + 1, alive]).all(0)
+        looked = step + 1
         staying[leaving] = False
         if not bool(staying.any()):
             break

@@ -1,0 +1,339 @@
+"""The four ranked questions of `quick` by us, and by a straightforward script with what people use.
+
+The straightforward side trains one network at a time with torch.optim.SGD and takes λ_max by
+hessian-eigenthings' Lanczos, its order doubled until the vector it returns has a residual of 1e-3.
+Definitions, lanes and searches are the protocol's own on both sides, so that ratios are those of the engine
+alone; what the search saves over a grid is counted apart. λ_max is that of the checkpoint alone: no further
+eigenvalues, nothing beside it. digits, MLP of width 64, one thread.
+
+By default a sample of each cell: of `max_depth` the tuning lanes of two depths, of `stable_lr` the tuning
+lanes, of `top_eigenvalue` two seeds, of `time_to_accuracy` the confirmation lanes at the published rate.
+`--whole` runs the cells as they are.
+"""
+
+import argparse
+import copy
+import json
+import math
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import hessian_eigenthings
+import torch
+import torch.nn.functional as F
+from as_worker import start_again_as_a_worker
+from hessian_eigenthings import CurvatureOperator
+from torch import Tensor, nn
+from torch.func import replace_all_batch_norm_modules_
+
+from bnsuite.datasets import digits
+from bnsuite.engine.clock import race
+from bnsuite.engine.curvature import Spectrum, certified
+from bnsuite.engine.lanes import Curves, Examples, Lane, Watch
+from bnsuite.engine.search import grid
+from bnsuite.engine.train import PLAIN, Sgd
+from bnsuite.networks import FAMILIES
+from bnsuite.profiles import load_profile
+from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.records import RANKED, Store
+from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
+from bnsuite.tasks import TASKS, Subject
+from bnsuite.tasks.stable_lr import rate_rows
+
+CPU = torch.device("cpu")
+PROFILE = "quick"
+RECORDS = Path(__file__).parents[2] / "leaderboard" / "records" / PROFILE / "mlp-digits"
+
+DEPTHS = (8, 32)
+"""A shallow and a deep rung of `max_depth`."""
+
+SEEDS = 2
+"""Confirmation seeds of `top_eigenvalue`."""
+
+CLOSE = 0.02
+"""Relative difference up to which two numbers are one answer: float32 training amplifies rounding."""
+
+Answers = list[object]
+"""One a lane, or a seed: an outcome, or a number."""
+
+
+class Alone(NamedTuple):
+    """One network where a task's watch looks for a stack of them."""
+
+    module: nn.Module
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        self.module.eval()
+        with torch.no_grad():
+            logits = self.module(x)
+        self.module.train()
+        return logits.unsqueeze(0)
+
+    def network(self, i: int) -> nn.Module:
+        return copy.deepcopy(self.module)
+
+
+def one_by_one(
+    build: Callable[[int], nn.Module],
+    lanes: Sequence[Lane],
+    examples: Examples,
+    steps: int,
+    *,
+    stacked: bool,
+    sgd: Sgd = PLAIN,
+    watch: Watch | None = None,
+) -> Curves:
+    """Each network in turn by torch.optim.SGD; what `engine.lanes.sweep` gives."""
+    losses = torch.full((steps, len(lanes)), math.nan, dtype=torch.float64)
+    accuracies = losses.clone()
+    for i, lane in enumerate(lanes):
+        network = build(lane.seed)
+        optimizer = torch.optim.SGD(
+            network.parameters(), lane.rate, momentum=sgd.momentum, nesterov=sgd.momentum > 0
+        )
+        for step, chosen in enumerate(examples.order(lane.seed, steps)):
+            x, y = examples.x[chosen], examples.y[chosen]
+            optimizer.param_groups[0]["lr"] = lane.rate * sgd.factor(step)
+            logits = network(x)
+            loss = F.cross_entropy(logits, y)
+            losses[step, i] = loss.detach()
+            accuracies[step, i] = (logits.argmax(-1) == y).float().mean()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            left = watch and watch(step + 1, Alone(network), [lane], losses[: step + 1, i : i + 1])
+            if left or not torch.isfinite(loss):
+                break
+    return Curves(losses, accuracies)
+
+
+def operator(network: nn.Module, x: Tensor, y: Tensor, *, stacked: bool) -> CurvatureOperator:
+    """hessian-eigenthings' own, of a network without running statistics, which it cannot move."""
+    replace_all_batch_norm_modules_(network)
+    batches = [*zip(x, y, strict=True)]
+    loss = hessian_eigenthings.supervised_loss(nn.CrossEntropyLoss())
+    return hessian_eigenthings.HessianOperator(network, batches, loss)
+
+
+def doubled(
+    asked: CurvatureOperator, *ends: int, seed: int, tolerance: float, max_products: int, **more: int
+) -> Spectrum:
+    """λ_max by Lanczos of order 10, 20, 40, … until it is certified, or `max_products` are spent."""
+    order, products = 10, 0
+    while True:
+        found = hessian_eigenthings.lanczos(
+            asked, k=1, max_iter=order, which="LA", reorthogonalize=True, seed=seed
+        )
+        entry = certified(asked, found.eigenvectors[0])
+        products += order + 1
+        order *= 2
+        if entry.residual <= tolerance or products + order > max_products:
+            return Spectrum((entry,), (), products)
+
+
+def straightforward(job: Callable[[], Answers]) -> Answers:
+    """A job of ours by what people use."""
+    with ExitStack() as stack:
+        for place, instead in (
+            ("_task.sweep", one_by_one),
+            ("_checkpoint.HessianOperator", operator),
+            ("top_eigenvalue.extreme_eigenvalues", doubled),
+        ):
+            stack.enter_context(patch(f"bnsuite.tasks.{place}", instead))
+        return job()
+
+
+class Job(NamedTuple):
+    """Part of a cell, or all of it."""
+
+    task: str
+    part: str
+    run: Callable[[], Answers]
+
+
+def tasks() -> dict[str, Any]:
+    """The ranked tasks; of `top_eigenvalue` λ_max at the checkpoint alone."""
+    settings = {name: load_profile(PROFILE).settings(name, "mlp") for name in RANKED}
+    settings["top_eigenvalue"] |= {"eigenvalues": 1, "beside": 0}
+    return {name: TASKS[name](**settings[name]) for name in RANKED}
+
+
+def whole(scheme: Scheme) -> Iterator[Job]:
+    """The four cells of a scheme."""
+    subject = Subject(scheme, FAMILIES["mlp"], digits())
+    for name, task in tasks().items():
+
+        def run(task: Any = task) -> Answers:
+            return [sample.value or sample.outcome for sample in task(subject).samples]
+
+        yield Job(name, "whole", run)
+
+
+def sampled(scheme: Scheme) -> Iterator[Job]:
+    """Parts of the four cells of a scheme."""
+    data = digits()
+    subject = Subject(scheme, FAMILIES["mlp"], data)
+    deep, stable, sharp, fast = tasks().values()
+    tuning = grid(deep.rates, deep.tuning)
+    for depth in DEPTHS:
+
+        def rung(depth: int = depth) -> Answers:
+            return [row["outcome"] for row in deep._try(subject, depth, tuning, "tune")]
+
+        yield Job(deep.name, f"{len(tuning)} lanes, {depth} layers", rung)
+
+    lanes, limit = grid(stable.rates, stable.tuning), math.log(data.classes) / 2
+
+    def rates() -> Answers:
+        curves = stable.sweep(subject, stable.depth, lanes, stable.steps)
+        return [*rate_rows(curves, lanes, "tune", lambda loss, _: loss <= limit).outcomes]
+
+    yield Job(stable.name, f"{len(lanes)} lanes", rates)
+
+    few = TASKS[sharp.name](**{**sharp.settings, "confirmation": sharp.confirmation[:SEEDS]})
+
+    def eigenvalue() -> Answers:
+        partition = few.partition(subject)
+        samples = few.at_matched_loss(
+            subject, lambda lane, there: few._sample(subject, lane, there, partition), "λ"
+        )
+        return [sample.value or sample.outcome for sample in samples]
+
+    yield Job(sharp.name, f"{len(few.confirmation)} seeds", eigenvalue)
+
+    confirm = grid([_published(scheme.name, fast.name).derived["rate"]], fast.confirmation)
+
+    def arrivals() -> Answers:
+        curves = fast._race_to_target(subject, confirm, data.test_x, data.test_y)
+        return [fast._reached(curve) or fast._outcome(curve) for curve in curves.values()]
+
+    yield Job(fast.name, f"{len(confirm)} lanes", arrivals)
+
+
+def differ(one: object, other: object) -> bool:
+    """Whether two answers are two."""
+    if isinstance(one, float) and isinstance(other, float):
+        return not math.isclose(one, other, rel_tol=CLOSE)
+    return one != other
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job on both sides; seconds are medians over rounds, and ratio that of the rounds' ratios."""
+
+    scheme: str
+    task: str
+    part: str
+    ours_s: float
+    theirs_s: float
+    ratio: float
+    fastest: float  # the ratio of each side's fastest round
+    answers: int
+    differing: int
+
+
+def compare(scheme: str, job: Job, rounds: int) -> Row:
+    """Both sides in turn."""
+    last: dict[str, Answers] = {}
+    times = race(
+        [lambda: last.update(a=job.run()), lambda: last.update(b=straightforward(job.run))], rounds, CPU, 0
+    )
+    differing = sum(map(differ, last["a"], last["b"]))
+    ours, theirs = times.seconds
+    ratio, fastest = times.ratio(1, 0), min(theirs) / min(ours)
+    return Row(
+        scheme,
+        job.task,
+        job.part,
+        times.median(0),
+        times.median(1),
+        ratio,
+        fastest,
+        len(last["a"]),
+        differing,
+    )
+
+
+def of_the_board(rows: Sequence[Row]) -> float:
+    """Seconds of all four cells over ours, each cell weighted by what its published record took.
+
+    The ratio of a cell is that of its parts' seconds together.
+    """
+    ours = theirs = 0.0
+    for cell in {(row.scheme, row.task) for row in rows}:
+        parts = [row for row in rows if (row.scheme, row.task) == cell]
+        weight = _published(*cell).provenance.duration_s
+        ours += weight
+        theirs += weight * sum(row.theirs_s for row in parts) / sum(row.ours_s for row in parts)
+    return theirs / ours
+
+
+def search_saves(scheme: str) -> float:
+    """Lane-layers of `max_depth` on a grid of its final ratio, over those that its published search tried.
+
+    A lane-layer is one lane times one layer: what a rung costs is proportional to them.
+    """
+    task = tasks()["max_depth"]
+    tried = sum(row["depth"] for row in _published(scheme, task.name).trace)
+    low, high = task.depths
+    count = math.ceil(math.log(high / low, task.ratio))
+    depths = {round(low * (high / low) ** (i / count)) for i in range(count + 1)}
+    lanes = len(task.rates) * len(task.tuning) + len(task.confirmation)
+    return lanes * sum(depths) / tried
+
+
+def _published(scheme: str, task: str) -> Any:
+    records = [record for record in Store(RECORDS / task) if record.scheme == scheme]
+    return max(records, key=lambda record: record.provenance.started)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, and write it as JSON; 1 where more than one answer in ten differs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--schemes", nargs="+", choices=REFERENCES, default=list(REFERENCES))
+    parser.add_argument("--tasks", nargs="+", choices=RANKED, default=list(RANKED))
+    parser.add_argument("--whole", action="store_true", help="whole cells: a quarter of an hour a scheme")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="file to write the rows to")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(f"{cpu_name()}, one thread, {platform.system()}, torch {torch.__version__}")
+    print(f"profile {PROFILE}, n = {options.rounds} rounds, in turn")
+    print(
+        f"{'scheme':<20}{'task':<18}{'part':<22}{'ours s':>8}{'theirs s':>9}{'ratio':>7}{'fastest':>8}"
+        f"{'differ':>9}"
+    )
+    rows: list[Row] = []
+    for name in options.schemes:
+        for job in (whole if options.whole else sampled)(SCHEMES[name]):
+            if job.task not in options.tasks:
+                continue
+            with reproducible(CPU):
+                row = compare(name, job, options.rounds)
+            rows.append(row)
+            print(
+                f"{name:<20}{job.task:<18}{job.part:<22}{row.ours_s:>8.2f}{row.theirs_s:>9.2f}"
+                f"{row.ratio:>7.2f}{row.fastest:>8.2f}{f'{row.differing}/{row.answers}':>9}",
+                flush=True,
+            )
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    answers, differing = sum(row.answers for row in rows), sum(row.differing for row in rows)
+    saves = ", ".join(f"{name} {search_saves(name):.1f}" for name in options.schemes)
+    print(
+        f"ratio: theirs / ours. These cells, weighted by the seconds of their published records: "
+        f"{of_the_board(rows):.2f}.\n"
+        f"Apart from that, a grid over depth has more lane-layers than what the search tried: × {saves}.\n"
+        f"Answers that differ, numbers by more than {CLOSE:.0%}: {differing} of {answers}."
+    )
+    return int(10 * differing > answers)
+
+
+if __name__ == "__main__":
+    start_again_as_a_worker()
+    raise SystemExit(main())

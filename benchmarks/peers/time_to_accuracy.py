@@ -1,0 +1,262 @@
+"""Training to a target accuracy by the task, and by loops with nothing in them, side by side.
+
+The task `time_to_accuracy` of `quick` on digits: 8 layers of width 64, evaluation every 2 steps, up to the
+first evaluation at the target. `bare` is the same stacked call, gradient, update and evaluation written
+out in one loop: no curves, no watch, a lane that has arrived or died leaves at an evaluation; what the
+task takes above it is the harness. `torch` is a loop over one network with torch.optim.SGD. One thread.
+All sides start from scratch in each round.
+"""
+
+import argparse
+import copy
+import json
+import math
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import compress
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from as_worker import start_again_as_a_worker
+from torch import Tensor
+
+from bnsuite.datasets import digits
+from bnsuite.engine.clock import race
+from bnsuite.engine.lanes import Examples, Lane
+from bnsuite.engine.search import grid
+from bnsuite.engine.stacked import StackedCall
+from bnsuite.networks import FAMILIES
+from bnsuite.profiles import load_profile
+from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
+from bnsuite.tasks import Subject, TimeToAccuracy
+
+CPU = torch.device("cpu")
+
+Curves = dict[Lane, list[float]]
+"""Accuracy at every evaluation of a lane, up to the first at the target."""
+
+
+class Problem(NamedTuple):
+    """What to train and by what the accuracy is taken; the task says how."""
+
+    task: TimeToAccuracy
+    subject: Subject
+    lanes: Sequence[Lane]
+    x: Tensor  # (N, …) to evaluate on
+    y: Tensor  # (N,)
+
+    @property
+    def examples(self) -> Examples:
+        return Examples(self.subject.data.train_x, self.subject.data.train_y, self.task.batch)
+
+    @property
+    def build(self) -> Callable[[int], torch.nn.Module]:
+        return lambda seed: self.subject.network(self.task.depth, self.task.width, seed)
+
+
+Side = Callable[[Problem], Curves]
+
+
+def harness(problem: Problem) -> Curves:
+    task, *rest = problem
+    return task._race_to_target(*rest)
+
+
+def bare(problem: Problem) -> Curves:
+    task, _, lanes, x, y = problem
+    examples, momentum = problem.examples, task.momentum
+    networks = {seed: problem.build(seed) for seed in {lane.seed for lane in lanes}}
+    orders = {seed: examples.order(seed, task.steps) for seed in networks}
+    template = networks[lanes[0].seed]
+    call, evaluating = StackedCall(template), StackedCall(copy.deepcopy(template).eval())
+    each = [networks[lane.seed] for lane in lanes]
+    params = [torch.stack(p).detach() for p in zip(*(n.parameters() for n in each), strict=True)]
+    buffers = [torch.stack(b) for b in zip(*(n.buffers() for n in each), strict=True)]
+    names, states = ([name for name, _ in t] for t in (template.named_parameters(), template.named_buffers()))
+    velocity = [torch.zeros_like(p) for p in params]
+    order = torch.stack([orders[lane.seed] for lane in lanes])  # (R, steps, batch)
+    rates = torch.tensor([lane.rate for lane in lanes])
+    rows, curves = [*lanes], Curves({lane: [] for lane in lanes})
+    for step in range(task.steps):
+        chosen = order[:, step]
+        for p in params:
+            p.requires_grad_()
+        logits = call(
+            dict(zip(names, params, strict=True)), dict(zip(states, buffers, strict=True)), examples.x[chosen]
+        )
+        labels = examples.y[chosen]
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / task.batch
+        gradients = torch.autograd.grad(loss, params)
+        rate = rates * min(1, (step + 1) / task.warmup)
+        with torch.no_grad():
+            for p, v, g in zip(params, velocity, gradients, strict=True):
+                v.mul_(momentum).add_(g)
+                p.addcmul_((v * momentum).add_(g), rate.view(-1, *[1] * (p.dim() - 1)), value=-1)
+            if (step + 1) % task.every:
+                continue
+            test = evaluating(
+                dict(zip(names, params, strict=True)),
+                dict(zip(states, buffers, strict=True)),
+                x.expand(len(rows), *x.shape),
+            )
+            right = (test.argmax(-1) == y).float().mean(-1).tolist()
+            finite = torch.isfinite(logits.detach().sum((1, 2))).tolist()
+            for lane, value in zip(rows, right, strict=True):
+                curves[lane].append(value)
+            staying = [alive and value < task.target for alive, value in zip(finite, right, strict=True)]
+            if all(staying):
+                continue
+            rows = [*compress(rows, staying)]
+            if not rows:
+                break
+            params, buffers, velocity = ([t[staying] for t in each] for each in (params, buffers, velocity))
+            rates, order = rates[staying], order[staying]
+    return curves
+
+
+def plain(problem: Problem) -> Curves:
+    """Each network by itself with torch.optim.SGD."""
+    task, _, lanes, x, y = problem
+    examples, curves = problem.examples, Curves({lane: [] for lane in lanes})
+    for lane in lanes:
+        network = problem.build(lane.seed)
+        optimizer = torch.optim.SGD(network.parameters(), lane.rate, momentum=task.momentum, nesterov=True)
+        for step, chosen in enumerate(examples.order(lane.seed, task.steps)):
+            optimizer.param_groups[0]["lr"] = lane.rate * min(1, (step + 1) / task.warmup)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(examples.x[chosen]), examples.y[chosen])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if (step + 1) % task.every:
+                continue
+            network.eval()
+            with torch.no_grad():
+                right = float((network(x).argmax(-1) == y).float().mean())
+            network.train()
+            curves[lane].append(right)
+            if right >= task.target or not torch.isfinite(loss):
+                break
+    return curves
+
+
+SIDES: dict[str, Side] = {"harness": harness, "bare": bare, "torch": plain}
+"""Harness over bare is the overhead; over torch, with one lane, what a lone network pays for lanes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a side took for the lanes of one phase."""
+
+    scheme: str
+    phase: str
+    lanes: int
+    side: str
+    steps: int  # of all lanes together, up to their ends
+    seconds: float  # the median over rounds
+    ratio: float  # of the harness' seconds over its own, the median over rounds
+    fastest: float  # the same of each side's fastest round
+
+
+def problems(scheme: Scheme, task: TimeToAccuracy) -> Iterator[tuple[str, Problem, Sequence[str]]]:
+    """The phases of the task at the rate that its tuning gives; and its first lane alone."""
+    data = digits()
+    subject = Subject(scheme, FAMILIES["mlp"], data)
+    n = len(data.test_x)
+    tuning = Problem(task, subject, grid(task.rates, task.tuning), data.train_x[:n], data.train_y[:n])
+    best = task._fastest(harness(tuning))
+    confirm = tuning._replace(lanes=grid([best], task.confirmation), x=data.test_x, y=data.test_y)
+    yield "tune", tuning, ("harness", "bare")
+    yield "confirm", confirm, ("harness", "bare")
+    yield "alone", confirm._replace(lanes=confirm.lanes[:1]), ("harness", "bare", "torch")
+
+
+def compare(
+    scheme: Scheme, task: TimeToAccuracy, phases: Sequence[str], rounds: int
+) -> Iterator[tuple[bool, list[Row]]]:
+    """Of each phase whether the sides agree, and what each took."""
+    for phase, problem, names in problems(scheme, task):
+        if phase not in phases:
+            continue
+        last: dict[str, Curves] = {}
+
+        def contestant(
+            name: str, problem: Problem = problem, last: dict[str, Curves] = last
+        ) -> Callable[[], object]:
+            return lambda: last.update({name: SIDES[name](problem)})
+
+        times = race([contestant(name) for name in names], rounds, CPU)
+        agree = all(same(problem, last["harness"], last[name], exact=name == "bare") for name in names[1:])
+        yield (
+            agree,
+            [
+                Row(
+                    scheme.name,
+                    phase,
+                    len(problem.lanes),
+                    name,
+                    task.every * sum(map(len, last[name].values())),
+                    times.median(i),
+                    times.ratio(0, i),
+                    min(times.seconds[0]) / min(times.seconds[i]),
+                )
+                for i, name in enumerate(names)
+            ],
+        )
+
+
+def same(problem: Problem, one: Curves, other: Curves, exact: bool) -> bool:
+    """Whether every lane arrives at the same step; `exact`: with equal accuracies up to there."""
+    reached = problem.task._reached
+    if any(reached(one[lane]) != reached(other[lane]) for lane in problem.lanes):
+        return False
+    finite = {lane: [value for value in one[lane] if math.isfinite(value)] for lane in problem.lanes}
+    return not exact or all(other[lane][: len(finite[lane])] == finite[lane] for lane in problem.lanes)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, and write it as JSON; 1 where the sides disagree."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
+    parser.add_argument(
+        "--phases", nargs="+", choices=["tune", "confirm", "alone"], default=["confirm", "alone"]
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="file to write the rows to")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    task = TimeToAccuracy(**load_profile("quick").settings("time_to_accuracy", "mlp"))
+    print(f"{cpu_name()}, one thread, {platform.system()}, torch {torch.__version__}")
+    print(f"to {task.target:.0%} within {task.steps} steps; n = {options.rounds} rounds, in turn")
+    print(
+        f"{'scheme':<20}{'phase':>9}{'lanes':>7}{'side':>9}{'steps':>7}{'seconds':>9}{'ratio':>7}{'fastest':>9}"
+    )
+    rows: list[Row] = []
+    agree = True
+    for name in options.schemes:
+        with reproducible(CPU):
+            for alike, found in compare(SCHEMES[name], task, options.phases, options.rounds):
+                agree &= alike
+                rows += found
+                for row in found:
+                    print(
+                        f"{row.scheme:<20}{row.phase:>9}{row.lanes:>7}{row.side:>9}{row.steps:>7}"
+                        f"{row.seconds:>9.2f}{row.ratio:>7.3f}{row.fastest:>9.3f}",
+                        flush=True,
+                    )
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    print(
+        "ratio: harness / side, median over rounds. fastest: the same of the fastest rounds, which a busy\n"
+        "machine disturbs least. Every lane arrives at the same step on all sides, with equal accuracies on\n"
+        f"the bare one: {'yes' if agree else 'NO'}."
+    )
+    return 0 if agree else 1
+
+
+if __name__ == "__main__":
+    start_again_as_a_worker()
+    raise SystemExit(main())
