@@ -65,7 +65,7 @@ ASKED = {
         _top_eigenvalue.objections,
     ),
     "time_to_accuracy": Asked(
-        1,
+        2,
         "How many steps does it take to the target accuracy?",
         "steps",
         "lower",

@@ -34,7 +34,7 @@ class TimeToAccuracy(Task):
     """
 
     name: ClassVar[str] = "time_to_accuracy"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     unit: ClassVar[str] = "steps"
     better: ClassVar[Better] = "lower"
     question: ClassVar[str] = "How many steps does it take to the target accuracy?"

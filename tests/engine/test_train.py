@@ -80,3 +80,10 @@ def test_cross_entropy_and_accuracy_are_a_lanes_own() -> None:
         assert losses[i].item() == pytest.approx(-sum(map(math.log, picked)) / 6)
         assert right[i].item() == sum(logits[i].argmax(-1) == y[i]).item() / 6
         assert mean_cross_entropy(logits[i], y[i]).item() == pytest.approx(losses[i].item())
+
+
+@pytest.mark.parametrize(("right", "of", "share"), [(342, 360, 0.95), (7, 10, 0.7), (9, 10, 0.9)])
+def test_a_share_is_the_number_that_is_written_so(right: int, of: int, share: float) -> None:
+    """In float32, .95 is a little less than .95."""
+    logits = torch.eye(2)[[0] * right + [1] * (of - right)]
+    assert accuracy(logits, torch.zeros(of, dtype=torch.long)).item() == share
