@@ -103,7 +103,7 @@ def bare(problem: Problem) -> Curves:
                 dict(zip(states, buffers, strict=True)),
                 x.expand(len(rows), *x.shape),
             )
-            right = (test.argmax(-1) == y).float().mean(-1).tolist()
+            right = (test.argmax(-1) == y).double().mean(-1).tolist()
             finite = torch.isfinite(logits.detach().sum((1, 2))).tolist()
             for lane, value in zip(rows, right, strict=True):
                 curves[lane].append(value)
@@ -135,7 +135,7 @@ def plain(problem: Problem) -> Curves:
                 continue
             network.eval()
             with torch.no_grad():
-                right = float((network(x).argmax(-1) == y).float().mean())
+                right = float((network(x).argmax(-1) == y).double().mean())
             network.train()
             curves[lane].append(right)
             if right >= task.target or not torch.isfinite(loss):

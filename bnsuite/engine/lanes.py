@@ -240,7 +240,7 @@ def _together(
         chosen = orders[seed_of[alive], step]  # (R, batch)
         x, y, rate = examples.x[chosen], examples.y[chosen], rates[alive] * sgd.factor(step)
         stepped = training_step(stack.forward, stack.params, velocity, x, y, rate, sgd.momentum)
-        stack.params, velocity = stepped.params, stepped.velocity
+        velocity = stepped.velocity
         losses[step, alive] = stepped.losses.double()
         accuracies[step, alive] = stepped.accuracies.double()
 
@@ -273,8 +273,8 @@ def can_stack(network: nn.Module, x: Tensor, y: Tensor) -> bool:
         rates = torch.tensor([1e-3, 3e-3, 1e-2], device=x.device, dtype=x.dtype)
         for staying in ([True, False, True], [True, True]):
             xs, ys = x.expand(len(stack), *x.shape), y.expand(len(stack), -1)
-            stepped = training_step(stack.forward, stack.params, None, xs, ys, rates, 0.0)
-            stack.params, mask = stepped.params, torch.tensor(staying, device=x.device)
+            training_step(stack.forward, stack.params, None, xs, ys, rates, 0.0)
+            mask = torch.tensor(staying, device=x.device)
             stack.keep(mask)
             rates = rates[mask]
         tensors = [*stack.params.values(), stack.evaluate(x)]

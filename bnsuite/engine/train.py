@@ -1,4 +1,4 @@
-"""One pure training step, and the loop over one network.
+"""One training step, and the loop over one network.
 
 The step works on the parameters of one network, by name, or on those of R stacked ones, (R, *shape) each:
 the gradient of the summed losses is, lane by lane, the gradient of each lane's own loss.
@@ -44,9 +44,8 @@ PLAIN = Sgd()
 
 
 class Stepped(NamedTuple):
-    """What one step returns: the next parameters and velocity; loss and accuracy before the step."""
+    """What one step returns: the next velocity; loss and accuracy before the step."""
 
-    params: Parameters
     velocity: Parameters | None
     losses: Tensor  # (*lanes,)
     accuracies: Tensor  # (*lanes,)
@@ -64,20 +63,23 @@ def training_step(
 ) -> Stepped:
     """One step of SGD; x (*lanes, N, …), y (*lanes, N), rate (*lanes,); the loss is mean cross-entropy.
 
-    Pure but for buffers: a forward pass in training mode updates running statistics where they lie.
+    Parameters and velocity are moved where they lie; a forward pass in training mode updates buffers there.
     """
-    params = {name: p.detach().requires_grad_() for name, p in params.items()}
-    logits = forward(params, x)
+    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+    logits = forward(leaves, x)
     losses = (loss or mean_cross_entropy)(logits, y)
-    found = torch.autograd.grad(losses.sum(), list(params.values()), materialize_grads=True)
+    gradient = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
     with torch.no_grad():
-        gradient = dict(zip(params, found, strict=True))
         if momentum:
-            velocity = {n: momentum * velocity[n] + g if velocity else g for n, g in gradient.items()}
-            gradient = {n: g + momentum * velocity[n] for n, g in gradient.items()}
-        rates = {n: rate.view(rate.shape + (1,) * (p.dim() - rate.dim())) for n, p in params.items()}
-        moved = {n: torch.addcmul(p, gradient[n], rates[n], value=-1) for n, p in params.items()}
-        return Stepped(moved, velocity, losses.detach(), accuracy(logits, y))
+            if velocity:
+                for v, g in zip(velocity.values(), gradient, strict=True):
+                    v.mul_(momentum).add_(g)
+            else:  # gradients may share memory
+                velocity = {name: g.clone() for name, g in zip(params, gradient, strict=True)}
+            gradient = tuple((momentum * v).add_(g) for v, g in zip(velocity.values(), gradient, strict=True))
+        for p, g in zip(params.values(), gradient, strict=True):
+            p.addcmul_(g, rate.view(rate.shape + (1,) * (p.dim() - rate.dim())), value=-1)
+        return Stepped(velocity, losses.detach(), accuracy(logits, y))
 
 
 def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -99,7 +101,8 @@ def train(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rate: float, sgd: Sgd = PLAIN
 ) -> Tensor:
     """The loop over one network, which is changed in place: losses (steps,) before each step."""
-    params, velocity = parameters_of(network), None
+    params = parameters_of(network)
+    velocity: Parameters | None = None
     losses = []
     for step, (x, y) in enumerate(batches):
         eta = x.new_full((), rate * sgd.factor(step))  # new_tensor would wait for a GPU
@@ -112,7 +115,6 @@ def train(
             eta,
             sgd.momentum,
         )
-        params, velocity = stepped.params, stepped.velocity
+        velocity = stepped.velocity
         losses.append(stepped.losses)
-    network.load_state_dict(params, strict=False)
     return torch.stack(losses)
