@@ -342,8 +342,7 @@ def _initialize(network: Network, seed: int) -> None:
 def _mlp(scheme: Scheme, size: Size, activation: Factory) -> Network:
     depth, width, shape, classes = size
     layers: list[nn.Module] = [nn.Linear(width if i else shape.numel(), width) for i in range(depth)]
-    flatten = partial(torch.flatten, start_dim=1)
-    return Layered(scheme, layers, width, classes, activation, flatten, nn.Identity(), _as_is)
+    return Layered(scheme, layers, width, classes, activation, nn.Flatten(), nn.Identity(), nn.Identity())
 
 
 def _cnn(scheme: Scheme, size: Size, activation: Factory) -> Network:
@@ -352,11 +351,7 @@ def _cnn(scheme: Scheme, size: Size, activation: Factory) -> Network:
     window = math.ceil(shape[1] / SIDE), math.ceil(shape[2] / SIDE)
     pool = nn.AvgPool2d(window) if max(window) > 1 else nn.Identity()
     mean = partial(torch.mean, dim=(-2, -1))
-    return Layered(scheme, layers, width, classes, activation, _as_is, pool, mean)
-
-
-def _as_is(x: Tensor) -> Tensor:
-    return x
+    return Layered(scheme, layers, width, classes, activation, nn.Identity(), pool, mean)
 
 
 def _tokens(shape: torch.Size) -> tuple[Callable[[Tensor], Tensor], int]:

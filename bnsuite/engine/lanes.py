@@ -247,15 +247,16 @@ def _together(
         leaving = watch(step + 1, stack, rows, losses[: step + 1, alive]) if watch else []
         if not leaving and (step + 1) % look_every:
             continue
-        staying = torch.isfinite(losses[looked : step + 1, alive]).all(0)
-        looked = step + 1
+        lately, looked = losses[looked : step + 1, alive], step + 1
+        if not leaving and math.isfinite(lately.sum()):
+            continue
+        staying = torch.isfinite(lately).all(0)
         staying[leaving] = False
         if not bool(staying.any()):
             break
-        if not bool(staying.all()):
-            stack.keep(staying)
-            rows, alive = list(compress(rows, staying.tolist())), alive[staying]
-            velocity = _row(velocity, staying) if velocity else None
+        stack.keep(staying)
+        rows, alive = list(compress(rows, staying.tolist())), alive[staying]
+        velocity = _row(velocity, staying) if velocity else None
     ended = torch.cumsum(~torch.isfinite(losses), 0) > 0
     losses[ended] = accuracies[ended] = math.nan
     return Curves(losses.cpu(), accuracies.cpu())

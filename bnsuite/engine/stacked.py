@@ -91,6 +91,11 @@ def _linear(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor
     return y.view(*x.shape[:-1], -1)
 
 
+def _flatten(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
+    start, end = (dim + 1 if dim >= 0 else dim for dim in (module.start_dim, module.end_dim))
+    return x.flatten(start, end)
+
+
 def _batch_norm(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor | None:
     """Batch norm of R networks with C channels, x (R, N, C, *S), is that of one with R · C channels."""
     if module.momentum is None:
@@ -117,6 +122,7 @@ Rule = Callable[[Any, Tensors, Tensors, Tensor], Tensor | None]
 
 RULES: dict[Callable[..., Any], Rule] = {
     nn.Linear.forward: _linear,
+    nn.Flatten.forward: _flatten,
     _BatchNorm.forward: _batch_norm,
     **{
         module.forward: _elementwise

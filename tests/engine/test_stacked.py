@@ -29,6 +29,8 @@ CASES = [
     (lambda: nn.Linear(C, 7), PLAIN),
     (lambda: nn.Linear(C, 7, bias=False), PLAIN),
     (lambda: nn.Linear(C, 7), (6, C)),
+    (nn.Flatten, IMAGE),
+    (lambda: nn.Flatten(0, -2), IMAGE),
     (nn.ReLU, IMAGE),
     (lambda: nn.Softplus(beta=10), PLAIN),
     (lambda: Attention(8), (8, 5)),
