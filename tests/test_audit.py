@@ -109,7 +109,7 @@ EVERY: list[tuple[Forge, str]] = [
     (put("unit", "miles"), "unit: got"),
     (put("question", "Who is best?"), "question: got"),
     (put("better", lambda b: {"higher": "lower", "lower": "higher"}[b]), "better: got"),
-    (put("task_version", 2), "task_version: got 2"),
+    (put("task_version", 9), "task_version: got 9"),
     (put("suite_version", 9), "suite_version: got 9"),
     (put("settings/rates", "many"), "settings.rates: got"),
     (drop("settings/steps"), "settings.steps"),
