@@ -187,7 +187,7 @@ def sampled(scheme: Scheme) -> Iterator[Job]:
 
         yield Job(deep.name, f"{len(tuning)} lanes, {depth} layers", rung)
 
-    lanes, limit = grid(stable.rates, stable.tuning), math.log(data.classes) / 2
+    lanes, limit = grid(stable.rates, stable.tuning), stable.loss_ratio * math.log(data.classes)
 
     def rates() -> Answers:
         curves = stable.sweep(subject, stable.depth, lanes, stable.steps)
