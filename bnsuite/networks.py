@@ -26,8 +26,16 @@ HEADS = 4
 Apply = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 """(part of a network, h) → what the part makes of h"""
 
+See = Callable[[Tensor], object]
+"""Takes h_l."""
+
+
 Gain = Literal["relu", "linear"]
 """How a weight starts: He normal (before φ) or LeCun normal."""
+
+
+def unseen(h: Tensor) -> None:
+    """Takes h_l and forgets it: a tensor that nobody keeps gives its place in the caches to the next."""
 
 
 class UnsupportedError(Exception):
@@ -54,10 +62,10 @@ class Network(nn.Module):
     gains: dict[str, Gain]
     head: nn.Linear
 
-    def compose(self, x: Tensor, apply: Apply, hidden: list[Tensor] | None = None) -> Tensor:
+    def compose(self, x: Tensor, apply: Apply, see: See = unseen) -> Tensor:
         """The forward pass with every part called by `apply`, for one network or for stacked ones.
 
-        `hidden`, where one is given, takes h_1 … h_L.
+        `see` is called with h_1 … h_L.
         """
         raise NotImplementedError
 
@@ -100,19 +108,18 @@ class Layered(Network):
     def forward(self, x: Tensor) -> Tensor:
         return self.compose(x, lambda part, h: part(h))
 
-    def compose(self, x: Tensor, apply: Apply, hidden: list[Tensor] | None = None) -> Tensor:
-        hidden = [] if hidden is None else hidden
+    def compose(self, x: Tensor, apply: Apply, see: See = unseen) -> Tensor:
         h = apply(self.pool, apply(self.stem, apply(self._prepare, x)))
         *inner, last = self.activations
         for i, (layer, phi, branch) in enumerate(zip(self.layers, inner, self.branches, strict=True)):
-            hidden.append(h)
+            see(h)
             if self.skip == "none":
                 h = apply(layer, apply(phi, apply(self.norms[i], h)))
             elif self.skip == "pre":
                 h = h + apply(branch, apply(layer, apply(phi, apply(self.norms[i], h))))
             else:
                 h = apply(self.norms[i], h + apply(branch, apply(layer, apply(phi, h))))
-        hidden.append(h)
+        see(h)
         if self.skip != "post":
             h = apply(self.norms[-1], h)
         return apply(self.head, apply(self._gather, apply(last, h)))
@@ -176,12 +183,11 @@ class Transformer(Network):
     def forward(self, x: Tensor) -> Tensor:
         return self.compose(x, lambda part, h: part(h))
 
-    def compose(self, x: Tensor, apply: Apply, hidden: list[Tensor] | None = None) -> Tensor:
-        hidden = [] if hidden is None else hidden
+    def compose(self, x: Tensor, apply: Apply, see: See = unseen) -> Tensor:
         h = apply(self.positions, apply(self.stem, apply(self._prepare, x))).mT
         for i, (layer, branch) in enumerate(zip(self.layers, self.branches, strict=True)):
             if i % 2 == 0:
-                hidden.append(h)
+                see(h)
             if self.skip == "post":
                 h = apply(self.norms[i], h + apply(branch, apply(layer, h)))
             else:

@@ -138,7 +138,7 @@ def test_the_equations_of_the_transformer(
     x, hidden = images(side), list[Tensor]()
     alpha = 1.0 if skip == "none" else 0.3
     expected, inputs = blocks_by_hand(copy.deepcopy(network), x, skip, heads, alpha)
-    found = network.compose(x, lambda part, h: part(h), hidden)
+    found = network.compose(x, lambda part, h: part(h), hidden.append)
     assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
     assert len(network.norms) == 2 * depth + (skip != "post")
     assert len(hidden) == depth
@@ -249,7 +249,7 @@ def test_one_pool_leaves_a_side_of_at_most_8(height: int, width: int, after: tup
     shape = torch.Size([3, height, width])
     network = build(SCHEMES["none"], "cnn", shape=shape)
     hidden: list[Tensor] = []
-    network.compose(torch.zeros(1, *shape), lambda part, h: part(h), hidden)
+    network.compose(torch.zeros(1, *shape), lambda part, h: part(h), hidden.append)
     assert {h.shape[2:] for h in hidden} == {after}
     assert isinstance(network.pool, nn.Identity) is (after == (height, width)), (
         "digits' networks as they were"
@@ -383,7 +383,7 @@ def test_skipinit_starts_without_its_branches_and_layerscale_nearly(family: str)
     def hidden(name: str) -> list[Tensor]:
         found: list[Tensor] = []
         network = build(SCHEMES[name], family)
-        network.compose(images().float(), lambda part, h: part(h), found)
+        network.compose(images().float(), lambda part, h: part(h), found.append)
         return found
 
     skipped, scaled = hidden("skipinit"), hidden("layerscale")
@@ -395,7 +395,7 @@ def test_skipinit_starts_without_its_branches_and_layerscale_nearly(family: str)
 def outputs(network: Network) -> list[Tensor]:
     """h_1 … h_L and the logits."""
     found: list[Tensor] = []
-    logits = network.compose(images(), lambda part, h: part(h), found)
+    logits = network.compose(images(), lambda part, h: part(h), found.append)
     return [*found, logits]
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bnsuite.engine.search import Lane as Lane
-from bnsuite.engine.stacked import StackedCall
-from bnsuite.engine.train import PLAIN, Parameters, Sgd, parameters_of, training_step
+from bnsuite.engine.stacked import StackedCall, laid
+from bnsuite.engine.train import PLAIN, Parameters, Sgd, accuracy, parameters_of, training_step
 
 CHUNK = 32
 """Lanes that train together on a CPU, for its caches; more run in turn."""
@@ -43,6 +43,7 @@ class Stack:
         self.params = _stack([parameters_of(network) for network in networks])
         self.stacked = stacked
         if stacked:
+            self.params = laid(self.params)
             self._template = copy.deepcopy(networks[0])
             self._buffers = _stack([dict(network.named_buffers()) for network in networks])
             self._call = StackedCall(self._template)
@@ -116,13 +117,19 @@ class Curves(NamedTuple):
     """What lanes went through: float64 on the CPU, NaN from a lane's end on."""
 
     losses: Tensor  # (steps, R) mean cross-entropy of each batch, before the step
-    accuracies: Tensor  # (steps, R) fraction of each batch classified right, before the step
+    accuracies: (
+        Tensor  # (steps, R) fraction of each batch classified right, before the step; of the last 10 %
+    )
+
+
+def judged_from(steps: int) -> int:
+    """The first of the last 10 % of steps, by which a lane is judged."""
+    return steps - max(1, math.ceil(steps / 10))
 
 
 def final(curve: Tensor) -> list[float]:
     """Mean over the last 10 % of steps of (steps, R), a number a lane; not finite for a lane that died."""
-    tail = max(1, math.ceil(len(curve) / 10))
-    return [float(value) for value in curve[-tail:].mean(0)]
+    return [float(value) for value in curve[judged_from(len(curve)) :].mean(0)]
 
 
 Watch = Callable[[int, Stack, list[Lane], Tensor], list[int]]
@@ -229,34 +236,38 @@ def _together(
     orders = torch.stack([examples.order(seed, steps) for seed in seeds])  # (seeds, steps, batch)
     seed_of = torch.tensor([seeds.index(lane.seed) for lane in lanes], device=device)
     rates = torch.tensor([lane.rate for lane in lanes], device=device, dtype=dtype)
-    losses = torch.full((steps, len(lanes)), math.nan, device=device, dtype=torch.float64)
-    accuracies = losses.clone()
+    curves = torch.full((2, steps, len(lanes)), math.nan, device=device, dtype=torch.float64)
+    rows, alive, own = list(lanes), torch.arange(len(lanes), device=device), curves.clone()
     velocity: Parameters | None = None
-    rows, alive = list(lanes), torch.arange(len(lanes), device=device)
     looked = 0  # steps up to the last look for dead lanes
     look_every = CUDA_CHECK_EVERY if device.type == "cuda" else 1
 
     for step in range(steps):
-        chosen = orders[seed_of[alive], step]  # (R, batch)
-        x, y, rate = examples.x[chosen], examples.y[chosen], rates[alive] * sgd.factor(step)
+        chosen = orders[seed_of, step]  # (R, batch)
+        x, y, rate = examples.x[chosen], examples.y[chosen], rates * sgd.factor(step)
         stepped = training_step(stack.forward, stack.params, velocity, x, y, rate, sgd.momentum)
-        velocity = stepped.velocity
-        losses[step, alive] = stepped.losses.double()
-        accuracies[step, alive] = stepped.accuracies.double()
+        velocity, (losses, accuracies) = stepped.velocity, own
+        losses[step] = stepped.losses
+        if step >= judged_from(steps):
+            accuracies[step] = accuracy(stepped.logits, y)
 
-        leaving = watch(step + 1, stack, rows, losses[: step + 1, alive]) if watch else []
+        leaving = watch(step + 1, stack, rows, losses[: step + 1]) if watch else []
         if not leaving and (step + 1) % look_every:
             continue
-        lately, looked = losses[looked : step + 1, alive], step + 1
+        lately, looked = losses[looked : step + 1], step + 1
         if not leaving and math.isfinite(lately.sum()):
             continue
         staying = torch.isfinite(lately).all(0)
         staying[leaving] = False
         if not bool(staying.any()):
             break
+        curves[..., alive] = own
         stack.keep(staying)
-        rows, alive = list(compress(rows, staying.tolist())), alive[staying]
+        rows, alive, own = list(compress(rows, staying.tolist())), alive[staying], own[..., staying]
+        seed_of, rates = seed_of[staying], rates[staying]
         velocity = _row(velocity, staying) if velocity else None
+    curves[..., alive] = own
+    losses, accuracies = curves
     ended = torch.cumsum(~torch.isfinite(losses), 0) > 0
     losses[ended] = accuracies[ended] = math.nan
     return Curves(losses.cpu(), accuracies.cpu())

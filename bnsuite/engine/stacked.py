@@ -81,14 +81,22 @@ def _elementwise(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> T
     return out
 
 
+def laid(params: Tensors) -> dict[str, Tensor]:
+    """Stacked parameters, of which matrices (R, out, in) lie in memory as (R, in, out).
+
+    So do the gradients that `_linear` gives them, and an update runs through both in order.
+    """
+    return {name: p.mT.contiguous().mT if p.dim() == 3 else p for name, p in params.items()}
+
+
 def _linear(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor | None:
     """y = x Wᵀ + b: x (R, N, …, in), W (R, out, in), b (R, out)."""
     if params["weight"].stride(0) == 0:  # one that all share
         return F.linear(x, *(p[0] for p in params.values()))
-    weight, bias = params["weight"].transpose(1, 2), params.get("bias")
+    weight, bias = params["weight"].mT, params.get("bias")
     rows = x.flatten(1, -2)
     y = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
-    return y.view(*x.shape[:-1], -1)
+    return y if x.dim() == 3 else y.view(*x.shape[:-1], -1)
 
 
 def _flatten(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor:

@@ -44,11 +44,11 @@ PLAIN = Sgd()
 
 
 class Stepped(NamedTuple):
-    """What one step returns: the next velocity; loss and accuracy before the step."""
+    """What one step returns: the next velocity; losses and logits before the step."""
 
     velocity: Parameters | None
     losses: Tensor  # (*lanes,)
-    accuracies: Tensor  # (*lanes,)
+    logits: Tensor  # (*lanes, N, classes)
 
 
 def training_step(
@@ -72,19 +72,22 @@ def training_step(
     with torch.no_grad():
         if momentum:
             if velocity:
-                for v, g in zip(velocity.values(), gradient, strict=True):
-                    v.mul_(momentum).add_(g)
+                torch._foreach_mul_([*velocity.values()], momentum)
+                torch._foreach_add_([*velocity.values()], gradient)
             else:  # gradients may share memory
                 velocity = {name: g.clone() for name, g in zip(params, gradient, strict=True)}
-            gradient = tuple((momentum * v).add_(g) for v, g in zip(velocity.values(), gradient, strict=True))
+            gradient = torch._foreach_add(gradient, [*velocity.values()], alpha=momentum)
         for p, g in zip(params.values(), gradient, strict=True):
             p.addcmul_(g, rate.view(rate.shape + (1,) * (p.dim() - rate.dim())), value=-1)
-        return Stepped(velocity, losses.detach(), accuracy(logits, y))
+        return Stepped(velocity, losses.detach(), logits.detach())
 
 
 def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Mean over N of −log softmax(logits)_y, in nats: (*lanes, N, classes), (*lanes, N) → (*lanes,)."""
-    return F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none").view(y.shape).mean(-1)
+    columns = logits.reshape(
+        -1, *logits.shape[-2:]
+    ).mT  # softmax over few classes is slow along the last axis
+    return F.cross_entropy(columns, y.reshape(-1, y.shape[-1]), reduction="none").mean(-1).view(y.shape[:-1])
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class AtInitialization(Task):
 def backward(network: Network, x: Tensor, y: Tensor) -> Backward:
     """Gradients of the mean cross-entropy, batch statistics in training mode."""
     hidden: list[Tensor] = []
-    logits = network.compose(x, lambda part, h: part(h), hidden)
+    logits = network.compose(x, lambda part, h: part(h), hidden.append)
     layers = network.weights()
     flat = [matrix for layer in layers for matrix in layer]
     found = torch.autograd.grad(mean_cross_entropy(logits, y), [*hidden, *flat])

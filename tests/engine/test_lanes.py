@@ -167,13 +167,18 @@ def test_more_lanes_than_fit_run_in_turn(stacked: bool, monkeypatch: pytest.Monk
     assert set(networks) == {lane for lane in lanes if lane.rate != DEADLY}
 
 
-def test_accuracy_is_that_of_the_batch_before_the_step() -> None:
-    build = builder(SCHEMES["layernorm"], activation=softplus)
-    curves, _ = together(build, [Lane(1, 0.1)], True)
-    data = examples()
-    first = data.order(1, STEPS)[0]
-    right = build(1)(data.x[first]).argmax(-1) == data.y[first]
-    assert float(curves.accuracies[0, 0]) == float(right.double().mean())
+def test_accuracy_is_that_of_the_batch_before_the_step_in_the_last_tenth() -> None:
+    build, lane, steps = builder(SCHEMES["layernorm"], activation=softplus), Lane(1, 0.1), 20
+    curves = sweep(build, [lane], examples(), steps, stacked=True)
+    data, network = examples(), build(lane.seed)
+    batches = [(data.x[row], data.y[row]) for row in data.order(lane.seed, steps)]
+    train(network, batches[:18], lane.rate)
+    expected = []
+    for x, y in batches[18:]:
+        expected.append(float((network(x).argmax(-1) == y).double().mean()))
+        train(network, [(x, y)], lane.rate)
+    assert curves.accuracies[18:, 0].tolist() == expected
+    assert curves.accuracies[:18].isnan().all()
     assert curves.losses.dtype == curves.accuracies.dtype == torch.float64
 
 

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from bnsuite.engine import stacked
-from bnsuite.engine.stacked import RULES, StackedCall
-from bnsuite.networks import Attention, Perceptron, Positions, relu
+from bnsuite.engine.lanes import Stack
+from bnsuite.engine.stacked import RULES, StackedCall, laid
+from bnsuite.networks import FAMILIES, Attention, Perceptron, Positions, relu
 from bnsuite.norms import BatchNorm, LayerNorm
+from bnsuite.schemes import REFERENCES, SCHEMES
 
 R, N, C = 3, 5, 4
 PLAIN, IMAGE = (C,), (C, 2, 3)
@@ -51,7 +53,9 @@ def stack(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             return copies
         return copies + torch.rand(copies.shape, generator=draw, dtype=copies.dtype)
 
-    params = {name: noisy(p).requires_grad_() for name, p in module.named_parameters()}
+    params = laid({name: noisy(p) for name, p in module.named_parameters()})
+    for p in params.values():
+        p.requires_grad_()
     return params, {name: noisy(b) for name, b in module.named_buffers()}
 
 
@@ -178,3 +182,16 @@ def test_a_weight_that_all_lanes_share(bias: bool) -> None:
         *(torch.autograd.grad((weights * y**2).sum(), inputs) for y in (found, expected)), strict=True
     ):
         assert torch.allclose(*pair, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", REFERENCES)
+def test_gradients_lie_as_their_parameters_do(scheme: str) -> None:
+    network = FAMILIES["mlp"].build(
+        SCHEMES[scheme], 3, width=C, shape=torch.Size((1, 2, 3)), classes=5, seed=0
+    )
+    both = Stack([network] * R, range(R), stacked=True)
+    both.keep(torch.tensor([True, False, True]))
+    leaves = {name: p.requires_grad_() for name, p in both.params.items()}
+    logits = both.forward(leaves, torch.randn(2, N, 1, 2, 3))
+    for p, g in zip(leaves.values(), torch.autograd.grad(logits.sum(), [*leaves.values()]), strict=True):
+        assert g.stride() == p.stride() or p.dim() < 3
