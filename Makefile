@@ -1,6 +1,7 @@
 # The only commands a newcomer needs. Each can be run again at no cost.
 PYTHON ?= python3
 BIN := .venv/bin
+DEVICE := cpu
 export OMP_WAIT_POLICY := passive
 
 .PHONY: demo test lint bench peers clean
@@ -22,13 +23,20 @@ lint: .venv/installed-dev
 bench: .venv/installed-dev  ## micro-benchmarks of the engine and of every normalizer
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
 
-peers: .venv/installed-dev  ## the same jobs by us and by what people use, side by side; how cost grows
-	$(BIN)/python benchmarks/peers/serial.py
-	$(BIN)/python benchmarks/peers/top_eigenvalue.py
-	$(BIN)/python benchmarks/peers/density.py
-	$(BIN)/python benchmarks/growth.py
-	$(BIN)/python benchmarks/peers/time_to_accuracy.py
+ifeq ($(DEVICE),cuda)
+peers: SWEEP := --lanes 64 --width 512
+endif
+peers: .venv/installed-dev  ## the same jobs by us and by what people use, side by side; how cost grows; DEVICE=cuda for a GPU
+	$(BIN)/python benchmarks/peers/serial.py --device $(DEVICE) $(SWEEP)
+	$(BIN)/python benchmarks/peers/top_eigenvalue.py --device $(DEVICE)
+	$(BIN)/python benchmarks/peers/density.py --device $(DEVICE)
+	$(BIN)/python benchmarks/growth.py --device $(DEVICE)
+ifeq ($(DEVICE),cuda)
+	$(BIN)/python benchmarks/peers/top_eigenvalue.py --device cuda --depths 2 --networks 10 --sides "eigenthings lanczos"
+else
 	$(BIN)/python benchmarks/peers/board.py
+endif
+	$(BIN)/python benchmarks/peers/time_to_accuracy.py --device $(DEVICE)
 
 clean:  ## remove what was installed and built; records stay
 	rm -rf .venv leaderboard/site site

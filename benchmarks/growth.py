@@ -1,13 +1,12 @@
 """How cost grows: seconds of the engine's jobs while one size of theirs doubles.
 
-MLP of width 64 with batch norm, digits, one thread; the sizes of a ladder take turns. The exponent p is that
-of t ∝ nᵖ, the slope of log t over log n by least squares; beside it that of the last doubling,
-log₂ t(2n)/t(n). 1: cost in proportion; below 1: what is fixed or shared still counts.
+MLP of width 64 with batch norm, digits, one thread of a CPU, or a GPU; the sizes of a ladder take turns. The
+exponent p is that of t ∝ nᵖ, the slope of log t over log n by least squares; beside it that of the last
+doubling, log₂ t(2n)/t(n). 1: cost in proportion; below 1: what is fixed or shared still counts.
 """
 
 import argparse
 import math
-import platform
 import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues, spect
 from bnsuite.engine.lanes import Stack
 from bnsuite.engine.train import training_step
 from bnsuite.networks import FAMILIES, softplus
-from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.provenance import reproducible
 from bnsuite.schemes import SCHEMES, Factory
 
 WIDTH, BATCH = 64, 128
@@ -37,44 +36,48 @@ class Ladder(NamedTuple):
     at: Callable[[int], Job]
 
 
-def sweep_step(scheme: str, depth: int, lanes: int) -> Job:
+def sweep_step(scheme: str, depth: int, lanes: int, device: torch.device) -> Job:
     """One step of SGD of networks side by side."""
-    data = digits()
-    stack = Stack([_network(scheme, depth)] * lanes, range(lanes), stacked=True)
+    data = digits().to(device)
+    stack = Stack([_network(scheme, depth, device)] * lanes, range(lanes), stacked=True)
     x = data.train_x[:BATCH].expand(lanes, BATCH, *data.shape).contiguous()
     y = data.train_y[:BATCH].expand(lanes, BATCH)
-    rates = torch.full((lanes,), 0.01)
+    rates = torch.full((lanes,), 0.01, device=device)
     return lambda: training_step(stack.forward, stack.params, None, x, y, rates, 0.0)
 
 
-def hessian_product(scheme: str, depth: int, minibatches: int) -> Job:
+def hessian_product(scheme: str, depth: int, minibatches: int, device: torch.device) -> Job:
     """One product with the Hessian, whose graph is there."""
-    operator = _hessian(scheme, depth, minibatches)
-    vector = torch.randn(operator.size, generator=torch.Generator().manual_seed(0), dtype=operator.dtype)
+    operator = _hessian(scheme, depth, minibatches, device)
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(operator.size, generator=generator, dtype=operator.dtype).to(device)
     return lambda: operator.matvec(vector)
 
 
-def density(scheme: str, depth: int, probes: int) -> Job:
+def density(scheme: str, depth: int, probes: int, device: torch.device) -> Job:
     """A spectral density of order 8 from one operator."""
-    operator = _hessian(scheme, depth, 4)
+    operator = _hessian(scheme, depth, 4, device)
     return lambda: spectral_density(operator, 8, range(probes))
 
 
-def top_eigenvalues(scheme: str, depth: int, seeds: int) -> Job:
+def top_eigenvalues(scheme: str, depth: int, seeds: int, device: torch.device) -> Job:
     """λ_max of several networks to a residual of 1e-3, operators and all."""
     return lambda: [
-        extreme_eigenvalues(_hessian(scheme, depth, 4, network), seed=0) for network in range(1, seeds + 1)
+        extreme_eigenvalues(_hessian(scheme, depth, 4, device, network), seed=0)
+        for network in range(1, seeds + 1)
     ]
 
 
-def ladders(scheme: str) -> list[Ladder]:
+def ladders(scheme: str, device: torch.device) -> list[Ladder]:
     return [
-        Ladder("step, 8 lanes", "depth", (8, 16, 32, 64), lambda n: sweep_step(scheme, n, 8)),
-        Ladder("step, 8 layers", "lanes", (4, 8, 16, 32), lambda n: sweep_step(scheme, 8, n)),
-        Ladder("Hessian product", "depth", (4, 8, 16), lambda n: hessian_product(scheme, n, 4)),
-        Ladder("Hessian product", "minibatches", (2, 4, 8, 16), lambda n: hessian_product(scheme, 4, n)),
-        Ladder("density", "probes", (1, 2, 4, 8), lambda n: density(scheme, 4, n)),
-        Ladder("λ_max", "networks", (1, 2, 4), lambda n: top_eigenvalues(scheme, 4, n)),
+        Ladder("step, 8 lanes", "depth", (8, 16, 32, 64), lambda n: sweep_step(scheme, n, 8, device)),
+        Ladder("step, 8 layers", "lanes", (4, 8, 16, 32), lambda n: sweep_step(scheme, 8, n, device)),
+        Ladder("Hessian product", "depth", (4, 8, 16), lambda n: hessian_product(scheme, n, 4, device)),
+        Ladder(
+            "Hessian product", "minibatches", (2, 4, 8, 16), lambda n: hessian_product(scheme, 4, n, device)
+        ),
+        Ladder("density", "probes", (1, 2, 4, 8), lambda n: density(scheme, 4, n, device)),
+        Ladder("λ_max", "networks", (1, 2, 4), lambda n: top_eigenvalues(scheme, 4, n, device)),
     ]
 
 
@@ -99,24 +102,27 @@ def row(ladder: Ladder, times: Race) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
+    from peers.device import machine, parse  # a folder beside this script, which asv imports
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scheme", choices=list(SCHEMES), default="batchnorm")
     parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args(arguments)
+    options, device = parse(parser, arguments)
     torch.set_num_threads(1)
-    cpu = torch.device("cpu")
-    print(f"{cpu_name()}, one thread, {platform.system()}, torch {torch.__version__}, {options.scheme}")
+    print(f"{machine(device)}, {options.scheme}")
     print(f"n = {options.rounds} rounds, medians\n")
     print("| job | size | n | milliseconds | exponent | of the last doubling |\n|---|---|---|---|---|---|")
-    with reproducible(cpu):
-        for ladder in ladders(options.scheme):
-            print(row(ladder, race([*map(ladder.at, ladder.sizes)], options.rounds, cpu)), flush=True)
+    with reproducible(device):
+        for ladder in ladders(options.scheme, device):
+            print(row(ladder, race([*map(ladder.at, ladder.sizes)], options.rounds, device)), flush=True)
     return 0
 
 
-def _network(scheme: str, depth: int, seed: int = 1, activation: Factory | None = None) -> nn.Module:
+def _network(
+    scheme: str, depth: int, device: torch.device, seed: int = 1, activation: Factory | None = None
+) -> nn.Module:
     data = digits()
-    return FAMILIES["mlp"].build(
+    built = FAMILIES["mlp"].build(
         SCHEMES[scheme],
         depth,
         width=WIDTH,
@@ -125,18 +131,21 @@ def _network(scheme: str, depth: int, seed: int = 1, activation: Factory | None 
         seed=seed,
         activation=activation,
     )
+    return built.to(device)
 
 
-def _hessian(scheme: str, depth: int, minibatches: int, seed: int = 1) -> HessianOperator:
+def _hessian(
+    scheme: str, depth: int, minibatches: int, device: torch.device, seed: int = 1
+) -> HessianOperator:
     """Over minibatches of 64, of which digits has 22, in float64."""
-    data = digits()
+    data = digits().to(device)
     x = data.train_x[: minibatches * 64].double().view(minibatches, 64, *data.shape)
     y = data.train_y[: minibatches * 64].view(minibatches, 64)
-    return HessianOperator(_network(scheme, depth, seed, softplus).double(), x, y, stacked=True)
+    return HessianOperator(_network(scheme, depth, device, seed, softplus).double(), x, y, stacked=True)
 
 
 if __name__ == "__main__":
-    from peers.as_worker import start_again_as_a_worker  # a folder beside this script, which asv imports
+    from peers.as_worker import start_again_as_a_worker
 
     start_again_as_a_worker()
     raise SystemExit(main())

@@ -13,6 +13,16 @@ settings.register_profile("seeded", derandomize=True, deadline=None, database=No
 settings.load_profile("seeded")
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device in turn."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return str(request.param)
+
+
 @pytest.fixture
 def make_record() -> Any:
     """A sealed record of a made-up measurement; keyword arguments change its fields."""

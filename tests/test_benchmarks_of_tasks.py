@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from bnsuite.schemes import SCHEMES
 from bnsuite.tasks import MaxDepth, StableLr, TimeToAccuracy, TopEigenvalue
@@ -33,7 +34,7 @@ def test_the_harness_and_the_loops_with_nothing_in_them_arrive_together(
     script: Callable[[str], ModuleType], scheme: str
 ) -> None:
     module = script("time_to_accuracy")
-    for _, problem, names in module.problems(SCHEMES[scheme], FAST):
+    for _, problem, names in module.problems(SCHEMES[scheme], FAST, torch.device("cpu")):
         curves = {name: module.SIDES[name](problem) for name in names}
         assert any(FAST._reached(curve) for curve in curves["harness"].values())
         assert module.same(problem, curves["harness"], curves["bare"], exact=True)
@@ -47,16 +48,18 @@ def test_the_race_to_the_target_prints_its_table(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    device: str,
 ) -> None:
     module = script("time_to_accuracy")
     monkeypatch.setattr(module, "TimeToAccuracy", lambda **settings: FAST)
     table = tmp_path / "rows.json"
-    assert module.main(["--schemes", "none", "--rounds", "1", "--json", str(table)]) == 0
+    options = ["--schemes", "none", "--rounds", "1", "--device", device]
+    assert module.main([*options, "--json", str(table)]) == 0
     rows = json.loads(table.read_text(encoding="utf-8"))
     assert [row["side"] for row in rows] == ["harness", "bare", "harness", "bare", "torch"]
     assert [row["ratio"] for row in rows if row["side"] == "harness"] == [1.0, 1.0]
     monkeypatch.setattr(module, "same", lambda *_, **__: False)
-    assert module.main(["--schemes", "none", "--rounds", "1"]) == 1
+    assert module.main(options) == 1
     assert "NO" in capsys.readouterr().out
 
 

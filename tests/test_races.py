@@ -4,19 +4,24 @@ import importlib
 import json
 import math
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from bnsuite.datasets import digits
+from bnsuite.engine.search import log_grid
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.schemes import REFERENCES, SCHEMES
 
 ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+SMALL_SWEEP = ["--depth", "2", "--width", "8", "--lanes", "2"]
 JIT = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
@@ -34,8 +39,8 @@ def serial(peers: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.fixture
 def growth(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT)
-    return importlib.import_module("benchmarks.growth")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("growth")
 
 
 @pytest.fixture
@@ -43,13 +48,17 @@ def small(peers: Callable[[str], ModuleType]) -> Callable[..., list[Any]]:
     """Problems of small networks at initialization, on 2 minibatches of 32."""
     pytest.importorskip("pyhessian")
     operators = peers("operators")
-    x, y = digits().train_x[:64].double(), digits().train_y[:64]
-    data = operators.Partition(x.view(2, 32, 1, 8, 8), y.view(2, 32))
 
-    def problems(scheme: str, seeds: Any, *, depth: int, width: int = 8, **_: Any) -> list[Any]:
+    def problems(
+        scheme: str, seeds: Any, device: Any = "cpu", *, depth: int, width: int = 8, **_: Any
+    ) -> list[Any]:
+        images = digits().to(device)
+        x, y = images.train_x[:64].double(), images.train_y[:64]
+        data = operators.Partition(x.view(2, 32, 1, 8, 8), y.view(2, 32))
         return [
             operators.Problem.of(
-                FAMILIES["mlp"].build(
+                FAMILIES["mlp"]
+                .build(
                     SCHEMES[scheme],
                     depth,
                     width=width,
@@ -57,7 +66,8 @@ def small(peers: Callable[[str], ModuleType]) -> Callable[..., list[Any]]:
                     classes=10,
                     seed=seed,
                     activation=softplus,
-                ),
+                )
+                .to(device),
                 data,
                 True,
             )
@@ -71,29 +81,104 @@ def small(peers: Callable[[str], ModuleType]) -> Callable[..., list[Any]]:
 def test_the_plain_loop_and_the_lanes_agree(
     serial: ModuleType, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    monkeypatch.setattr(serial, "DEPTH", 8)
     monkeypatch.setattr(serial, "EARLY", 2)
-    assert serial.early_difference(SCHEMES[scheme], serial.torch.device("cpu")) <= serial.TOLERANCE
+    assert serial.early_difference(SCHEMES[scheme], serial.Size(depth=8), CPU) <= serial.TOLERANCE
 
 
 def test_the_race_prints_its_table(
-    serial: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    serial: ModuleType, device: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(serial, "LANES", serial.LANES[:2])
-    monkeypatch.setattr(serial, "DEPTH", 2)
-    assert serial.main(["--schemes", "none", "batchnorm", "--steps", "2", "--rounds", "1"]) == 0
+    options = ["--schemes", "none", "batchnorm", "--steps", "2", "--rounds", "1", "--device", device]
+    assert serial.main([*options, *SMALL_SWEEP]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^none +\d+\.\d\d +\d", printed, re.MULTILINE)
-    assert "2 lanes, 2 layers, 2 steps, n = 1 rounds" in printed
+    setting = {"cpu": r"\d", "cuda": "(foreach|fused)"}[device]
+    assert re.search(rf"^none +\d+\.\d\d +{setting} ", printed, re.MULTILINE)
+    assert "2 lanes, 2 layers of width 8, 2 steps, n = 1 rounds" in printed
+    assert ("threads" in printed) == (device == "cpu")
+
+
+def test_lanes_are_two_seeds_of_rates_over_four_decades(serial: ModuleType) -> None:
+    default = serial.Size().grid()
+    assert [lane.seed for lane in default] == [1, 2] * 9
+    assert [lane.rate for lane in default[::2]] == pytest.approx(log_grid(1e-3, 2, 9), rel=1e-12)
+    many = serial.Size(lanes=64).grid()
+    assert (len(many), many[0].rate, many[-1].rate) == (64, 1e-3, pytest.approx(10))
+    assert [lane.rate for lane in serial.Size(lanes=2).grid()] == [1e-3] * 2
+
+
+@pytest.mark.parametrize("lanes", ["7", "0"])
+def test_lanes_that_are_no_pairs_are_refused_in_a_line(
+    serial: ModuleType, capsys: pytest.CaptureFixture[str], lanes: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        serial.main(["--lanes", lanes])
+    assert capsys.readouterr() == ("", f"--lanes is an even number of at least 2: got {lanes}\n")
+
+
+def test_the_loop_takes_every_kernel_for_the_same_steps(serial: ModuleType) -> None:
+    rung = serial.rung(SCHEMES["batchnorm"], serial.Size(2, 8, 4), CPU)
+    plain = serial.loop(*rung, 3).losses
+    on_a_gpu = serial.contestants(rung._replace(examples=SimpleNamespace(x=SimpleNamespace(is_cuda=True))), 3)
+    assert [(rival.name, rival.setting) for rival in on_a_gpu] == [
+        ("loop", "foreach"),
+        ("loop", "fused"),
+        ("lanes", "–"),
+    ]
+    for rival in on_a_gpu:
+        assert torch.allclose(rival.side(*rung, 3).losses, plain), rival.setting
+
+
+def test_what_is_built_lies_on_the_device(serial: ModuleType, growth: ModuleType) -> None:
+    """A device without data refuses tensors of another."""
+    meta = torch.device("meta")
+    build, examples, _ = serial.rung(SCHEMES["batchnorm"], serial.Size(2, 8, 4), meta)
+    tensors = [*build(1).parameters(), *build(2).buffers(), examples.x, examples.y]
+    assert {tensor.device for tensor in tensors} == {meta}
+    growth.sweep_step("batchnorm", 2, 2, meta)()
+    growth.hessian_product("batchnorm", 2, 2, meta)()
+
+
+@pytest.mark.parametrize("name", ["serial", "top_eigenvalue", "density", "time_to_accuracy", "growth"])
+def test_a_gpu_that_is_not_there_is_told_in_a_line(
+    peers: Callable[[str], ModuleType],
+    growth: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        peers(name).main(["--device", "cuda"])
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith("no GPU: torch sees none here.")
+
+
+def test_the_head_counts_threads_on_a_cpu_alone(
+    peers: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = peers("device").machine
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    assert re.fullmatch(r".+, one thread, \w+, torch \S+", machine(CPU))
+    assert re.fullmatch(r"a GPU, \w+, torch \S+", machine(torch.device("cuda")))
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_make_runs_every_race_on_the_device(device: str) -> None:
+    command = ["make", "--dry-run", "peers", f"DEVICE={device}"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in printed.splitlines() if "benchmarks/" in line]
+    assert all(f"--device {device}" in line for line in lines if "board.py" not in line)
+    assert {Path(line.split()[1]).stem for line in lines} >= {"serial", "top_eigenvalue", "density", "growth"}
+    assert ("--lanes 64 --width 512" in lines[0]) == (device == "cuda")
 
 
 def test_the_race_says_when_the_sides_disagree(
     serial: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(serial, "early_difference", lambda scheme, device: math.inf)
-    monkeypatch.setattr(serial, "LANES", serial.LANES[:2])
-    monkeypatch.setattr(serial, "DEPTH", 2)
-    assert serial.main(["--schemes", "none", "--steps", "2", "--rounds", "1"]) == 1
+    monkeypatch.setattr(serial, "early_difference", lambda *_: math.inf)
+    assert serial.main(["--schemes", "none", "--steps", "2", "--rounds", "1", *SMALL_SWEEP]) == 1
     assert "NO" in capsys.readouterr().out
 
 
@@ -105,12 +190,14 @@ def test_every_side_is_sure_of_the_same_eigenvalue(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    device: str,
     scheme: str,
 ) -> None:
     script = peers("top_eigenvalue")
     monkeypatch.setattr(script, "problems", small)
     table = tmp_path / "rows.json"
     options = ["--schemes", scheme, "--depths", "8", "--networks", "1", "--rounds", "1", "--json", str(table)]
+    options += ["--device", device]
     assert script.main(options) == 0
     rows = json.loads(table.read_text(encoding="utf-8"))
     assert [row["side"] for row in rows] == list(script.SIDES)
@@ -158,13 +245,14 @@ def test_the_density_race_is_at_equal_error(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    device: str,
 ) -> None:
     script = peers("density")
     monkeypatch.setattr(script, "problems", small)
     monkeypatch.setattr(script, "SMALL", {"width": 2, "depth": 2})
     table = tmp_path / "rows.json"
     options = ["--schemes", "none", "--depths", "2", "--order", "3", "--probes", "2", "--rounds", "1"]
-    options += ["--json", str(table)]
+    options += ["--json", str(table), "--device", device]
     monkeypatch.setattr(script, "TARGET", 0.2)
     assert script.main(options) == 0
     rows = json.loads(table.read_text(encoding="utf-8"))
@@ -177,7 +265,7 @@ def test_the_density_race_is_at_equal_error(
     assert known[0]["ratio"] == unknown[0]["ratio"] == 1.0
 
     ours = script.SIDES["ours"]
-    other = small("none", [2], depth=2, width=2)[0]
+    other = small("none", [2], device, depth=2, width=2)[0]
     wrong = ours._replace(operator=lambda problem: ours.operator(other))
     monkeypatch.setitem(script.SIDES, "ours", wrong)
     assert script.main([*options, "--sides", "ours"]) == 1
@@ -219,9 +307,9 @@ def test_the_exponent_is_that_of_the_power_law(growth: ModuleType, power: float)
 
 
 def test_every_job_runs_and_has_a_row(
-    growth: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    growth: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str
 ) -> None:
-    small = [ladder._replace(sizes=(1, 2)) for ladder in growth.ladders("none")]
-    monkeypatch.setattr(growth, "ladders", lambda scheme: small)
-    assert growth.main(["--rounds", "1", "--scheme", "none"]) == 0
+    small = [ladder._replace(sizes=(1, 2)) for ladder in growth.ladders("none", torch.device(device))]
+    monkeypatch.setattr(growth, "ladders", lambda *_: small)
+    assert growth.main(["--rounds", "1", "--scheme", "none", "--device", device]) == 0
     assert capsys.readouterr().out.count(" | 1, 2 | ") == len(small)

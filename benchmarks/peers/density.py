@@ -15,7 +15,6 @@ come to the same density. At the task's own size no truth is known: there all ta
 import argparse
 import json
 import math
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,12 +24,13 @@ from typing import NamedTuple
 import operators
 import torch
 from as_worker import start_again_as_a_worker
+from device import machine, parse
 from operators import Problem, problems
 from quadratures import OURS, SIDES
 
 from bnsuite.engine.clock import race
 from bnsuite.engine.curvature import Density
-from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.provenance import reproducible
 from bnsuite.schemes import REFERENCES, SCHEMES
 
 TARGET = 0.03
@@ -61,13 +61,13 @@ class Setting(NamedTuple):
 
 
 class Truth:
-    """The Hessian as a matrix (P, P), and the density of its eigenvalues."""
+    """The Hessian as a matrix (P, P) on its device; the density of its eigenvalues, on the CPU."""
 
     def __init__(self, problem: Problem) -> None:
         operator = operators.ours(problem)
-        columns = torch.eye(operator.size, dtype=operator.dtype)
+        columns = torch.eye(operator.size, dtype=operator.dtype, device=operator.device)
         self.matrix = torch.stack([operator.matvec(column) for column in columns])
-        values = torch.linalg.eigvalsh(self.matrix)
+        values = torch.linalg.eigvalsh(self.matrix).cpu()
         low, high = float(values[0]), float(values[-1])
         self.width = KERNEL * (high - low)
         self.at = torch.linspace(low - 4 * self.width, high + 4 * self.width, 1000, dtype=values.dtype)
@@ -75,7 +75,8 @@ class Truth:
 
     def error(self, density: Density, truth: Density | None = None) -> float:
         """Distance from another density or from the true one."""
-        p, q = (each.smoothed(self.at, self.width)[0] for each in (density, truth or self.density))
+        both = (Density(nodes.cpu(), weights.cpu()) for nodes, weights in (density, truth or self.density))
+        p, q = (each.smoothed(self.at, self.width)[0] for each in both)
         return float(torch.trapezoid((p - q).abs(), self.at)) / 2
 
 
@@ -112,10 +113,15 @@ class Row:
 
 
 def compare(
-    scheme: str, settings: dict[str, int], sides: Sequence[str], rounds: int, same: Setting | None = None
+    scheme: str,
+    settings: dict[str, int],
+    sides: Sequence[str],
+    rounds: int,
+    device: torch.device,
+    same: Setting | None = None,
 ) -> list[Row]:
     """All sides on one network, in turn: at equal error, or at the `same` setting for all."""
-    chosen = problems(scheme, [101], **settings)
+    chosen = problems(scheme, [101], device, **settings)
     if chosen is None:
         return []
     (problem,) = chosen
@@ -138,9 +144,8 @@ def compare(
 
         return run
 
-    cpu = torch.device("cpu")
-    race([contestant(name, Setting(2, 1)) for name in able], 1, cpu, warmup=0)
-    times = race([contestant(*pair) for pair in able.items()], rounds, cpu, warmup=0)
+    race([contestant(name, Setting(2, 1)) for name in able], 1, device, warmup=0)
+    times = race([contestant(*pair) for pair in able.items()], rounds, device, warmup=0)
     rows = []
     for name, setting in found.items():
         head = (scheme, settings["width"], settings["depth"], name)
@@ -166,9 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file to write the rows to")
-    options = parser.parse_args(arguments)
+    options, device = parse(parser, arguments)
     torch.set_num_threads(1)
-    print(f"{cpu_name()}, one thread, {platform.system()}, torch {torch.__version__}, float64")
+    print(f"{machine(device)}, float64")
     print(f"error at most {TARGET:g} where the truth is known; n = {options.rounds} rounds, in turn")
     print(
         f"{'scheme':<20}{'network':>8}  {'side':<12}{'order':>7}{'probes':>8}{'error':>8}{'products':>10}"
@@ -181,8 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     for settings, setting in sizes:
         for scheme in options.schemes:
-            with reproducible(torch.device("cpu")):
-                found = compare(scheme, settings, sides, options.rounds, setting)
+            with reproducible(device):
+                found = compare(scheme, settings, sides, options.rounds, device, setting)
             if not found:
                 print(f"{scheme:<20}  does not come to the loss of the task")
             for row in found:

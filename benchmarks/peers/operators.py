@@ -49,15 +49,17 @@ class Problem:
         return [*zip(*self.data, strict=True)]
 
 
-def problems(scheme: str, seeds: Sequence[int], **settings: Any) -> list[Problem] | None:
-    """Networks at matched loss; None where one does not come there.
+def problems(
+    scheme: str, seeds: Sequence[int], device: torch.device, **settings: Any
+) -> list[Problem] | None:
+    """Networks at matched loss, on a device; None where one does not come there.
 
     Args:
         settings: of `top_eigenvalue`, in place of those of the profile `quick`.
     """
     quick = load_profile("quick").settings("top_eigenvalue", "mlp")
     task = TopEigenvalue(**{**quick, **settings})
-    subject = Subject(SCHEMES[scheme], FAMILIES["mlp"], digits())
+    subject = Subject(SCHEMES[scheme], FAMILIES["mlp"], digits().to(device))
     there = task.train(subject, [Lane(seed, task.rate) for seed in seeds], task.steps, task.limit(subject))
     data = task.partition(subject)
     found = []
@@ -84,7 +86,9 @@ def pyhessian(problem: Problem) -> Any:
     network = problem.network
     network.eval = lambda: network  # type: ignore[method-assign]  # it would take running statistics
     try:
-        return hessian(network, nn.CrossEntropyLoss(), dataloader=problem.batches, cuda=False)
+        return hessian(
+            network, nn.CrossEntropyLoss(), dataloader=problem.batches, cuda=problem.data.x.is_cuda
+        )
     finally:
         del network.eval
 

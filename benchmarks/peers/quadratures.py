@@ -52,7 +52,7 @@ def curvlinops(operator: Any, order: int, probes: int) -> Density:
 
 
 def as_operator(matrix: Tensor, problem: Problem) -> Any:
-    return hessian_eigenthings.LambdaOperator(matrix.mv, len(matrix), dtype=matrix.dtype)
+    return hessian_eigenthings.LambdaOperator(matrix.mv, len(matrix), matrix.device, matrix.dtype)
 
 
 def as_pyhessian(matrix: Tensor, problem: Problem) -> Any:

@@ -1,35 +1,40 @@
 """One rung of a depth sweep as a plain loop with torch.optim.SGD, and as lanes, side by side.
 
 MLP of 32 layers, width 64, digits, batch 128: 9 half-decade rates × 2 seeds, the same networks and
-batches on both sides, which take turns in one process. Each side runs on one thread and on all, and the
-better one counts. Both sides start under the environment that `bnsuite` gives its workers.
+batches on both sides, which take turns in one process. Networks are drawn once, outside the clock. On a CPU
+each side runs on one thread and on all, on a GPU the loop with either of torch's fast kernels for SGD, and
+the better one counts. Both sides start under the environment that `bnsuite` gives its workers.
 """
 
 import argparse
+import copy
 import math
 import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from as_worker import start_again_as_a_worker
+from device import machine, parse
 from torch import Tensor, nn
 
 from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import CUDA_CHECK_EVERY, Curves, Examples, Lane, sweep
-from bnsuite.engine.search import log_grid
-from bnsuite.execute import resolve_device
+from bnsuite.engine.search import grid
 from bnsuite.networks import FAMILIES
-from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.provenance import reproducible
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
 
-DEPTH, WIDTH, BATCH = 32, 64, 128
-LANES = [Lane(seed, rate) for rate in log_grid(1e-3, 2, 9) for seed in (1, 2)]
+BATCH = 128
+LOWEST, DECADES = 1e-3, 4
+"""Of the rates."""
+
+SEEDS = (1, 2)
 
 EARLY = 5
 """Steps over which both sides' losses must agree, in float64; training amplifies rounding after."""
@@ -38,17 +43,34 @@ TOLERANCE = 1e-6
 """Relative difference of losses that counts as agreement."""
 
 Build = Callable[[int], nn.Module]
-Side = Callable[[Build, Examples, int], Curves]
+Side = Callable[[Build, Examples, Sequence[Lane], int], Curves]
 
 
-def loop(build: Build, examples: Examples, steps: int) -> Curves:
+class Size(NamedTuple):
+    """Of the networks, and how many of them; an even number."""
+
+    depth: int = 32
+    width: int = 64
+    lanes: int = 18
+
+    def __str__(self) -> str:
+        return f"{self.lanes} lanes, {self.depth} layers of width {self.width}"
+
+    def grid(self) -> list[Lane]:
+        """Rates evenly spaced in their logarithm, of each a lane a seed."""
+        count = self.lanes // len(SEEDS)
+        rates = [LOWEST * 10 ** (DECADES * k / max(count - 1, 1)) for k in range(count)]
+        return grid(rates, SEEDS)
+
+
+def loop(build: Build, examples: Examples, lanes: Sequence[Lane], steps: int, **sgd: bool) -> Curves:
     """Each network in turn, until its loss is not finite; looks for that as often as lanes do."""
-    losses = torch.full((steps, len(LANES)), math.nan, device=examples.x.device, dtype=torch.float64)
+    losses = torch.full((steps, len(lanes)), math.nan, device=examples.x.device, dtype=torch.float64)
     accuracies = losses.clone()
     look_every = CUDA_CHECK_EVERY if examples.x.is_cuda else 1
-    for i, lane in enumerate(LANES):
+    for i, lane in enumerate(lanes):
         network = build(lane.seed)
-        optimizer = torch.optim.SGD(network.parameters(), lr=lane.rate)
+        optimizer = torch.optim.SGD(network.parameters(), lr=lane.rate, **sgd)
         for step, chosen in enumerate(examples.order(lane.seed, steps)):
             x, y = examples.x[chosen], examples.y[chosen]
             logits = network(x)
@@ -63,82 +85,99 @@ def loop(build: Build, examples: Examples, steps: int) -> Curves:
     return Curves(losses.cpu(), accuracies.cpu())
 
 
-def lanes(build: Build, examples: Examples, steps: int) -> Curves:
+def together(build: Build, examples: Examples, lanes: Sequence[Lane], steps: int) -> Curves:
     """All networks at once."""
-    return sweep(build, LANES, examples, steps, stacked=True)
+    return sweep(build, lanes, examples, steps, stacked=True)
+
+
+class Rung(NamedTuple):
+    """What to train: networks by seed, on what, and with which rates."""
+
+    build: Build
+    examples: Examples
+    lanes: Sequence[Lane]
 
 
 @dataclass
 class Contestant:
-    """One side at one number of threads, and the losses of its last run."""
+    """The loop or the lanes in one setting, and the losses of its last run."""
 
+    name: str
+    setting: str
     side: Side
-    threads: int
-    build: Build
-    examples: Examples
+    rung: Rung
     steps: int
+    threads: int = 1
     losses: Tensor = field(default_factory=lambda: torch.empty(0))  # (steps, lanes)
 
     def __call__(self) -> None:
         torch.set_num_threads(self.threads)
-        self.losses = self.side(self.build, self.examples, self.steps).losses
+        self.losses = self.side(*self.rung, self.steps).losses
 
 
 class Entry(NamedTuple):
-    """A side at its better thread setting; spread is (slowest − fastest) / median over the rounds."""
+    """A side in its better setting; spread is (slowest − fastest) / median over the rounds."""
 
     place: int  # among the contestants
-    threads: int
+    setting: str
     seconds: float
     fastest: float
     spread: float
     losses: Tensor  # (steps, lanes)
 
 
-class Rung(NamedTuple):
-    """What to train: networks by seed, and on what."""
-
-    build: Build
-    examples: Examples
-
-
-def rung(scheme: Scheme, device: torch.device, dtype: torch.dtype = torch.float32) -> Rung:
-    """Networks and examples of one scheme."""
+def rung(scheme: Scheme, size: Size, device: torch.device, dtype: torch.dtype = torch.float32) -> Rung:
+    """Networks, examples and lanes of one scheme."""
     data = digits().to(device)
 
-    def build(seed: int) -> nn.Module:
+    def draw(seed: int) -> nn.Module:
         network = FAMILIES["mlp"].build(
-            scheme, DEPTH, width=WIDTH, shape=data.shape, classes=data.classes, seed=seed
+            scheme, size.depth, width=size.width, shape=data.shape, classes=data.classes, seed=seed
         )
         return network.to(device, dtype)
 
-    return Rung(build, Examples(data.train_x.to(dtype), data.train_y, BATCH))
+    drawn = {seed: draw(seed) for seed in SEEDS}
+    examples = Examples(data.train_x.to(dtype), data.train_y, BATCH)
+    return Rung(lambda seed: copy.deepcopy(drawn[seed]), examples, size.grid())
 
 
-def measure(scheme: Scheme, steps: int, rounds: int, device: torch.device) -> tuple[Entry, Entry, float]:
+def contestants(rung: Rung, steps: int) -> list[Contestant]:
+    """Both sides in every setting."""
+    if rung.examples.x.is_cuda:
+        return [
+            Contestant("loop", "foreach", partial(loop, foreach=True), rung, steps),
+            Contestant("loop", "fused", partial(loop, fused=True), rung, steps),
+            Contestant("lanes", "–", together, rung, steps),
+        ]
+    return [
+        Contestant(name, str(threads), side, rung, steps, threads)
+        for threads in sorted({1, os.cpu_count() or 1})
+        for name, side in (("loop", loop), ("lanes", together))
+    ]
+
+
+def measure(
+    scheme: Scheme, size: Size, steps: int, rounds: int, device: torch.device
+) -> tuple[Entry, Entry, float]:
     """Loop, lanes, and the median over rounds of the ratio of their seconds."""
-
-    def contestants(steps: int) -> list[Contestant]:
-        return [Contestant(side, n, *rung(scheme, device), steps) for n in settings for side in (loop, lanes)]
-
-    settings = sorted({1, os.cpu_count() or 1})
-    race(contestants(min(steps, 3)), 1, device, warmup=0)
-    rivals = contestants(steps)
+    trained = rung(scheme, size, device)
+    race(contestants(trained, min(steps, 3)), 1, device, warmup=0)
+    rivals = contestants(trained, steps)
     times = race(rivals, rounds, device, warmup=0)
 
-    def best(side: Side) -> Entry:
-        i = min((i for i, rival in enumerate(rivals) if rival.side is side), key=times.median)
+    def best(name: str) -> Entry:
+        i = min((i for i, rival in enumerate(rivals) if rival.name == name), key=times.median)
         spread = (max(times.seconds[i]) - min(times.seconds[i])) / median(times.seconds[i])
-        return Entry(i, rivals[i].threads, times.median(i), min(times.seconds[i]), spread, rivals[i].losses)
+        return Entry(i, rivals[i].setting, times.median(i), min(times.seconds[i]), spread, rivals[i].losses)
 
-    a, b = best(loop), best(lanes)
+    a, b = best("loop"), best("lanes")
     return a, b, times.ratio(a.place, b.place)
 
 
-def early_difference(scheme: Scheme, device: torch.device) -> float:
+def early_difference(scheme: Scheme, size: Size, device: torch.device) -> float:
     """The largest over the first steps, in float64; inf where only one side is finite."""
-    both = rung(scheme, device, torch.float64)
-    one, other = (side(*both, EARLY).losses for side in (loop, lanes))
+    both = rung(scheme, size, device, torch.float64)
+    one, other = (side(*both, EARLY).losses for side in (loop, together))
     ended = ~torch.isfinite(one) & ~torch.isfinite(other)
     return float(_difference(one, other).masked_fill(ended, 0.0).nan_to_num(nan=math.inf).max())
 
@@ -161,28 +200,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
-    options = parser.parse_args(arguments)
-    device = torch.device(resolve_device(options.device))
+    for name, default in Size()._asdict().items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options, device = parse(parser, arguments)
+    size = Size(options.depth, options.width, options.lanes)
+    if size.lanes < len(SEEDS) or size.lanes % len(SEEDS):
+        parser.exit(2, f"--lanes is an even number of at least 2: got {size.lanes}\n")
     threads = torch.get_num_threads()
 
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    print(f"{machine}, {os.cpu_count()} cores, {platform.system()}, torch {torch.__version__}")
-    print(f"{len(LANES)} lanes, {DEPTH} layers, {options.steps} steps, n = {options.rounds} rounds")
+    setting = "SGD" if device.type == "cuda" else "threads"
+    print(machine(device, f"{os.cpu_count()} cores"))
+    print(f"{size}, {options.steps} steps, n = {options.rounds} rounds")
     print(
-        f"{'scheme':<20}{'loop s':>9}{'threads':>9}{'spread':>8}{'lanes s':>9}{'threads':>9}{'spread':>8}"
+        f"{'scheme':<20}{'loop s':>9}{setting:>9}{'spread':>8}{'lanes s':>9}{setting:>9}{'spread':>8}"
         f"{'ratio':>7}{'fastest':>9}{'early diff':>12}{'late diff':>11}{'finite':>8}"
     )
     agree = True
     for name in options.schemes:
         with reproducible(device):
-            early = early_difference(SCHEMES[name], device)
-            a, b, ratio = measure(SCHEMES[name], options.steps, options.rounds, device)
+            early = early_difference(SCHEMES[name], size, device)
+            a, b, ratio = measure(SCHEMES[name], size, options.steps, options.rounds, device)
         late, survivors = late_difference(a.losses, b.losses)
         agree &= early <= TOLERANCE
         print(
-            f"{name:<20}{a.seconds:>9.2f}{a.threads:>9}{a.spread:>8.0%}"
-            f"{b.seconds:>9.2f}{b.threads:>9}{b.spread:>8.0%}"
+            f"{name:<20}{a.seconds:>9.2f}{a.setting:>9}{a.spread:>8.0%}"
+            f"{b.seconds:>9.2f}{b.setting:>9}{b.spread:>8.0%}"
             f"{ratio:>7.2f}{a.fastest / b.fastest:>9.2f}{early:>12.1e}{late:>11.1e}{survivors:>8}",
             flush=True,
         )

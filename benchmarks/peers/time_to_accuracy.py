@@ -3,7 +3,7 @@
 The task `time_to_accuracy` of `quick` on digits: 8 layers of width 64, evaluation every 2 steps, up to the
 first evaluation at the target. `bare` is the same stacked call, gradient, update and evaluation written
 out in one loop: no curves, no watch, a lane that has arrived or died leaves at an evaluation; what the
-task takes above it is the harness. `torch` is a loop over one network with torch.optim.SGD. One thread.
+task takes above it is the harness. `torch` is a loop over one network with torch.optim.SGD.
 All sides start from scratch in each round.
 """
 
@@ -11,7 +11,6 @@ import argparse
 import copy
 import json
 import math
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import compress
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from as_worker import start_again_as_a_worker
+from device import machine, parse
 from torch import Tensor
 
 from bnsuite.datasets import digits
@@ -30,11 +30,9 @@ from bnsuite.engine.search import grid
 from bnsuite.engine.stacked import StackedCall
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
-from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.provenance import reproducible
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
 from bnsuite.tasks import Subject, TimeToAccuracy
-
-CPU = torch.device("cpu")
 
 Curves = dict[Lane, list[float]]
 """Accuracy at every evaluation of a lane, up to the first at the target."""
@@ -79,7 +77,7 @@ def bare(problem: Problem) -> Curves:
     names, states = ([name for name, _ in t] for t in (template.named_parameters(), template.named_buffers()))
     velocity = [torch.zeros_like(p) for p in params]
     order = torch.stack([orders[lane.seed] for lane in lanes])  # (R, steps, batch)
-    rates = torch.tensor([lane.rate for lane in lanes])
+    rates = torch.tensor([lane.rate for lane in lanes], device=x.device)
     rows, curves = [*lanes], Curves({lane: [] for lane in lanes})
     for step in range(task.steps):
         chosen = order[:, step]
@@ -124,7 +122,9 @@ def plain(problem: Problem) -> Curves:
     examples, curves = problem.examples, Curves({lane: [] for lane in lanes})
     for lane in lanes:
         network = problem.build(lane.seed)
-        optimizer = torch.optim.SGD(network.parameters(), lane.rate, momentum=task.momentum, nesterov=True)
+        optimizer = torch.optim.SGD(
+            network.parameters(), lane.rate, momentum=task.momentum, nesterov=True, fused=x.is_cuda
+        )
         for step, chosen in enumerate(examples.order(lane.seed, task.steps)):
             optimizer.param_groups[0]["lr"] = lane.rate * min(1, (step + 1) / task.warmup)
             optimizer.zero_grad()
@@ -161,9 +161,11 @@ class Row:
     fastest: float  # the same of each side's fastest round
 
 
-def problems(scheme: Scheme, task: TimeToAccuracy) -> Iterator[tuple[str, Problem, Sequence[str]]]:
+def problems(
+    scheme: Scheme, task: TimeToAccuracy, device: torch.device
+) -> Iterator[tuple[str, Problem, Sequence[str]]]:
     """The phases of the task at the rate that its tuning gives; and its first lane alone."""
-    data = digits()
+    data = digits().to(device)
     subject = Subject(scheme, FAMILIES["mlp"], data)
     n = len(data.test_x)
     tuning = Problem(task, subject, grid(task.rates, task.tuning), data.train_x[:n], data.train_y[:n])
@@ -175,10 +177,10 @@ def problems(scheme: Scheme, task: TimeToAccuracy) -> Iterator[tuple[str, Proble
 
 
 def compare(
-    scheme: Scheme, task: TimeToAccuracy, phases: Sequence[str], rounds: int
+    scheme: Scheme, task: TimeToAccuracy, phases: Sequence[str], rounds: int, device: torch.device
 ) -> Iterator[tuple[bool, list[Row]]]:
     """Of each phase whether the sides agree, and what each took."""
-    for phase, problem, names in problems(scheme, task):
+    for phase, problem, names in problems(scheme, task, device):
         if phase not in phases:
             continue
         last: dict[str, Curves] = {}
@@ -188,7 +190,7 @@ def compare(
         ) -> Callable[[], object]:
             return lambda: last.update({name: SIDES[name](problem)})
 
-        times = race([contestant(name) for name in names], rounds, CPU)
+        times = race([contestant(name) for name in names], rounds, device)
         agree = all(same(problem, last["harness"], last[name], exact=name == "bare") for name in names[1:])
         yield (
             agree,
@@ -226,10 +228,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file to write the rows to")
-    options = parser.parse_args(arguments)
+    options, device = parse(parser, arguments)
     torch.set_num_threads(1)
     task = TimeToAccuracy(**load_profile("quick").settings("time_to_accuracy", "mlp"))
-    print(f"{cpu_name()}, one thread, {platform.system()}, torch {torch.__version__}")
+    print(machine(device))
     print(f"to {task.target:.0%} within {task.steps} steps; n = {options.rounds} rounds, in turn")
     print(
         f"{'scheme':<20}{'phase':>9}{'lanes':>7}{'side':>9}{'steps':>7}{'seconds':>9}{'ratio':>7}{'fastest':>9}"
@@ -237,8 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     agree = True
     for name in options.schemes:
-        with reproducible(CPU):
-            for alike, found in compare(SCHEMES[name], task, options.phases, options.rounds):
+        with reproducible(device):
+            for alike, found in compare(SCHEMES[name], task, options.phases, options.rounds, device):
                 agree &= alike
                 rows += found
                 for row in found:

@@ -10,7 +10,6 @@ of the vector it returns, by one product of a plain operator outside the clock.
 import argparse
 import json
 import math
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,13 +20,14 @@ import numpy as np
 import operators
 import torch
 from as_worker import start_again_as_a_worker
+from device import machine, parse
 from operators import Counted, Problem, as_pyhessian_expects, problems
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from bnsuite.engine.clock import race
 from bnsuite.engine.curvature import HessianOperator, certified, extreme_eigenvalues
-from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.provenance import reproducible
 from bnsuite.schemes import REFERENCES, SCHEMES
 
 RESIDUAL = 1e-3
@@ -130,13 +130,15 @@ def cheapest(side: Side, ladder: Sequence[float], problem: Problem) -> float | N
 
 def _residual(problem: Problem, found: Found) -> tuple[float, float]:
     plain = HessianOperator(problem.network, *problem.data, stacked=False)
-    entry = certified(plain, found.vector.detach().to(torch.float64))
+    entry = certified(plain, found.vector.detach().to(plain.device, torch.float64))
     return entry.value, entry.residual
 
 
-def compare(scheme: str, depth: int, seeds: Sequence[int], sides: Sequence[str], rounds: int) -> list[Row]:
+def compare(
+    scheme: str, depth: int, seeds: Sequence[int], sides: Sequence[str], rounds: int, device: torch.device
+) -> list[Row]:
     """Every side on the same networks, in turn; each network has a setting of its own."""
-    chosen = problems(scheme, seeds, depth=depth)
+    chosen = problems(scheme, seeds, device, depth=depth)
     if chosen is None:
         return []
     settings: dict[str, list[float]] = {}
@@ -152,7 +154,7 @@ def compare(scheme: str, depth: int, seeds: Sequence[int], sides: Sequence[str],
 
         return run
 
-    times = race([contestant(name) for name in able], rounds, torch.device("cpu"), warmup=1)
+    times = race([contestant(name) for name in able], rounds, device, warmup=1)
     rows = []
     for name in sides:
         row = Row(scheme, depth, len(seeds), name)
@@ -183,9 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="file to write the rows to")
-    options = parser.parse_args(arguments)
+    options, device = parse(parser, arguments)
     torch.set_num_threads(1)
-    print(f"{cpu_name()}, one thread, {platform.system()}, torch {torch.__version__}, float64")
+    print(f"{machine(device)}, float64")
     print(f"relative residual at most {RESIDUAL:g}; n = {options.rounds} rounds, in turn")
     print(
         f"{'scheme':<20}{'depth':>6}{'networks':>9}  {'side':<21}{'setting':>8}{'λ_max':>9}{'residual':>10}"
@@ -196,9 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     agree = True
     for scheme, depth, networks in jobs:
-        with reproducible(torch.device("cpu")):
+        with reproducible(device):
             sides = [name for name in SIDES if name in (OURS, *options.sides)]
-            found = compare(scheme, depth, range(101, 101 + networks), sides, options.rounds)
+            found = compare(scheme, depth, range(101, 101 + networks), sides, options.rounds, device)
         if not found:
             print(f"{scheme:<20}{depth:>6}{networks:>9}  does not come to the loss of the task")
         values = [row.value for row in found if row.value is not None]
