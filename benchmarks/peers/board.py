@@ -34,9 +34,9 @@ from torch.func import replace_all_batch_norm_modules_
 from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
 from bnsuite.engine.curvature import Spectrum, certified
-from bnsuite.engine.lanes import Curves, Examples, Lane, Watch
+from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, judged_from
 from bnsuite.engine.search import grid
-from bnsuite.engine.train import PLAIN, Sgd
+from bnsuite.engine.train import PLAIN, Sgd, accuracy
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
 from bnsuite.provenance import cpu_name, reproducible
@@ -102,7 +102,8 @@ def one_by_one(
             logits = network(x)
             loss = F.cross_entropy(logits, y)
             losses[step, i] = loss.detach()
-            accuracies[step, i] = (logits.argmax(-1) == y).float().mean()
+            if step >= judged_from(steps):
+                accuracies[step, i] = accuracy(logits, y)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
-from bnsuite.engine.lanes import CUDA_CHECK_EVERY, Curves, Examples, Lane, sweep
+from bnsuite.engine.lanes import CUDA_CHECK_EVERY, Curves, Examples, Lane, judged_from, sweep
 from bnsuite.engine.search import grid
+from bnsuite.engine.train import accuracy
 from bnsuite.networks import FAMILIES
 from bnsuite.provenance import reproducible
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
@@ -76,7 +77,8 @@ def loop(build: Build, examples: Examples, lanes: Sequence[Lane], steps: int, **
             logits = network(x)
             loss = F.cross_entropy(logits, y)
             losses[step, i] = loss.detach()
-            accuracies[step, i] = (logits.argmax(-1) == y).float().mean()
+            if step >= judged_from(steps):
+                accuracies[step, i] = accuracy(logits, y)
             if (step + 1) % look_every == 0 and not torch.isfinite(loss):
                 break
             optimizer.zero_grad()

@@ -27,7 +27,8 @@ from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import Examples, Lane
 from bnsuite.engine.search import grid
-from bnsuite.engine.stacked import StackedCall
+from bnsuite.engine.stacked import StackedCall, laid
+from bnsuite.engine.train import mean_cross_entropy
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
 from bnsuite.provenance import reproducible
@@ -72,9 +73,10 @@ def bare(problem: Problem) -> Curves:
     template = networks[lanes[0].seed]
     call, evaluating = StackedCall(template), StackedCall(copy.deepcopy(template).eval())
     each = [networks[lane.seed] for lane in lanes]
-    params = [torch.stack(p).detach() for p in zip(*(n.parameters() for n in each), strict=True)]
-    buffers = [torch.stack(b) for b in zip(*(n.buffers() for n in each), strict=True)]
     names, states = ([name for name, _ in t] for t in (template.named_parameters(), template.named_buffers()))
+    stacked = [torch.stack(p).detach() for p in zip(*(n.parameters() for n in each), strict=True)]
+    params = [*laid(dict(zip(names, stacked, strict=True))).values()]
+    buffers = [torch.stack(b) for b in zip(*(n.buffers() for n in each), strict=True)]
     velocity = [torch.zeros_like(p) for p in params]
     order = torch.stack([orders[lane.seed] for lane in lanes])  # (R, steps, batch)
     rates = torch.tensor([lane.rate for lane in lanes], device=x.device)
@@ -87,13 +89,13 @@ def bare(problem: Problem) -> Curves:
             dict(zip(names, params, strict=True)), dict(zip(states, buffers, strict=True)), examples.x[chosen]
         )
         labels = examples.y[chosen]
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / task.batch
-        gradients = torch.autograd.grad(loss, params)
+        gradients = torch.autograd.grad(mean_cross_entropy(logits, labels).sum(), params)
         rate = rates * min(1, (step + 1) / task.warmup)
         with torch.no_grad():
-            for p, v, g in zip(params, velocity, gradients, strict=True):
-                v.mul_(momentum).add_(g)
-                p.addcmul_((v * momentum).add_(g), rate.view(-1, *[1] * (p.dim() - 1)), value=-1)
+            velocity = torch._foreach_add(gradients, velocity, alpha=momentum)
+            etas = [rate.view(-1, *[1] * more) for more in range(3)]
+            for p, g in zip(params, torch._foreach_add(gradients, velocity, alpha=momentum), strict=True):
+                p.addcmul_(g, etas[p.dim() - 1], value=-1)
             if (step + 1) % task.every:
                 continue
             test = evaluating(
@@ -111,8 +113,9 @@ def bare(problem: Problem) -> Curves:
             rows = [*compress(rows, staying)]
             if not rows:
                 break
-            params, buffers, velocity = ([t[staying] for t in each] for each in (params, buffers, velocity))
-            rates, order = rates[staying], order[staying]
+            mask = torch.tensor(staying, device=x.device)
+            params, buffers, velocity = ([t[mask] for t in each] for each in (params, buffers, velocity))
+            rates, order = rates[mask], order[mask]
     return curves
 
 
@@ -211,10 +214,17 @@ def compare(
 
 
 def same(problem: Problem, one: Curves, other: Curves, exact: bool) -> bool:
-    """Whether every lane arrives at the same step; `exact`: with equal accuracies up to there."""
+    """Whether every lane arrives, or none does, at evaluations that are next to one another at most.
+
+    Training in float32 amplifies rounding. `exact`: at the same one, with equal accuracies up to there.
+    """
     reached = problem.task._reached
-    if any(reached(one[lane]) != reached(other[lane]) for lane in problem.lanes):
-        return False
+    for lane in problem.lanes:
+        steps = reached(one[lane]), reached(other[lane])
+        if None in steps and steps != (None, None):
+            return False
+        if abs((steps[0] or 0) - (steps[1] or 0)) > (0 if exact else problem.task.every):
+            return False
     finite = {lane: [value for value in one[lane] if math.isfinite(value)] for lane in problem.lanes}
     return not exact or all(other[lane][: len(finite[lane])] == finite[lane] for lane in problem.lanes)
 
@@ -253,8 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     print(
         "ratio: harness / side, median over rounds. fastest: the same of the fastest rounds, which a busy\n"
-        "machine disturbs least. Every lane arrives at the same step on all sides, with equal accuracies on\n"
-        f"the bare one: {'yes' if agree else 'NO'}."
+        "machine disturbs least. Every lane arrives at the same step with equal accuracies on the bare\n"
+        f"side, within one evaluation on torch's: {'yes' if agree else 'NO'}."
     )
     return 0 if agree else 1
 

@@ -12,7 +12,7 @@ from bnsuite.board.stats import ALPHA, sign_flip_p
 from bnsuite.calibration._row import SEEDS, Row, absolute, at_most, relative, value_of
 from bnsuite.datasets import Dataset
 from bnsuite.engine.search import Climb, climb, log_grid
-from bnsuite.engine.train import Parameters, training_step
+from bnsuite.engine.train import Velocity, training_step
 from bnsuite.records import median_interval
 from bnsuite.schemes import SCHEMES
 from bnsuite.tasks import Subject, TimeToAccuracy
@@ -23,7 +23,7 @@ def stable_rate(momentum: float) -> float:
     sharpness = torch.tensor([7.0, 2.0, 0.5], dtype=torch.float64)
     rates = log_grid(0.1 / 7, 400, 800)
     params = {"theta": torch.ones(len(rates), 3, dtype=torch.float64)}
-    velocity: Parameters | None = None
+    velocity: Velocity | None = None
     nothing = torch.zeros(len(rates), 1, dtype=torch.long)
     for _ in range(1500):
         stepped = training_step(

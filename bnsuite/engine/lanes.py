@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from bnsuite.engine.search import Lane as Lane
 from bnsuite.engine.stacked import StackedCall, laid
-from bnsuite.engine.train import PLAIN, Parameters, Sgd, accuracy, parameters_of, training_step
+from bnsuite.engine.train import PLAIN, Parameters, Sgd, Velocity, accuracy, parameters_of, training_step
 
 CHUNK = 32
 """Lanes that train together on a CPU, for its caches; more run in turn."""
@@ -44,7 +44,7 @@ class Stack:
         self.stacked = stacked
         if stacked:
             self.params = laid(self.params)
-            self._template = copy.deepcopy(networks[0])
+            self._template = networks[0]
             self._buffers = _stack([dict(network.named_buffers()) for network in networks])
             self._call = StackedCall(self._template)
         else:
@@ -238,7 +238,7 @@ def _together(
     rates = torch.tensor([lane.rate for lane in lanes], device=device, dtype=dtype)
     curves = torch.full((2, steps, len(lanes)), math.nan, device=device, dtype=torch.float64)
     rows, alive, own = list(lanes), torch.arange(len(lanes), device=device), curves.clone()
-    velocity: Parameters | None = None
+    velocity: Velocity | None = None
     looked = 0  # steps up to the last look for dead lanes
     look_every = CUDA_CHECK_EVERY if device.type == "cuda" else 1
 
@@ -265,7 +265,7 @@ def _together(
         stack.keep(staying)
         rows, alive, own = list(compress(rows, staying.tolist())), alive[staying], own[..., staying]
         seed_of, rates = seed_of[staying], rates[staying]
-        velocity = _row(velocity, staying) if velocity else None
+        velocity = velocity and tuple(v[staying] for v in velocity)
     curves[..., alive] = own
     losses, accuracies = curves
     ended = torch.cumsum(~torch.isfinite(losses), 0) > 0

@@ -16,6 +16,9 @@ from torch.func import functional_call
 Parameters = dict[str, Tensor]
 """By name, each (*lanes, *shape)."""
 
+Velocity = tuple[Tensor, ...]
+"""In the order of the parameters, shaped as they are."""
+
 Forward = Callable[[Parameters, Tensor], Tensor]
 """(params, x (*lanes, N, …)) → logits (*lanes, N, classes)"""
 
@@ -46,7 +49,7 @@ PLAIN = Sgd()
 class Stepped(NamedTuple):
     """What one step returns: the next velocity; losses and logits before the step."""
 
-    velocity: Parameters | None
+    velocity: Velocity | None
     losses: Tensor  # (*lanes,)
     logits: Tensor  # (*lanes, N, classes)
 
@@ -54,7 +57,7 @@ class Stepped(NamedTuple):
 def training_step(
     forward: Forward,
     params: Parameters,
-    velocity: Parameters | None,
+    velocity: Velocity | None,
     x: Tensor,
     y: Tensor,
     rate: Tensor,
@@ -63,7 +66,7 @@ def training_step(
 ) -> Stepped:
     """One step of SGD; x (*lanes, N, …), y (*lanes, N), rate (*lanes,); the loss is mean cross-entropy.
 
-    Parameters and velocity are moved where they lie; a forward pass in training mode updates buffers there.
+    Parameters are moved where they lie; a forward pass in training mode updates buffers there.
     """
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
     logits = forward(leaves, x)
@@ -71,22 +74,19 @@ def training_step(
     gradient = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
     with torch.no_grad():
         if momentum:
-            if velocity:
-                torch._foreach_mul_([*velocity.values()], momentum)
-                torch._foreach_add_([*velocity.values()], gradient)
-            else:  # gradients may share memory
-                velocity = {name: g.clone() for name, g in zip(params, gradient, strict=True)}
-            gradient = torch._foreach_add(gradient, [*velocity.values()], alpha=momentum)
+            velocity = torch._foreach_add(gradient, velocity, alpha=momentum) if velocity else gradient
+            gradient = torch._foreach_add(gradient, velocity, alpha=momentum)
+        dims = {p.dim() for p in params.values()}
+        etas = {dim: rate.view(rate.shape + (1,) * (dim - rate.dim())) for dim in dims}
         for p, g in zip(params.values(), gradient, strict=True):
-            p.addcmul_(g, rate.view(rate.shape + (1,) * (p.dim() - rate.dim())), value=-1)
+            p.addcmul_(g, etas[p.dim()], value=-1)
         return Stepped(velocity, losses.detach(), logits.detach())
 
 
 def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Mean over N of −log softmax(logits)_y, in nats: (*lanes, N, classes), (*lanes, N) → (*lanes,)."""
-    columns = logits.reshape(
-        -1, *logits.shape[-2:]
-    ).mT  # softmax over few classes is slow along the last axis
+    # along the last axis softmax over few classes takes three times as long
+    columns = logits.reshape(-1, *logits.shape[-2:]).mT
     return F.cross_entropy(columns, y.reshape(-1, y.shape[-1]), reduction="none").mean(-1).view(y.shape[:-1])
 
 
@@ -105,7 +105,7 @@ def train(
 ) -> Tensor:
     """The loop over one network, which is changed in place: losses (steps,) before each step."""
     params = parameters_of(network)
-    velocity: Parameters | None = None
+    velocity: Velocity | None = None
     losses = []
     for step, (x, y) in enumerate(batches):
         eta = x.new_full((), rate * sgd.factor(step))  # new_tensor would wait for a GPU
