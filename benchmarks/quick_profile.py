@@ -12,13 +12,14 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bnsuite.datasets import digits
-from bnsuite.engine.curvature import extreme_eigenvalues
+from bnsuite.engine.curvature import mixed_precision_eigenvalues
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.search import grid
 from bnsuite.networks import FAMILIES, softplus
@@ -73,7 +74,9 @@ def slices(scheme: str) -> Iterator[tuple[str, Callable[[], object]]]:
     network, partition = subject.network(sharp.depth, sharp.width, 101, softplus), sharp.partition(subject)
     yield (
         sharp.name,
-        lambda: extreme_eigenvalues(sharp.hessian(subject, network, partition), seed=101, max_products=10),
+        lambda: mixed_precision_eigenvalues(
+            partial(sharp.hessian, subject, network, partition), seed=101, max_products=10
+        ),
     )
 
     fast = TimeToAccuracy(**{**quick.settings("time_to_accuracy", "mlp"), "steps": 20})

@@ -39,8 +39,12 @@ def test_the_harness_and_the_loops_with_nothing_in_them_arrive_together(
         assert any(FAST._reached(curve) for curve in curves["harness"].values())
         assert module.same(problem, curves["harness"], curves["bare"], exact=True)
         assert "torch" not in names or module.same(problem, curves["harness"], curves["torch"], exact=False)
-        late = {lane: [0.0, *curve] for lane, curve in curves["bare"].items()}
-        assert not module.same(problem, curves["harness"], late, exact=False)
+        late = [{lane: [0.0] * by + curve for lane, curve in curves["bare"].items()} for by in (1, 2)]
+        assert not module.same(problem, curves["harness"], late[0], exact=True)
+        assert module.same(problem, curves["harness"], late[0], exact=False)  # as rounding may have it
+        assert not module.same(problem, curves["harness"], late[1], exact=False)
+        never = {lane: [0.0] for lane in curves["bare"]}
+        assert not module.same(problem, curves["harness"], never, exact=False)
 
 
 def test_the_race_to_the_target_prints_its_table(

@@ -122,9 +122,14 @@ def operator(network: nn.Module, x: Tensor, y: Tensor, *, stacked: bool) -> Curv
 
 
 def doubled(
-    asked: CurvatureOperator, *ends: int, seed: int, tolerance: float, max_products: int, **more: int
+    hessian: Callable[[torch.dtype], CurvatureOperator],
+    *ends: int,
+    seed: int,
+    tolerance: float,
+    max_products: int,
 ) -> Spectrum:
     """λ_max by Lanczos of order 10, 20, 40, … until it is certified, or `max_products` are spent."""
+    asked = hessian(torch.float64)
     order, products = 10, 0
     while True:
         found = hessian_eigenthings.lanczos(
@@ -143,7 +148,7 @@ def straightforward(job: Callable[[], Answers]) -> Answers:
         for place, instead in (
             ("_task.sweep", one_by_one),
             ("_checkpoint.HessianOperator", operator),
-            ("top_eigenvalue.extreme_eigenvalues", doubled),
+            ("top_eigenvalue.mixed_precision_eigenvalues", doubled),
         ):
             stack.enter_context(patch(f"bnsuite.tasks.{place}", instead))
         return job()

@@ -71,8 +71,9 @@ def problems(
     return found
 
 
-def ours(problem: Problem) -> HessianOperator:
-    return HessianOperator(problem.network, *problem.data, stacked=problem.stacked)
+def ours(problem: Problem, dtype: torch.dtype = torch.float64) -> HessianOperator:
+    network, (x, y) = copy.deepcopy(problem.network).to(dtype), problem.data
+    return HessianOperator(network, x.to(dtype), y, stacked=problem.stacked)
 
 
 def eigenthings(problem: Problem) -> hessian_eigenthings.HessianOperator:

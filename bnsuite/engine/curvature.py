@@ -1,7 +1,7 @@
 """Curvature: a loss's Hessian as an operator, its certified extreme eigenvalues, its spectral density."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -113,6 +113,10 @@ class Ritz(NamedTuple):
     rest: float  # β_m, the norm of what the basis leaves of its last product
     basis: Tensor  # (m, P), orthonormal rows
 
+    def residual(self, i: int) -> float:
+        """Estimate of ‖Hv − θv‖ / |θ| for pair i."""
+        return float(self.rest * abs(self.vectors[-1, i]) / max(abs(self.values[i]), 1e-300))
+
 
 def lanczos(operator: CurvatureOperator, seed: int) -> Iterator[Ritz]:
     """Lanczos with full reorthogonalization, a product a step, until nothing is left of the space.
@@ -122,6 +126,9 @@ def lanczos(operator: CurvatureOperator, seed: int) -> Iterator[Ritz]:
 
     Args:
         seed: of the Gaussian start, drawn on the CPU in float64.
+
+    Raises:
+        FloatingPointError: a product is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(operator.size, generator=generator, dtype=torch.float64)
@@ -136,6 +143,8 @@ def lanczos(operator: CurvatureOperator, seed: int) -> Iterator[Ritz]:
         for _ in range(2):  # twice is enough (Kahan, Parlett)
             w = w - (q @ w) @ q
         beta = float(w.norm())
+        if not math.isfinite(beta):
+            raise FloatingPointError(f"a product with an operator is finite: got one of norm {beta}")
         values, vectors = eigh_tridiagonal(alphas, betas)  # ascending
         yield Ritz(values, vectors, beta, q)
         if len(basis) == operator.size or beta <= 1e-12 * max(map(abs, values)):
@@ -165,22 +174,68 @@ def extreme_eigenvalues(
 
     Raises:
         ValueError: more eigenvalues wanted than the operator has.
+        FloatingPointError: a product is not finite.
     """
+    ritz = _search(operator, top, bottom, seed, tolerance, max_products)
+    return _certify(operator, ritz, top, bottom, vectors)
+
+
+def mixed_precision_eigenvalues(
+    hessian: Callable[[torch.dtype], CurvatureOperator],
+    top: int = 1,
+    bottom: int = 0,
+    *,
+    seed: int,
+    tolerance: float = 1e-3,
+    max_products: int = 200,
+) -> Spectrum:
+    """`extreme_eigenvalues` with Lanczos in float32, where a product costs about half, certified in float64.
+
+    Where float32 overflows, or a residual is above `tolerance`, all is done again in float64.
+
+    Args:
+        hessian: builds the operator in a precision; one at a time is kept.
+    """
+    spent = 0
+    try:
+        ritz = _search(hessian(torch.float32), top, bottom, seed, tolerance, max_products)
+        spectrum = _certify(hessian(torch.float64), ritz, top, bottom)
+        if all(e.residual <= tolerance for e in (*spectrum.top, *spectrum.bottom)):
+            return spectrum
+        spent = spectrum.products
+    except FloatingPointError:
+        pass
+    again = extreme_eigenvalues(
+        hessian(torch.float64), top, bottom, seed=seed, tolerance=tolerance, max_products=max_products
+    )
+    return again._replace(products=spent + again.products)
+
+
+def _search(
+    operator: CurvatureOperator, top: int, bottom: int, seed: int, tolerance: float, max_products: int
+) -> Ritz:
     if not 1 <= top + bottom <= operator.size:
         raise ValueError(f"wanted {top} + {bottom} eigenvalues of an operator of size {operator.size}")
     for ritz in islice(lanczos(operator, seed), max(1, max_products)):
         m = len(ritz.values)
         wanted = [*range(m - 1, max(m - 1 - top, -1), -1), *range(min(bottom, m))]
-        scale = {i: max(abs(ritz.values[i]), 1e-300) for i in wanted}
-        estimates = {i: ritz.rest * abs(ritz.vectors[-1, i]) / scale[i] for i in wanted}
-        if m >= top + bottom and max(estimates.values()) <= tolerance / 2:
+        if m >= top + bottom and max(map(ritz.residual, wanted)) <= tolerance / 2:
             break
+    return ritz
+
+
+def _certify(
+    operator: CurvatureOperator, ritz: Ritz, top: int, bottom: int, vectors: bool = False
+) -> Spectrum:
+    """The ends of the spectrum from Ritz pairs, perhaps of a lower precision; λ_max and λ_min by products."""
 
     def pair(i: int, certify: bool) -> Eigenvalue:
         if not certify:
-            return Eigenvalue(float(ritz.values[i]), float(estimates[i]), None)
-        return certified(operator, ritz.basis.new_tensor(ritz.vectors[:, i]) @ ritz.basis)
+            return Eigenvalue(float(ritz.values[i]), ritz.residual(i), None)
+        vector = ritz.basis.new_tensor(ritz.vectors[:, i]) @ ritz.basis
+        return certified(operator, vector.to(operator.dtype))
 
+    m = len(ritz.values)
     tops = tuple(pair(m - 1 - i, vectors or i == 0) for i in range(min(top, m)))
     bottoms = tuple(pair(i, vectors or i == 0) for i in range(min(bottom, m)))
     return Spectrum(tops, bottoms, products=m + sum(e.vector is not None for e in (*tops, *bottoms)))

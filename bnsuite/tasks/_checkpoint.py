@@ -80,8 +80,16 @@ class MatchedLoss(Task):
         order = whole[: self.minibatches or None]
         return Partition(examples.x[order].double(), examples.y[order])
 
-    def hessian(self, subject: Subject, network: nn.Module, partition: Partition) -> HessianOperator:
-        return HessianOperator(network.double(), *partition, stacked=subject.stacked)
+    def hessian(
+        self,
+        subject: Subject,
+        network: nn.Module,
+        partition: Partition,
+        dtype: torch.dtype = torch.float64,
+    ) -> HessianOperator:
+        """Of the network, which has this precision from now on."""
+        x, y = partition
+        return HessianOperator(network.to(dtype), x.to(dtype), y, stacked=subject.stacked)
 
     def at_matched_loss(self, subject: Subject, measure: Measure, symbol: str) -> list[Sample]:
         """One sample a confirmation seed, at the largest rate · 2^-k that its curvature bears."""

@@ -1,11 +1,12 @@
 """top_eigenvalue: how sharp is the loss?"""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, final
 
 from torch import nn
 
-from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
+from bnsuite.engine.curvature import Spectrum, mixed_precision_eigenvalues
 from bnsuite.engine.search import Lane, best_rate, grid
 from bnsuite.protocol import beside_sharpness, sharpness
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
@@ -26,9 +27,9 @@ class TopEigenvalue(MatchedLoss):
     """Largest algebraic eigenvalue of the Hessian of the mean loss, at matched loss.
 
     Over the whole training set in a frozen partition into minibatches of training size (a remainder
-    shorter than a minibatch is left out), batch statistics of each; Softplus(10) for φ; in float64; at
-    the checkpoint of `MatchedLoss`. Every eigenvalue carries its residual ‖Hv − λv‖ / |λ|, and one above
-    `tolerance` is `unconverged`.
+    shorter than a minibatch is left out), batch statistics of each; Softplus(10) for φ; at the checkpoint
+    of `MatchedLoss`. λ_max carries its residual ‖Hv − λv‖ / |λ|, by a product in float64, and one above
+    `tolerance` is `unconverged`; Lanczos runs in float32 where that is enough.
 
     Attributes:
         rates: tried at `tuning_steps` steps for the scheme's own best rate, at which λ is shown beside.
@@ -121,9 +122,8 @@ class TopEigenvalue(MatchedLoss):
         top: int = 1,
         bottom: int = 0,
     ) -> Spectrum:
-        operator = self.hessian(subject, network, partition)
-        return extreme_eigenvalues(
-            operator,
+        return mixed_precision_eigenvalues(
+            partial(self.hessian, subject, network, partition),
             top,
             bottom,
             seed=seed,

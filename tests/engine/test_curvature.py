@@ -1,6 +1,8 @@
 """The Hessian and its extreme eigenvalues against closed forms, explicit matrices and a rival library."""
 
 import copy
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +13,12 @@ from torch.nn.utils import parameters_to_vector
 
 from bnsuite.datasets import digits
 from bnsuite.engine import curvature
-from bnsuite.engine.curvature import HessianOperator, certified, extreme_eigenvalues
+from bnsuite.engine.curvature import (
+    HessianOperator,
+    certified,
+    extreme_eigenvalues,
+    mixed_precision_eigenvalues,
+)
 from bnsuite.norms import BatchNorm
 
 STACKED = pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "one by one"])
@@ -137,6 +144,60 @@ def test_a_low_rank_operator_ends_early() -> None:
 def test_more_eigenvalues_than_there_are(top: int, bottom: int) -> None:
     with pytest.raises(ValueError, match="of an operator of size 3"):
         extreme_eigenvalues(Matrix(torch.eye(3)), top, bottom, seed=0)
+
+
+def in_both(
+    matrix: Tensor, **low: float
+) -> tuple[dict[torch.dtype, Matrix], Callable[[torch.dtype], Matrix]]:
+    """Operators of one matrix by precision, as they are asked for; `low`: how that in float32 is off."""
+    asked: dict[torch.dtype, Matrix] = {}
+
+    def operator(dtype: torch.dtype) -> Matrix:
+        off = low if dtype == torch.float32 else {}
+        return asked.setdefault(dtype, Matrix(matrix.to(dtype), **off))  # type: ignore[arg-type]
+
+    return asked, operator
+
+
+def test_mixed_precision_searches_in_float32_and_certifies_in_float64() -> None:
+    matrix = with_spectrum(torch.linspace(-1, 4, 60))
+    asked, operator = in_both(matrix)
+    found = mixed_precision_eigenvalues(operator, 3, 1, seed=3)
+    alone = extreme_eigenvalues(Matrix(matrix), 3, 1, seed=3)
+    assert found.products == alone.products == sum(each.products for each in asked.values())
+    assert asked[torch.float64].products == 2
+    for one, other in zip((*found.top, *found.bottom), (*alone.top, *alone.bottom), strict=True):
+        assert one.value == pytest.approx(other.value, rel=1e-5)
+        assert one.residual == pytest.approx(other.residual, rel=0.05, abs=1e-6)
+    assert found.top[0].vector is not None
+    assert found.top[0].vector.dtype == torch.float64
+    assert found.top[0].residual == pytest.approx(
+        true_residual(matrix, found.top[0].vector, found.top[0].value)
+    )
+
+
+@pytest.mark.parametrize("error", [1.0, math.nan, math.inf])
+def test_what_float32_cannot_do_is_done_again_in_float64(error: float) -> None:
+    matrix = with_spectrum(torch.linspace(-1, 4, 60))
+    asked, operator = in_both(matrix, exact=2, error=error)
+    found = mixed_precision_eigenvalues(operator, seed=3)
+    alone = extreme_eigenvalues(Matrix(matrix), seed=3)
+    assert found.top[0].residual <= 1e-3
+    assert found.top[0].value == alone.top[0].value
+    assert asked[torch.float32].products > 2
+    assert found.products >= alone.products
+
+
+def test_what_neither_precision_can_do_says_so() -> None:
+    matrix = with_spectrum(torch.linspace(-1, 4, 60))
+    found = mixed_precision_eigenvalues(in_both(matrix)[1], seed=3, max_products=4)
+    assert found.top[0][:2] == extreme_eigenvalues(Matrix(matrix), seed=3, max_products=4).top[0][:2]
+    assert found.top[0].residual > 1e-3
+
+
+def test_a_product_that_is_not_finite_is_told() -> None:
+    with pytest.raises(FloatingPointError, match="is finite: got one of norm nan"):
+        extreme_eigenvalues(Matrix(with_spectrum(torch.arange(4.0)), exact=1, error=math.nan), seed=0)
 
 
 def tiny(norm: type[nn.Module]) -> nn.Sequential:
