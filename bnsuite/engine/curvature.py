@@ -72,7 +72,7 @@ def outputs(
     With the batch statistics of each; a function of the parameters (P,), which are not the network's own.
     """
     named = unflatten(params, network)
-    for part in torch.split(torch.arange(len(x)), MINIBATCHES_AT_ONCE):
+    for part in torch.split(torch.arange(len(x), device=x.device), MINIBATCHES_AT_ONCE):
         stack = Stack([network] * len(part), [0] * len(part), stacked=stacked)
         shared = {name: p.expand(len(part), *p.shape) for name, p in named.items()}
         yield part, stack.forward(shared, x[part])

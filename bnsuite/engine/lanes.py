@@ -184,6 +184,8 @@ def sweep(
     def train(part: Sequence[Lane], steps: int = steps, watch: Watch | None = watch) -> Curves:
         return _together(build, part, examples, steps, stacked=stacked, sgd=sgd, watch=watch)
 
+    if len(lanes) == 1:
+        return train(lanes)
     # the velocity is there from the second step on
     at_once = _at_once(lambda: train(lanes[:1], min(2, steps), None), examples.x.device)
     parts = (lanes[i : i + at_once] for i in range(0, len(lanes), at_once))

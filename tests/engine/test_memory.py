@@ -66,6 +66,20 @@ def test_a_cpu_is_not_asked() -> None:
     assert module._at_once(pytest.fail, torch.device("cpu")) == module.CHUNK
 
 
+def test_a_single_lane_is_not_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_at_once", pytest.fail)
+    data = digits()
+    examples = Examples(data.train_x[:64], data.train_y[:64], batch=16)
+    shape: dict[str, Any] = {"width": 6, "shape": data.shape, "classes": 10}
+    sweep(
+        lambda seed: FAMILIES["mlp"].build(SCHEMES["none"], 2, seed=seed, **shape),
+        LANES[:1],
+        examples,
+        2,
+        stacked=True,
+    )
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_real_gpu_takes_more_small_lanes_than_large_ones() -> None:
     def take(mib: int) -> Callable[[], object]:
