@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 where the two sides disagree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     for name, default in Size()._asdict().items():
         parser.add_argument(f"--{name}", type=int, default=default)
