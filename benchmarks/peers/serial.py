@@ -200,8 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 where the two sides disagree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=9)
     for name, default in Size()._asdict().items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options, device = parse(parser, arguments)
