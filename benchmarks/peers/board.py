@@ -128,14 +128,17 @@ def doubled(
     tolerance: float,
     max_products: int,
 ) -> Spectrum:
-    """λ_max by Lanczos of order 10, 20, 40, … until it is certified, or `max_products` are spent."""
-    asked = hessian(torch.float64)
+    """λ_max by Lanczos of order 10, 20, 40, … until it is certified, or `max_products` are spent.
+
+    In the precisions of ours: float32, and float64 for the certificate.
+    """
+    asked, sure = hessian(torch.float32), hessian(torch.float64)
     order, products = 10, 0
     while True:
         found = hessian_eigenthings.lanczos(
             asked, k=1, max_iter=order, which="LA", reorthogonalize=True, seed=seed
         )
-        entry = certified(asked, found.eigenvectors[0])
+        entry = certified(sure, found.eigenvectors[0].double())
         products += order + 1
         order *= 2
         if entry.residual <= tolerance or products + order > max_products:

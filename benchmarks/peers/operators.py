@@ -9,7 +9,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import hessian_eigenthings
@@ -44,6 +44,11 @@ class Problem:
         replace_all_batch_norm_modules_(network.double())
         return cls(network, data, stacked)
 
+    def to(self, dtype: torch.dtype) -> Self:
+        """A copy in another precision."""
+        network, (x, y) = copy.deepcopy(self.network).to(dtype), self.data
+        return replace(self, network=network, data=Partition(x.to(dtype), y))
+
     @property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         return [*zip(*self.data, strict=True)]
@@ -71,9 +76,8 @@ def problems(
     return found
 
 
-def ours(problem: Problem, dtype: torch.dtype = torch.float64) -> HessianOperator:
-    network, (x, y) = copy.deepcopy(problem.network).to(dtype), problem.data
-    return HessianOperator(network, x.to(dtype), y, stacked=problem.stacked)
+def ours(problem: Problem) -> HessianOperator:
+    return HessianOperator(problem.network, *problem.data, stacked=problem.stacked)
 
 
 def eigenthings(problem: Problem) -> hessian_eigenthings.HessianOperator:

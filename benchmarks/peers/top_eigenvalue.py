@@ -5,7 +5,8 @@ operator of the task `top_eigenvalue`, and every side is asked for that one. All
 each round: the operator is built within the clock. A side takes the cheapest setting on its ladder that
 comes to a relative residual of 1e-3; what it tried before does not count against it. The residual is that
 of the vector it returns, by one product of a plain operator in float64 outside the clock. Ours is what the
-task does, Lanczos in float32 and one product in float64; beside it the same with all products in float64.
+task does, Lanczos in float32 and one product in float64; beside it the same with all products in float64,
+and the fastest peer in float32, whose certificate stays outside the clock.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -54,11 +54,11 @@ class Found:
 
 def ours(problem: Problem, setting: float) -> Found:
     """As the task does it: Lanczos in float32, certified in float64."""
-    return _found(
-        mixed_precision_eigenvalues(
-            partial(operators.ours, problem), seed=0, tolerance=setting, max_products=MOST
-        )
-    )
+
+    def hessian(dtype: torch.dtype) -> HessianOperator:
+        return operators.ours(problem.to(dtype))
+
+    return _found(mixed_precision_eigenvalues(hessian, seed=0, tolerance=setting, max_products=MOST))
 
 
 def ours_in_float64(problem: Problem, setting: float) -> Found:
@@ -78,6 +78,10 @@ def eigenthings_lanczos(problem: Problem, setting: float) -> Found:
         operator, k=1, max_iter=int(setting), which="LA", reorthogonalize=True, seed=0
     )
     return Found(found.eigenvectors[0], counted.calls)
+
+
+def eigenthings_in_float32(problem: Problem, setting: float) -> Found:
+    return eigenthings_lanczos(problem.to(torch.float32), setting)
 
 
 def eigenthings_power(problem: Problem, setting: float) -> Found:
@@ -113,6 +117,7 @@ SIDES: dict[str, tuple[Side, Sequence[float]]] = {
     "ours in float64": (ours_in_float64, [RESIDUAL]),
     "curvlinops + eigsh": (curvlinops_eigsh, TOLERANCES),
     "eigenthings lanczos": (eigenthings_lanczos, ORDERS),
+    "eigenthings in float32": (eigenthings_in_float32, ORDERS),
     "eigenthings power": (eigenthings_power, TOLERANCES),
     "pyhessian": (pyhessian_power, TOLERANCES),
 }
@@ -209,10 +214,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     options, device = parse(parser, arguments)
     torch.set_num_threads(1)
-    print(f"{machine(device)}, float64")
+    print(f"{machine(device)}, float64 but where a side says float32, and in the search of ours")
     print(f"relative residual at most {RESIDUAL:g}; n = {options.rounds} rounds, in turn")
     print(
-        f"{'scheme':<20}{'depth':>6}{'networks':>9}  {'side':<21}{'setting':>8}{'λ_max':>9}{'residual':>10}"
+        f"{'scheme':<20}{'depth':>6}{'networks':>9}  {'side':<23}{'setting':>8}{'λ_max':>9}{'residual':>10}"
         f"{'products':>9}{'seconds':>9}{'ours ×':>8}"
     )
     jobs = [(scheme, depth, 1) for scheme in options.schemes for depth in options.depths]
@@ -240,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _line(row: Row) -> str:
-    head = f"{row.scheme:<20}{row.depth:>6}{row.networks:>9}  {row.side:<21}"
+    head = f"{row.scheme:<20}{row.depth:>6}{row.networks:>9}  {row.side:<23}"
     if row.seconds is None:
         return f"{head}  no λ_max certified within {MOST} products"
     return (
