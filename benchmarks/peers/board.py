@@ -114,8 +114,8 @@ def one_by_one(
 
 
 def operator(network: nn.Module, x: Tensor, y: Tensor, *, stacked: bool) -> CurvatureOperator:
-    """hessian-eigenthings' own, of a network without running statistics, which it cannot move."""
-    replace_all_batch_norm_modules_(network)
+    """hessian-eigenthings' own, of a copy without running statistics, which it cannot move."""
+    network = replace_all_batch_norm_modules_(copy.deepcopy(network))
     batches = [*zip(x, y, strict=True)]
     loss = hessian_eigenthings.supervised_loss(nn.CrossEntropyLoss())
     return hessian_eigenthings.HessianOperator(network, batches, loss)
