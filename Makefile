@@ -32,7 +32,7 @@ peers: .venv/installed-dev  ## the same jobs by us and by what people use, side 
 	$(BIN)/python benchmarks/peers/density.py --device $(DEVICE)
 	$(BIN)/python benchmarks/growth.py --device $(DEVICE)
 ifeq ($(DEVICE),cuda)
-	$(BIN)/python benchmarks/peers/top_eigenvalue.py --device cuda --depths 2 --networks 10 --sides "eigenthings lanczos"
+	$(BIN)/python benchmarks/peers/top_eigenvalue.py --device cuda --depths 2 --networks 10 --sides "ours in float64" "eigenthings lanczos" "eigenthings in float32"
 else
 	$(BIN)/python benchmarks/peers/board.py
 endif
