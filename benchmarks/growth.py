@@ -5,10 +5,10 @@ exponent p is that of t ∝ nᵖ, the slope of log t over log n by least squares
 doubling, log₂ t(2n)/t(n). 1: cost in proportion; below 1: what is fixed or shared still counts.
 """
 
-import argparse
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -86,35 +86,55 @@ def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
     return statistics.linear_regression([*map(math.log, sizes)], [*map(math.log, seconds)]).slope
 
 
-def row(ladder: Ladder, times: Race) -> str:
-    """Of the table, in Markdown."""
+@dataclass(frozen=True)
+class Growth:
+    """Seconds, medians over rounds, of a job at sizes that double; as text a row of Markdown."""
+
+    scheme: str
+    job: str
+    size: str
+    sizes: Sequence[int]
+    seconds: Sequence[float]
+    exponent: float
+    last: float  # log₂ t(2n)/t(n) of the last doubling
+
+    def __str__(self) -> str:
+        cells = [
+            self.scheme,
+            self.job,
+            self.size,
+            ", ".join(map(str, self.sizes)),
+            ", ".join(f"{1e3 * seconds:.3g}" for seconds in self.seconds),
+            f"{self.exponent:.2f}",
+            f"{self.last:.2f}",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+def growth(scheme: str, ladder: Ladder, times: Race) -> Growth:
+    """How the cost of a job grows."""
     medians = [times.median(i) for i in range(len(ladder.sizes))]
-    cells = [
-        ladder.job,
-        ladder.size,
-        ", ".join(map(str, ladder.sizes)),
-        ", ".join(f"{1e3 * median:.3g}" for median in medians),
-        f"{exponent(ladder.sizes, medians):.2f}",
-        f"{math.log2(times.ratio(-1, -2)):.2f}",
-    ]
-    return f"| {' | '.join(cells)} |"
+    last = math.log2(times.ratio(-1, -2))
+    return Growth(scheme, *ladder[:3], medians, exponent(ladder.sizes, medians), last)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table."""
-    from peers.device import machine, parse  # a folder beside this script, which asv imports
+    """Print the table, and write it as JSON."""
+    from peers.options import Options, machine, write  # a folder beside this script, which asv imports
 
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--scheme", choices=list(SCHEMES), default="batchnorm")
-    parser.add_argument("--rounds", type=int, default=7)
-    options, device = parse(parser, arguments)
+    options, device = Options(__doc__, rounds=7, schemes=["batchnorm"]).on_device(arguments)
     torch.set_num_threads(1)
-    print(f"{machine(device)}, {options.scheme}")
-    print(f"n = {options.rounds} rounds, medians\n")
-    print("| job | size | n | milliseconds | exponent | of the last doubling |\n|---|---|---|---|---|---|")
-    with reproducible(device):
-        for ladder in ladders(options.scheme, device):
-            print(row(ladder, race([*map(ladder.at, ladder.sizes)], options.rounds, device)), flush=True)
+    print(f"{machine(device)}, n = {options.rounds} rounds, medians\n")
+    print("| scheme | job | size | n | milliseconds | exponent | of the last doubling |")
+    print("|---|---|---|---|---|---|---|")
+    rows: list[Growth] = []
+    for scheme in options.schemes:
+        with reproducible(device):
+            for ladder in ladders(scheme, device):
+                times = race([*map(ladder.at, ladder.sizes)], options.rounds, device)
+                rows.append(growth(scheme, ladder, times))
+                print(rows[-1], flush=True)
+    write(rows, options.json)
     return 0
 
 

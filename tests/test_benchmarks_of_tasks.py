@@ -142,6 +142,6 @@ def test_shares_are_of_the_whole(script: Callable[[str], ModuleType]) -> None:
 
 def test_published_seconds_have_every_cell(script: Callable[[str], ModuleType]) -> None:
     module = script("quick_profile")
-    printed = module.by_cell(module.published())
+    printed = module.by_cell(module.seconds_in())
     assert len(re.findall(r"^\| \w+ ", printed, re.MULTILINE)) == 6  # head, four tasks, their sum
     assert "100%" in printed

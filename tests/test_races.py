@@ -86,11 +86,15 @@ def test_the_plain_loop_and_the_lanes_agree(
 
 
 def test_the_race_prints_its_table(
-    serial: ModuleType, device: str, capsys: pytest.CaptureFixture[str]
+    serial: ModuleType, device: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    table = tmp_path / "rows.json"
     options = ["--schemes", "none", "batchnorm", "--steps", "2", "--rounds", "1", "--device", device]
-    assert serial.main([*options, *SMALL_SWEEP]) == 0
+    assert serial.main([*options, *SMALL_SWEEP, "--json", str(table)]) == 0
     printed = capsys.readouterr().out
+    rows = json.loads(table.read_text(encoding="utf-8"))
+    assert [row["scheme"] for row in rows] == ["none", "batchnorm"]
+    assert f"{rows[0]['ratio']:.2f}" in printed
     setting = {"cpu": r"\d", "cuda": "(foreach|fused)"}[device]
     assert re.search(rf"^none +\d+\.\d\d +{setting} ", printed, re.MULTILINE)
     assert "2 lanes, 2 layers of width 8, 2 steps, n = 1 rounds" in printed
@@ -104,15 +108,6 @@ def test_lanes_are_two_seeds_of_rates_over_four_decades(serial: ModuleType) -> N
     many = serial.Size(lanes=64).grid()
     assert (len(many), many[0].rate, many[-1].rate) == (64, 1e-3, pytest.approx(10))
     assert [lane.rate for lane in serial.Size(lanes=2).grid()] == [1e-3] * 2
-
-
-@pytest.mark.parametrize("lanes", ["7", "0"])
-def test_lanes_that_are_no_pairs_are_refused_in_a_line(
-    serial: ModuleType, capsys: pytest.CaptureFixture[str], lanes: str
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        serial.main(["--lanes", lanes])
-    assert capsys.readouterr() == ("", f"--lanes is an even number of at least 2: got {lanes}\n")
 
 
 def test_the_loop_takes_every_kernel_for_the_same_steps(serial: ModuleType) -> None:
@@ -154,10 +149,36 @@ def test_a_gpu_that_is_not_there_is_told_in_a_line(
     assert said.err.startswith("no GPU: torch sees none here.")
 
 
+RACES = ["serial", "top_eigenvalue", "density", "time_to_accuracy", "board"]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        *((name, "--rounds", value) for name in RACES for value in ("0", "-1", "2.5", "many")),
+        *((name, "--json", "nowhere/rows.json") for name in RACES),
+        *(("serial", option, "0") for option in ("--steps", "--depth", "--width", "--lanes")),
+        ("serial", "--lanes", "7"),
+        *(("top_eigenvalue", option, "0") for option in ("--depths", "--networks")),
+        *(("density", option, "0") for option in ("--depths", "--order", "--probes")),
+        *((name, "--schemes", "nosuch") for name in RACES),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line_before_anything_is_measured(
+    peers: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str], name: str, option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        peers(name).main([option, value])
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith(f"argument {option}: ")
+    assert repr(value) in said.err
+
+
 def test_the_head_counts_threads_on_a_cpu_alone(
     peers: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = peers("device").machine
+    machine = peers("options").machine
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     assert re.fullmatch(r".+, one thread, \w+, torch \S+", machine(CPU))
     assert re.fullmatch(r"a GPU, \w+, torch \S+", machine(torch.device("cuda")))
@@ -302,8 +323,8 @@ def test_the_exponent_is_that_of_the_power_law(growth: ModuleType, power: float)
     sizes = [2, 4, 8, 16]
     assert growth.exponent(sizes, [3 * n**power for n in sizes]) == pytest.approx(power, abs=1e-12)
     ladder = growth.Ladder("job", "size", sizes, None)
-    cells = growth.row(ladder, growth.Race([[0.003 * n**power] * 3 for n in sizes])).split(" | ")
-    assert cells[4:] == [f"{power:.2f}", f"{power:.2f} |"]
+    found = growth.growth("none", ladder, growth.Race([[0.003 * n**power] * 3 for n in sizes]))
+    assert str(found).split(" | ")[5:] == [f"{power:.2f}", f"{power:.2f} |"]
 
 
 def test_every_job_runs_and_has_a_row(
@@ -311,5 +332,5 @@ def test_every_job_runs_and_has_a_row(
 ) -> None:
     small = [ladder._replace(sizes=(1, 2)) for ladder in growth.ladders("none", torch.device(device))]
     monkeypatch.setattr(growth, "ladders", lambda *_: small)
-    assert growth.main(["--rounds", "1", "--scheme", "none", "--device", device]) == 0
+    assert growth.main(["--rounds", "1", "--schemes", "none", "--device", device]) == 0
     assert capsys.readouterr().out.count(" | 1, 2 | ") == len(small)

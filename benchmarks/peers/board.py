@@ -11,14 +11,11 @@ lanes, of `top_eigenvalue` two seeds, of `time_to_accuracy` the confirmation lan
 `--whole` runs the cells as they are.
 """
 
-import argparse
 import copy
-import json
 import math
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -28,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from as_worker import start_again_as_a_worker
 from hessian_eigenthings import CurvatureOperator
+from options import Options, machine, write
 from torch import Tensor, nn
 from torch.func import replace_all_batch_norm_modules_
 
@@ -39,7 +37,7 @@ from bnsuite.engine.search import grid
 from bnsuite.engine.train import PLAIN, Sgd, accuracy
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
-from bnsuite.provenance import cpu_name, reproducible
+from bnsuite.provenance import reproducible
 from bnsuite.records import RANKED, Store
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
 from bnsuite.tasks import TASKS, Subject
@@ -303,15 +301,12 @@ def _published(scheme: str, task: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and write it as JSON; 1 where more than one answer in ten differs."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--schemes", nargs="+", choices=REFERENCES, default=list(REFERENCES))
-    parser.add_argument("--tasks", nargs="+", choices=RANKED, default=list(RANKED))
+    parser = Options(__doc__, rounds=1, among=REFERENCES)
+    parser.add_argument("--tasks", nargs="+", choices=RANKED, default=list(RANKED), help="by name")
     parser.add_argument("--whole", action="store_true", help="whole cells: a quarter of an hour a scheme")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="file to write the rows to")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print(f"{cpu_name()}, one thread, {platform.system()}, torch {torch.__version__}")
+    print(machine(CPU))
     print(f"profile {PROFILE}, n = {options.rounds} rounds, in turn")
     print(
         f"{'scheme':<20}{'task':<18}{'part':<22}{'ours s':>8}{'theirs s':>9}{'ratio':>7}{'fastest':>8}"
@@ -330,8 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{row.ratio:>7.2f}{row.fastest:>8.2f}{f'{row.differing}/{row.answers}':>9}",
                 flush=True,
             )
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    write(rows, options.json)
     answers, differing = sum(row.answers for row in rows), sum(row.differing for row in rows)
     saves = ", ".join(f"{name} {search_saves(name):.1f}" for name in options.schemes)
     print(

@@ -12,26 +12,22 @@ Hessian as a matrix, which has the same quadrature for less; the race is run on 
 come to the same density. At the task's own size no truth is known: there all take the same m and k.
 """
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import mean
 from typing import NamedTuple
 
 import operators
 import torch
 from as_worker import start_again_as_a_worker
-from device import machine, parse
 from operators import Problem, problems
+from options import Options, count, machine, write
 from quadratures import OURS, SIDES
 
 from bnsuite.engine.clock import race
 from bnsuite.engine.curvature import Density
 from bnsuite.provenance import reproducible
-from bnsuite.schemes import REFERENCES, SCHEMES
 
 TARGET = 0.03
 """Of the error: the share of eigenvalues that lie elsewhere."""
@@ -161,17 +157,14 @@ def compare(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and write it as JSON; 1 where a side's operator and the matrix disagree."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
+    parser = Options(__doc__, rounds=2)
     parser.add_argument(
-        "--depths", nargs="*", type=int, default=[8], help="of width 64, where no truth is known"
+        "--depths", nargs="*", type=count, default=[8], help="of width 64, where no truth is known"
     )
-    parser.add_argument("--order", type=int, default=4, help="there, of all sides")
-    parser.add_argument("--probes", type=int, default=4, help="there, of all sides")
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="file to write the rows to")
-    options, device = parse(parser, arguments)
+    parser.add_argument("--order", type=count, default=4, help="there, of all sides")
+    parser.add_argument("--probes", type=count, default=4, help="there, of all sides")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="besides ours")
+    options, device = parser.on_device(arguments)
     torch.set_num_threads(1)
     print(f"{machine(device)}, float64")
     print(f"error at most {TARGET:g} where the truth is known; n = {options.rounds} rounds, in turn")
@@ -193,8 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for row in found:
                 print(_line(row), flush=True)
             rows += found
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    write(rows, options.json)
     agree = all(row.agrees for row in rows)
     print(
         "ours ×: seconds over ours, median over rounds. network: width × depth. error: total variation from\n"

@@ -6,10 +6,10 @@ each side runs on one thread and on all, on a GPU the loop with either of torch'
 the better one counts. Both sides start under the environment that `bnsuite` gives its workers.
 """
 
-import argparse
 import copy
 import math
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from as_worker import start_again_as_a_worker
-from device import machine, parse
+from options import Options, count, machine, write
 from torch import Tensor, nn
 
 from bnsuite.datasets import digits
@@ -29,7 +29,7 @@ from bnsuite.engine.search import grid
 from bnsuite.engine.train import accuracy
 from bnsuite.networks import FAMILIES
 from bnsuite.provenance import reproducible
-from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
+from bnsuite.schemes import SCHEMES, Scheme
 
 BATCH = 128
 LOWEST, DECADES = 1e-3, 4
@@ -59,9 +59,16 @@ class Size(NamedTuple):
 
     def grid(self) -> list[Lane]:
         """Rates evenly spaced in their logarithm, of each a lane a seed."""
-        count = self.lanes // len(SEEDS)
-        rates = [LOWEST * 10 ** (DECADES * k / max(count - 1, 1)) for k in range(count)]
+        n = self.lanes // len(SEEDS)
+        rates = [LOWEST * 10 ** (DECADES * k / max(n - 1, 1)) for k in range(n)]
         return grid(rates, SEEDS)
+
+
+def pairs(text: str) -> int:
+    """A number of lanes: one a seed for each rate."""
+    if count(text) % len(SEEDS):
+        raise ArgumentTypeError(f"wanted an even number: got {text!r}")
+    return int(text)
 
 
 def loop(build: Build, examples: Examples, lanes: Sequence[Lane], steps: int, **sgd: bool) -> Curves:
@@ -184,6 +191,22 @@ def early_difference(scheme: Scheme, size: Size, device: torch.device) -> float:
     return float(_difference(one, other).masked_fill(ended, 0.0).nan_to_num(nan=math.inf).max())
 
 
+@dataclass(frozen=True)
+class Row:
+    """A scheme on both sides, each in its better setting."""
+
+    scheme: str
+    loop_s: float
+    loop_setting: str
+    lanes_s: float
+    lanes_setting: str
+    ratio: float  # loop / lanes, the median over rounds
+    fastest: float  # the same of the fastest rounds
+    early_difference: float
+    late_difference: float
+    finite: int  # lanes, of both sides
+
+
 def late_difference(one: Tensor, other: Tensor) -> tuple[float, int]:
     """The median at the last of (steps, lanes), over the lanes finite on both sides; and their number."""
     survivors = _difference(one[-1], other[-1])
@@ -197,17 +220,15 @@ def _difference(one: Tensor, other: Tensor) -> Tensor:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 1 where the two sides disagree."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=9)
-    for name, default in Size()._asdict().items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options, device = parse(parser, arguments)
+    """Print the table, and write it as JSON; 1 where the two sides disagree."""
+    parser = Options(__doc__, rounds=9)
+    parser.add_argument("--steps", type=count, default=20, help="of each network, in each round")
+    default = Size()
+    parser.add_argument("--depth", type=count, default=default.depth, help="layers of a network")
+    parser.add_argument("--width", type=count, default=default.width, help="of a layer")
+    parser.add_argument("--lanes", type=pairs, default=default.lanes, help="networks, two a rate")
+    options, device = parser.on_device(arguments)
     size = Size(options.depth, options.width, options.lanes)
-    if size.lanes < len(SEEDS) or size.lanes % len(SEEDS):
-        parser.exit(2, f"--lanes is an even number of at least 2: got {size.lanes}\n")
     threads = torch.get_num_threads()
 
     setting = "SGD" if device.type == "cuda" else "threads"
@@ -217,20 +238,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{'scheme':<20}{'loop s':>9}{setting:>9}{'spread':>8}{'lanes s':>9}{setting:>9}{'spread':>8}"
         f"{'ratio':>7}{'fastest':>9}{'early diff':>12}{'late diff':>11}{'finite':>8}"
     )
-    agree = True
+    rows: list[Row] = []
     for name in options.schemes:
         with reproducible(device):
             early = early_difference(SCHEMES[name], size, device)
             a, b, ratio = measure(SCHEMES[name], size, options.steps, options.rounds, device)
         late, survivors = late_difference(a.losses, b.losses)
-        agree &= early <= TOLERANCE
+        fastest = a.fastest / b.fastest
+        rows.append(
+            Row(name, a.seconds, a.setting, b.seconds, b.setting, ratio, fastest, early, late, survivors)
+        )
         print(
             f"{name:<20}{a.seconds:>9.2f}{a.setting:>9}{a.spread:>8.0%}"
             f"{b.seconds:>9.2f}{b.setting:>9}{b.spread:>8.0%}"
-            f"{ratio:>7.2f}{a.fastest / b.fastest:>9.2f}{early:>12.1e}{late:>11.1e}{survivors:>8}",
+            f"{ratio:>7.2f}{fastest:>9.2f}{early:>12.1e}{late:>11.1e}{survivors:>8}",
             flush=True,
         )
     torch.set_num_threads(threads)
+    write(rows, options.json)
+    agree = all(row.early_difference <= TOLERANCE for row in rows)
     print(
         "ratio: loop / lanes, median over rounds. fastest: the same of the fastest rounds, which a busy\n"
         "machine disturbs least. spread: (slowest - fastest) / median. Differences of losses are relative:\n"

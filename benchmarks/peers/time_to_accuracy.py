@@ -7,20 +7,17 @@ task takes above it is the harness. `torch` is a loop over one network with torc
 All sides start from scratch in each round.
 """
 
-import argparse
 import copy
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import compress
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from as_worker import start_again_as_a_worker
-from device import machine, parse
+from options import Options, machine, write
 from torch import Tensor
 
 from bnsuite.datasets import digits
@@ -32,7 +29,7 @@ from bnsuite.engine.train import mean_cross_entropy
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
 from bnsuite.provenance import reproducible
-from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
+from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.tasks import Subject, TimeToAccuracy
 
 Curves = dict[Lane, list[float]]
@@ -231,14 +228,15 @@ def same(problem: Problem, one: Curves, other: Curves, exact: bool) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and write it as JSON; 1 where the sides disagree."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
+    parser = Options(__doc__, rounds=5)
     parser.add_argument(
-        "--phases", nargs="+", choices=["tune", "confirm", "alone"], default=["confirm", "alone"]
+        "--phases",
+        nargs="+",
+        choices=["tune", "confirm", "alone"],
+        default=["confirm", "alone"],
+        help="the lanes that choose the rate, those that count, or one lane",
     )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="file to write the rows to")
-    options, device = parse(parser, arguments)
+    options, device = parser.on_device(arguments)
     torch.set_num_threads(1)
     task = TimeToAccuracy(**load_profile("quick").settings("time_to_accuracy", "mlp"))
     print(machine(device))
@@ -259,8 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         f"{row.seconds:>9.2f}{row.ratio:>7.3f}{row.fastest:>9.3f}",
                         flush=True,
                     )
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    write(rows, options.json)
     print(
         "ratio: harness / side, median over rounds. fastest: the same of the fastest rounds, which a busy\n"
         "machine disturbs least. Every lane arrives at the same step with equal accuracies on the bare\n"

@@ -9,12 +9,9 @@ task does, Lanczos in float32 and one product in float64; beside it the same wit
 and the fastest peer in float32, whose certificate stays outside the clock.
 """
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import hessian_eigenthings
@@ -22,8 +19,8 @@ import numpy as np
 import operators
 import torch
 from as_worker import start_again_as_a_worker
-from device import machine, parse
 from operators import Counted, Problem, as_pyhessian_expects, problems
+from options import Options, count, machine, write
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
@@ -36,7 +33,6 @@ from bnsuite.engine.curvature import (
     mixed_precision_eigenvalues,
 )
 from bnsuite.provenance import reproducible
-from bnsuite.schemes import REFERENCES, SCHEMES
 
 RESIDUAL = 1e-3
 OURS = "ours"
@@ -203,16 +199,13 @@ def compare(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and write it as JSON; 1 where sides that are sure of λ disagree about it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(REFERENCES))
-    parser.add_argument("--depths", nargs="+", type=int, default=[2, 8], help="one network each")
+    parser = Options(__doc__, rounds=3)
+    parser.add_argument("--depths", nargs="+", type=count, default=[2, 8], help="one network each")
     parser.add_argument(
-        "--networks", type=int, default=1, help="at depth 8, one after the other; 1: no such race"
+        "--networks", type=count, default=1, help="at depth 8, one after the other, too; 1: no such race"
     )
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="file to write the rows to")
-    options, device = parse(parser, arguments)
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="besides ours")
+    options, device = parser.on_device(arguments)
     torch.set_num_threads(1)
     print(f"{machine(device)}, float64 but where a side says float32, and in the search of ours")
     print(f"relative residual at most {RESIDUAL:g}; n = {options.rounds} rounds, in turn")
@@ -235,8 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in found:
             print(_line(row), flush=True)
         rows += found
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    write(rows, options.json)
     print(
         "ours ×: seconds over ours, median over rounds. setting: a tolerance, or an order where there is\n"
         f"none, the cheapest that comes to the residual. Sides agree about λ_max: {'yes' if agree else 'NO'}."

@@ -1,0 +1,83 @@
+"""The options that the races share, the machine as a header line names it, and their rows as JSON."""
+
+import json
+import platform
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from bnsuite.execute import DeviceError, resolve_device
+from bnsuite.provenance import cpu_name
+from bnsuite.schemes import REFERENCES, SCHEMES
+
+
+def count(text: str) -> int:
+    """A number of things, of which there is at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"wanted a whole number of at least 1: got {text!r}")
+    return int(text)
+
+
+def new_file(text: str) -> Path:
+    """A path that can be written to, known before anything is measured."""
+    path = Path(text)
+    if not path.parent.is_dir() or path.is_dir():
+        raise ArgumentTypeError(f"wanted a file in a folder that is there: got {text!r}")
+    return path
+
+
+class Options(ArgumentParser):
+    """Of a race: --schemes, --rounds and --json, beside its own."""
+
+    def __init__(
+        self,
+        doc: str | None,
+        *,
+        rounds: int,
+        schemes: Sequence[str] = REFERENCES,
+        among: Mapping[str, object] | Sequence[str] = SCHEMES,
+    ) -> None:
+        super().__init__(
+            description=(doc or "").splitlines()[0], formatter_class=ArgumentDefaultsHelpFormatter
+        )
+        self.add_argument(
+            "--schemes",
+            nargs="+",
+            metavar="SCHEME",
+            choices=list(among),
+            default=list(schemes),
+            help="by name, see bnsuite list schemes",
+        )
+        self.add_argument(
+            "--rounds", type=count, default=rounds, help="in each of them every side has a turn"
+        )
+        self.add_argument("--json", type=new_file, metavar="FILE", help="to write the rows to")
+
+    def error(self, message: str) -> NoReturn:
+        """One line, and status 2."""
+        self.exit(2, f"{message}\n")
+
+    def on_device(self, arguments: Sequence[str] | None) -> tuple[Namespace, torch.device]:
+        """The options, and the device that they name; where it is not there, one line and status 2."""
+        self.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu", help="where it runs")
+        options = self.parse_args(arguments)
+        try:
+            return options, torch.device(resolve_device(options.device))
+        except DeviceError as error:
+            self.error(str(error))
+
+
+def machine(device: torch.device, cores: str = "one thread") -> str:
+    """The GPU, or the CPU with what of it is used; system and torch."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpu_name()}, {cores}"
+    return f"{name}, {platform.system()}, torch {torch.__version__}"
+
+
+def write(rows: Sequence[Any], file: Path | None) -> None:
+    """Rows, which are dataclasses, as a JSON list, where a file is named."""
+    if file:
+        file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
