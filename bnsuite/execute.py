@@ -16,7 +16,7 @@ from bnsuite.datasets import DATASETS, DataError, Source, find
 from bnsuite.facets import Facets, facets_of
 from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.processes import WORKER_ENVIRONMENT, Channel, interrupts_wait, leave_with_parent, send
-from bnsuite.profiles import Profile, load_profile
+from bnsuite.profiles import Profile, load_profile, profile_names
 from bnsuite.provenance import environment, reproducible
 from bnsuite.records import RANKED, Cell, Measurement, Outcome, Provenance, Record, Store
 from bnsuite.records.record import make_key
@@ -181,7 +181,11 @@ def plan(
         lookup(f"family of profile {profile}", family, budget.families)
     for task in tasks or ():
         lookup("task", task, TASKS)
-        lookup(f"task of profile {profile}", task, budget.tasks)
+        if task not in budget.tasks:
+            having = [name for name in profile_names() if task in load_profile(name).tasks]
+            raise ValueError(
+                f"profile {profile} has no task {task!r}: --profile {' or '.join(having)} has it"
+            )
     sources = _sources(datasets or budget.datasets)
     ranked = [task for task in RANKED if task in budget.tasks]
     jobs = [
@@ -205,7 +209,7 @@ def _sources(datasets: Sequence[str | Path]) -> list[Source]:
     found = [*dict.fromkeys(map(find, dict.fromkeys(datasets)))]
     names = [source.name for source in found]
     if len(set(names)) < len(names):
-        raise DataError(f"data sets have names of their own: got {', '.join(names)}. Rename a folder.")
+        raise DataError(f"data sets have names of their own: got {', '.join(names)}. Rename one of them.")
     return found
 
 
@@ -259,6 +263,11 @@ def job_of(
 
 
 def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task, data: Source) -> Job:
+    if 0 < data.train < task.batch:
+        raise DataError(
+            f"{data.name}: has {data.train} images to train on, fewer than the batch of {task.batch} of "
+            f"{task.name}. Give more of them, or --set batch=N with N at most {data.train}."
+        )
     source = scheme.source_hash()  # here, since a worker may not see the source of a script's own class
     key = make_key(
         cell,

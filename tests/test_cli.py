@@ -127,6 +127,19 @@ def test_a_family_that_the_profile_lacks(tmp_path: Path) -> None:
     assert line == "unknown family of profile quick 'cnn'. There are: mlp, transformer."
 
 
+def test_a_data_set_that_is_neither_known_nor_here(tmp_path: Path) -> None:
+    line = complaint(run(tmp_path, "--dataset", "digit"))
+    assert line.startswith("unknown dataset 'digit'. Did you mean digits?")
+    assert line.endswith("Nor is a file or folder of that name here.")
+
+
+def test_a_profile_for_a_gpu_says_so_on_a_cpu(tmp_path: Path) -> None:
+    words = "is for a GPU: on this CPU a cell may take hours."
+    for profile, said in (("quick", False), ("standard", True)):
+        result = run(tmp_path, "--profile", profile, "--dataset", "digits", "--time-limit", 0)
+        assert (f"Profile {profile} {words}" in result.stderr) == said
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(tmp_path: Path) -> None:
     line = complaint(call("run", "--profile", "smoke", "--device", "cuda", "--records", tmp_path))

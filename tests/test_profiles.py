@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from bnsuite import execute
-from bnsuite.datasets import DATASETS, Dataset, Source
+from bnsuite.datasets import DATASETS, DataError, Dataset, Source
 from bnsuite.engine.lanes import Lane
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import Profile, load_profile, profile_names
@@ -135,6 +135,20 @@ def test_unknown_names_and_settings() -> None:
         load_profile("quik")
     with pytest.raises(TypeError, match="surprise"):
         TASKS["stable_lr"](**load_profile("smoke").settings("stable_lr", "mlp"), surprise=1)  # type: ignore
+
+
+def test_a_task_of_another_profile_is_told_with_that_profile() -> None:
+    with pytest.raises(ValueError, match="profile smoke has no task 'speedrun': --profile standard has it"):
+        execute.plan("smoke", ["speedrun"], None, None, None, "cpu")
+
+
+def test_a_data_set_smaller_than_a_batch_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(execute, "find", lambda name: Source(name, "0" * 64, train=120))
+    with pytest.raises(DataError, match=r"digits: has 120 images .* batch of 128 of .* at most 120"):
+        execute.plan("smoke", None, None, None, None, "cpu")
+    assert execute.plan("smoke", None, None, None, None, "cpu", {"batch": "120"})
 
 
 def test_shared_seeds_are_refused() -> None:

@@ -121,3 +121,4 @@ def test_nothing_measured_is_no_failure(tmp_path: Path) -> None:
     assert result.exit_code == 3
     assert isinstance(result.exception, SystemExit), "no traceback"
     assert f"{CELLS} of {CELLS} cells are not measured yet" in result.stderr
+    assert not result.stdout, "no empty table"

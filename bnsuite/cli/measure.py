@@ -82,6 +82,7 @@ def run(
     try:
         with interrupts_wait():  # half imported, numpy cannot be imported again
             from bnsuite.execute import DeviceError, plan, resolve_device, run_jobs
+            from bnsuite.profiles import load_profile
             from bnsuite.progress import Display
             from bnsuite.records import Outcome, RecordError
 
@@ -90,6 +91,10 @@ def run(
             given = _settings(settings or [])
             schemes = _schemes(scheme or [], cell_limit)
             jobs = plan(profile, task, schemes, family, _datasets(dataset or []), on, given)
+            if on == "cpu" and load_profile(profile).gpu:
+                err.print(
+                    f"Profile {profile} is for a GPU: on this CPU a cell may take hours.", highlight=False
+                )
             side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
             with Display([job.cell for job in jobs], err) as display:
                 found = run_jobs(
@@ -107,7 +112,7 @@ def run(
         raise typer.Exit(130) from None
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in found], indent=1))
-    else:
+    elif found:
         Console().print(results_table(found))
         of_them = "" if records == Path("results") else f" --records {records}"
         print(f"Records are in {records}. Next: bnsuite board{of_them}")
@@ -154,11 +159,18 @@ def _schemes(given: list[str], cell_limit: float) -> "list[str | Foreign]":
 def _datasets(given: list[str]) -> list[str | Path]:
     """Names as they are, and paths; a name of the table is the name, whatever lies here."""
     from bnsuite.datasets import DATASETS
+    from bnsuite.words import UnknownNameError, lookup
 
-    def is_path(one: str) -> bool:
-        return one not in DATASETS and (Path(one).exists() or "/" in one or one.endswith(".npz"))
+    def found(one: str) -> str | Path:
+        if one not in DATASETS and (Path(one).exists() or "/" in one or one.endswith(".npz")):
+            return Path(one)
+        try:
+            lookup("dataset", one, DATASETS)
+        except UnknownNameError as error:
+            raise ValueError(f"{error} Nor is a file or folder of that name here.") from None
+        return one
 
-    return [Path(one) if is_path(one) else one for one in given]
+    return [*map(found, given)]
 
 
 def _settings(given: list[str]) -> dict[str, Any]:

@@ -29,12 +29,14 @@ class Source:
         checksum: of its standardized tensors, as `Dataset.checksum`.
         file: its tensors in the cache, and `sha256` the hash of that file; None: the digits, which
             scikit-learn brings.
+        train: images to train on; 0: not known.
     """
 
     name: str
     checksum: str
     file: Path | None = None
     sha256: str = ""
+    train: int = 0
 
     def load(self) -> Dataset:
         """The tensors; the last that were loaded are kept, for a run has many cells of one set.
@@ -72,7 +74,7 @@ def digits() -> Dataset:
 
 @cache
 def _digits() -> Source:
-    return Source("digits", digits().checksum)
+    return Source("digits", digits().checksum, train=len(digits().train_x))
 
 
 def _hosted(name: str, hosted: Hosted) -> Source:
@@ -83,7 +85,7 @@ def _hosted(name: str, hosted: Hosted) -> Source:
             content, arrays = read(name, hosted, begin)
         found = tensor_cache.keep(content, arrays, name)
         tensor_cache.keep_name(name, content)
-    return Source(name, found.checksum, found.file, found.sha256)
+    return Source(name, found.checksum, found.file, found.sha256, found.train[0])
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def find(wanted: str | Path) -> Source:
         with _bar(name) as begin:
             arrays = files.read(begin)
         found = tensor_cache.keep(content, arrays, str(wanted))
-    return Source(name, found.checksum, found.file, found.sha256)
+    return Source(name, found.checksum, found.file, found.sha256, found.train[0])
 
 
 def name_of(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,6 +263,8 @@ def rows_of(batch: Any, columns: tuple[str, str], where: str, start: int) -> Ite
 
 def _npz(path: Path) -> Arrays:
     """The arrays of an .npz file; nothing in it is unpickled."""
+    if path.is_file() and not is_zipfile(path):  # of which numpy would say that it can be unpickled
+        raise DataError(f"{path}: is no .npz file, which is a zip archive. Write it anew, by numpy.savez.")
     try:
         with np.load(path, allow_pickle=False) as held:
             names = next(
@@ -305,6 +308,8 @@ def _pixels(array: NDArray[Any], where: str) -> Pixels:
     """(N, channels, height, width) of (N, height, width) or (N, height, width, channels)."""
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise DataError(f"{where}: got {array.dtype}, wanted uint8 or floating. Convert it by .astype.")
+    if array.ndim and not len(array):
+        raise DataError(f"{where}: holds no images. Wanted is one at least.")
     images = array[..., None] if array.ndim == 3 else array
     if images.ndim != 4 or not images.size or images.shape[3] > 4:
         raise DataError(

@@ -159,8 +159,8 @@ def check(arrays: Arrays, where: str) -> None:
         )
     if len(stray := np.flatnonzero(arrays.test_y >= len(present))):
         raise DataError(
-            f"{where}: row {stray[0]} of the test part is of class {arrays.test_y[stray[0]]}, and those of "
-            f"the training part are 0 to {len(present) - 1}. Number both parts alike."
+            f"{where}: row {stray[0]} from 0 of the test part is of class {arrays.test_y[stray[0]]}, "
+            f"and those of the training part are 0 to {len(present) - 1}. Number both parts alike."
         )
     over = (0, 2, 3)
     if len(flat := np.flatnonzero(arrays.train_x.max(over) == arrays.train_x.min(over))):

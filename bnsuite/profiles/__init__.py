@@ -30,7 +30,7 @@ class Seeds(BaseModel):
 
 
 class Profile(BaseModel):
-    """Every budget of a run.
+    """Every budget of a run; with `gpu` they are such that a CPU would take days.
 
     `tasks` has the settings of each task; they come before the family's size. There a table named after a
     family overrides them for that family, and `false` in its place leaves the task out for it.
@@ -40,6 +40,7 @@ class Profile(BaseModel):
 
     name: str
     about: str
+    gpu: bool = False
     datasets: tuple[str, ...]
     schemes: tuple[str, ...]
     seeds: Seeds

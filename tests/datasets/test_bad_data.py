@@ -171,7 +171,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "one class": (_numbered([0] * 12), "got one class, wanted two or more"),
     "another class in the test part": (
         _numbered([0, 1, 2, 3, 1, 2], "test", 6),
-        "row 3 of the test part is of class 3, and those of the training part are 0 to 2",
+        "row 3 from 0 of the test part is of class 3, and those of the training part are 0 to 2",
     ),
     "an empty class": (_folders(lambda place: (place / "train" / "zoo").mkdir()), "zoo: is empty. Put the"),
     "a class in one part": (
@@ -202,8 +202,12 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         _npz(y_train=np.array([{}] * 12)),
         "bad.npz: cannot be read as .npz (Object arrays cannot be loaded when allow_pickle=False)",
     ),
-    "no zip": (_not_npz, "bad.npz: cannot be read as .npz ("),
+    "no zip": (_not_npz, "bad.npz: is no .npz file, which is a zip archive. Write it anew"),
     "a torn npz": (_torn_npz, "bad.npz: cannot be read as .npz (Bad CRC-32"),
+    "no images": (
+        _npz(x_train=images(12, 0)[:0], y_train=np.arange(0)),
+        "bad.npz, x_train: holds no images. Wanted",
+    ),
     "images that are integers": (
         _npz(x_train=images(12, 0).astype(int)),
         "x_train: got int64, wanted uint8 or",

@@ -92,7 +92,7 @@ def test_a_plan_loads_no_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     place = as_npz(tmp_path / "mine")
     source = find(place)
     monkeypatch.setattr(tensor_cache, "load", None)
-    (job,) = plan("smoke", ["stable_lr"], ["none"], ["mlp"], [place, place], "cpu")
+    (job,) = plan("smoke", ["stable_lr"], ["none"], ["mlp"], [place, place], "cpu", {"batch": "4"})
     assert job.data == source
 
 
