@@ -114,12 +114,15 @@ def _row(named: dict[str, Tensor], rows: int | Tensor) -> dict[str, Tensor]:
 
 
 class Curves(NamedTuple):
-    """What lanes went through: float64 on the CPU, NaN from a lane's end on."""
+    """What lanes went through, before each step: float64 on the CPU, NaN from a lane's end on.
 
-    losses: Tensor  # (steps, R) mean cross-entropy of each batch, before the step
-    accuracies: (
-        Tensor  # (steps, R) fraction of each batch classified right, before the step; of the last 10 %
-    )
+    Attributes:
+        losses: (steps, R) mean cross-entropy of the batch.
+        accuracies: (steps, R) fraction of the batch classified right; NaN before the last 10 % of steps.
+    """
+
+    losses: Tensor
+    accuracies: Tensor
 
 
 def judged_from(steps: int) -> int:
