@@ -132,15 +132,10 @@ def by_cell(seconds: dict[tuple[str, str], float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print both tables."""
+    from peers.options import add_schemes  # a folder beside this script, which asv imports
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--schemes",
-        nargs="+",
-        metavar="SCHEME",
-        choices=list(SCHEMES),
-        default=list(REFERENCES),
-        help="of the second table; by default the references",
-    )
+    add_schemes(parser)
     parser.add_argument(
         "--records", type=Path, default=RECORDS, help="of the first table; by default the published ones"
     )

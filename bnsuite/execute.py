@@ -263,7 +263,7 @@ def job_of(
 
 
 def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task, data: Source) -> Job:
-    if 0 < data.train < task.batch:
+    if task.draws and 0 < data.train < task.batch:
         raise DataError(
             f"{data.name}: has {data.train} images to train on, fewer than the batch of {task.batch} of "
             f"{task.name}. Give more of them, or --set batch=N with N at most {data.train}."

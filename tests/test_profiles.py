@@ -149,6 +149,7 @@ def test_a_data_set_smaller_than_a_batch_is_refused_before_anything_is_measured(
     with pytest.raises(DataError, match=r"digits: has 120 images .* batch of 128 of .* at most 120"):
         execute.plan("smoke", None, None, None, None, "cpu")
     assert execute.plan("smoke", None, None, None, None, "cpu", {"batch": "120"})
+    assert execute.plan("quick", ["layer_cost"], None, None, None, "cpu", {"batch": "4096"}), "draws none"
 
 
 def test_shared_seeds_are_refused() -> None:

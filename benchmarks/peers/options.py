@@ -3,7 +3,7 @@
 import json
 import platform
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +30,20 @@ def new_file(text: str) -> Path:
     return path
 
 
+def add_schemes(
+    parser: ArgumentParser, default: Sequence[str] = REFERENCES, among: Iterable[str] = SCHEMES
+) -> None:
+    """The option --schemes."""
+    parser.add_argument(
+        "--schemes",
+        nargs="+",
+        metavar="SCHEME",
+        choices=list(among),
+        default=list(default),
+        help="by name, see bnsuite list schemes",
+    )
+
+
 class Options(ArgumentParser):
     """Of a race: --schemes, --rounds and --json, beside its own."""
 
@@ -39,19 +53,12 @@ class Options(ArgumentParser):
         *,
         rounds: int,
         schemes: Sequence[str] = REFERENCES,
-        among: Mapping[str, object] | Sequence[str] = SCHEMES,
+        among: Iterable[str] = SCHEMES,
     ) -> None:
         super().__init__(
             description=(doc or "").splitlines()[0], formatter_class=ArgumentDefaultsHelpFormatter
         )
-        self.add_argument(
-            "--schemes",
-            nargs="+",
-            metavar="SCHEME",
-            choices=list(among),
-            default=list(schemes),
-            help="by name, see bnsuite list schemes",
-        )
+        add_schemes(self, schemes, among)
         self.add_argument(
             "--rounds", type=count, default=rounds, help="in each of them every side has a turn"
         )

@@ -96,6 +96,8 @@ class Task(ABC):
     question: ClassVar[str]
     weight: ClassVar[float] = 1.0
     """Rough cost beside other tasks, for the time left."""
+    draws: ClassVar[bool] = True
+    """Whether its batches are drawn from the data set, which then holds one at least."""
 
     width: int
     batch: int

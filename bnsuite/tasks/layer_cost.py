@@ -38,6 +38,7 @@ class LayerCost(Task):
     better: ClassVar[Better] = "lower"
     question: ClassVar[str] = "What does the normalizer alone cost, forward and backward?"
     weight: ClassVar[float] = 0.1
+    draws: ClassVar[bool] = False
 
     doublings: int = 3
     repeats: int = 20
