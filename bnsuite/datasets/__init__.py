@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from bnsuite.datasets import tensor_cache
 from bnsuite.datasets.files import find_files
 from bnsuite.datasets.hub import CIFAR10, CIFAR100, FASHION, MNIST, Hosted, read
-from bnsuite.datasets.images import DataError
+from bnsuite.datasets.images import DataError, one_line
 from bnsuite.datasets.tensors import Dataset, standardize
 from bnsuite.words import lookup
 
@@ -29,14 +29,22 @@ class Source:
         checksum: of its standardized tensors, as `Dataset.checksum`.
         file: its tensors in the cache, and `sha256` the hash of that file; None: the digits, which
             scikit-learn brings.
-        train: images to train on; 0: not known.
+        train_counts, test_counts: number of labels of each class in the two parts; empty: not known.
+        left: names of further parts of the data set, which are not used.
     """
 
     name: str
     checksum: str
     file: Path | None = None
     sha256: str = ""
-    train: int = 0
+    train_counts: tuple[int, ...] = ()
+    test_counts: tuple[int, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> int:
+        """Images to train on; 0: not known."""
+        return sum(self.train_counts)
 
     def load(self) -> Dataset:
         """The tensors; the last that were loaded are kept, for a run has many cells of one set.
@@ -74,7 +82,9 @@ def digits() -> Dataset:
 
 @cache
 def _digits() -> Source:
-    return Source("digits", digits().checksum, train=len(digits().train_x))
+    data = digits()
+    train, test = (tuple(y.bincount().tolist()) for y in (data.train_y, data.test_y))
+    return Source("digits", data.checksum, train_counts=train, test_counts=test)
 
 
 def _hosted(name: str, hosted: Hosted) -> Source:
@@ -85,7 +95,11 @@ def _hosted(name: str, hosted: Hosted) -> Source:
             content, arrays = read(name, hosted, begin)
         found = tensor_cache.keep(content, arrays, name)
         tensor_cache.keep_name(name, content)
-    return Source(name, found.checksum, found.file, found.sha256, found.train[0])
+    return _source(name, found)
+
+
+def _source(name: str, known: tensor_cache.Entry, left: tuple[str, ...] = ()) -> Source:
+    return Source(name, known.checksum, known.file, known.sha256, known.train_counts, known.test_counts, left)
 
 
 @dataclass(frozen=True)
@@ -124,8 +138,12 @@ Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998
 """
 
 
-def find(wanted: str | Path) -> Source:
+def find(wanted: str | Path, *, to_rgb: bool = False) -> Source:
     """The data set of a name in `DATASETS`, or at a path (see `files.find_files`); decoded once, then cached.
+
+    Args:
+        wanted: the name, or the path.
+        to_rgb: of a data set by path, convert every image to RGB.
 
     Raises:
         UnknownNameError: a name that is not in the table.
@@ -134,14 +152,14 @@ def find(wanted: str | Path) -> Source:
     if isinstance(wanted, str):
         return lookup("dataset", wanted, DATASETS).find()
     name = name_of(wanted)
-    files = find_files(wanted)
+    files = replace(find_files(wanted), to_rgb=to_rgb)
     content = files.content()
     found = tensor_cache.entry(content)
     if found is None:
         with _bar(name) as begin:
             arrays = files.read(begin)
         found = tensor_cache.keep(content, arrays, str(wanted))
-    return Source(name, found.checksum, found.file, found.sha256, found.train[0])
+    return _source(name, found, files.left)
 
 
 def name_of(path: Path) -> str:
@@ -150,7 +168,10 @@ def name_of(path: Path) -> str:
     Raises:
         DataError: nothing is left of it, or it is the name of a built-in set.
     """
-    place = path.resolve()
+    try:
+        place = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself; a character that no name has
+        raise DataError(f"{path}: leads to no file ({one_line(error)}). Check the path.") from error
     own = place.stem if place.suffix == ".npz" else place.name
     name = re.sub(r"[^\w.-]+", "-", own.lower()).strip("-.")[:80]
     if not name:

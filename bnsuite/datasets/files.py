@@ -1,31 +1,25 @@
 """Data sets by path: which files make up the two parts, their content hash, and how they are read."""
 
 import hashlib
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from zipfile import is_zipfile
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bnsuite.datasets.images import Arrays, DataError, Labels, Part, Pixels, Row, decode, needed, one_line
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+from bnsuite.datasets import npz
+from bnsuite.datasets.images import TESTS, Arrays, DataError, Part, Row, decode, needed, one_line
 
 Kind = Literal["parquet", "folders", "npz"]
 
 WANTED = (
     "a folder with train*.parquet and test*.parquet, a folder with train/CLASS/*.png and test/CLASS/*.png "
-    "(or .jpg), or an .npz file with x_train, y_train, x_test, y_test"
+    "(or .jpg, .bmp, .webp, .tif, .pgm), or an .npz file with x_train, y_train, x_test, y_test"
 )
-TESTS = ("test", "validation")
-"""What the test part may be called; the first that is there."""
-
-PICTURES = (".png", ".jpg", ".jpeg")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 LABELS = ("label", "labels", "fine_label")
 """Names of a label column, the first that is there; of a single integer column any other will do."""
 
@@ -33,21 +27,27 @@ FORMAT = "bnsuite images 1"
 """Changed when the same files would give other tensors."""
 
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a data set, those of its training and those of its test part, in the order of reading."""
+    """The files of a data set, those of its training and those of its test part, in the order of reading.
+
+    Attributes:
+        left: names of parts that lie there as well and are not read.
+        to_rgb: whether images are converted to RGB.
+    """
 
     root: Path
     kind: Kind
     train: tuple[Path, ...]
     test: tuple[Path, ...]
+    left: tuple[str, ...] = ()
+    to_rgb: bool = False
 
     def content(self) -> str:
-        """SHA-256 over kind, part, place below the root and bytes of every file."""
-        digest = hashlib.sha256(f"{FORMAT} {self.kind}".encode())
+        """SHA-256 over kind, conversion, part, place below the root and bytes of every file."""
+        digest = hashlib.sha256(f"{FORMAT} {self.kind}{' to RGB' if self.to_rgb else ''}".encode())
         for part, paths in (("train", self.train), ("test", self.test)):
             for path in paths:
                 place = path.name if path == self.root else path.relative_to(self.root).as_posix()
@@ -56,7 +56,8 @@ class Files:
                         inner = hashlib.file_digest(file, "sha256").hexdigest()
                 except OSError as error:
                     raise unreadable(path, error) from error
-                digest.update(f"\n{part} {inner} {place if self.kind == 'folders' else ''}".encode())
+                # fsencode: a file's name need not be Unicode
+                digest.update(os.fsencode(f"\n{part} {inner} {place if self.kind == 'folders' else ''}"))
         return digest.hexdigest()
 
     def read(self, begin: Callable[[int], Callable[[], None]]) -> Arrays:
@@ -66,11 +67,13 @@ class Files:
             DataError: what is wrong, in which file and row.
         """
         if self.kind == "npz":
-            return _npz(self.root)
+            if self.to_rgb:
+                raise DataError(f"{self.root}: --to-rgb converts image files, not arrays. Leave it out.")
+            return npz.read(self.root)
         parts = [
             (_parquet if self.kind == "parquet" else _folders)(paths) for paths in (self.train, self.test)
         ]
-        return decode(parts, begin(sum(part.count for part in parts)))
+        return decode(parts, begin(sum(part.count for part in parts)), to_rgb=self.to_rgb)
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
@@ -81,13 +84,15 @@ def find_files(path: Path) -> Files:
     """What lies at a path.
 
     - Parquet in the Hugging Face image layout, in the folder or in `data/` below it: `train.parquet`, or
-      `train-00000-of-00002.parquet` and so on, and likewise `test` or `validation`; a column of images
+      `train-00000-of-00002.parquet` and so on, and likewise `test`; a column of images
       struct<bytes, path> and an integer column of labels;
-    - folders of PNG or JPEG files: `train/CLASS/NAME.png`; classes are numbered in the order of their names;
-    - an .npz file: x_train and x_test, (N, height, width) or (N, height, width, channels), uint8 or floating;
-      y_train and y_test, (N,) or (N, 1), integers. train_x and so on will do as well.
+    - folders of image files (see `PICTURES`): `train/CLASS/NAME.png`; classes are numbered in the order of
+      their names;
+    - an .npz file: x_train and x_test, (N, height, width) or (N, height, width, channels), of integers,
+      floats or booleans; y_train and y_test, (N,) or (N, 1), integers. train_x and so on will do as well, and
+      train_images, train_labels and so on.
 
-    Where both `test` and `validation` are there, `test` is taken. Nothing is split off by itself.
+    The test part is the first of `TESTS` that is there; nothing is split off by itself.
 
     Raises:
         DataError: nothing of the kind is there, or a part of it is missing.
@@ -95,18 +100,17 @@ def find_files(path: Path) -> Files:
     try:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder. Wanted is {WANTED}.")
-        if path.is_file():
-            if path.suffix != ".npz":
+        if not path.is_dir():
+            if path.suffix != ".npz" or not path.is_file():  # a pipe or a device may have no end
                 raise DataError(f"{path}: a data set is not such a file. Wanted is {WANTED}.")
-            return Files(path, "npz", (path,), ())
+            return Files(path, "npz", (path,), (), npz.layout(path).left)
         for folder in (path, path / "data"):
             if folder.is_dir() and any(one.suffix == ".parquet" for one in folder.iterdir()):
-                train, test = _parts(folder, _shards, "*.parquet")
-                return Files(path, "parquet", train, test)
+                return Files(path, "parquet", *_parts(folder, _shards, "*.parquet"))
         if (path / "train").is_dir():
-            train, test = _parts(path, _pictures, "/CLASS/*.png")
+            train, test, left = _parts(path, _pictures, "/CLASS/*.png")
             _same_classes(path, train, test)
-            return Files(path, "folders", train, test)
+            return Files(path, "folders", train, test, left)
     except OSError as error:
         raise unreadable(path, error) from error
     raise DataError(f"{path}: holds no data set. Wanted is {WANTED}.")
@@ -114,23 +118,32 @@ def find_files(path: Path) -> Files:
 
 def _parts(
     folder: Path, look: Callable[[Path, str], tuple[Path, ...]], rest: str
-) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[str, ...]]:
+    """The files of the training and of the test part, and the names of the parts that are left alone."""
+    there = [name for name in TESTS if (folder / name).is_dir() or _named(folder, name)]
     train = look(folder, "train")
-    test = next((found for name in TESTS if (found := look(folder, name))), ())
+    test = look(folder, there[0]) if there else ()
     for part, found in (("training", train), ("test", test)):
         if not found:
-            names = ("train",) if part == "training" else TESTS
-            wanted = " or ".join(f"{name}{rest}" for name in names)
+            wanted = f"train{rest}" if part == "training" else f"{TESTS[0]}{rest} (or {', '.join(TESTS[1:])})"
             raise DataError(
                 f"{folder}: has no {part} part, wanted {wanted}. Put one there; none is split off."
             )
-    return train, test
+    return train, test, tuple(there[1:])
+
+
+def _named(folder: Path, part: str) -> list[Path]:
+    """The Parquet files whose names are those of a part."""
+    named = re.compile(rf"{part}([-_.].*)?")
+    return sorted(p for p in folder.iterdir() if p.suffix == ".parquet" and named.fullmatch(p.stem))
 
 
 def _shards(folder: Path, part: str) -> tuple[Path, ...]:
-    """The Parquet files of a part; DataError where one of several is missing."""
-    named = re.compile(rf"{part}([-_.].*)?")
-    found = sorted(p for p in folder.iterdir() if p.suffix == ".parquet" and named.fullmatch(p.stem))
+    """The Parquet files of a part; DataError where one of several is missing, or is no regular file."""
+    found = _named(folder, part)
+    for path in found:
+        if not path.is_file():  # a pipe or a device may have no end
+            raise DataError(f"{path}: is no regular file. Put the Parquet file itself there.")
     numbers = [shard.groups() if (shard := _SHARD.search(path.stem)) else ("", "1") for path in found]
     totals = {int(total) for _, total in numbers}
     if len(totals) > 1 or any(total != len(found) for total in totals):
@@ -143,7 +156,7 @@ def _shards(folder: Path, part: str) -> tuple[Path, ...]:
 
 
 def _pictures(folder: Path, part: str) -> tuple[Path, ...]:
-    """The image files of a part, by class; DataError for a class without any, and for other files."""
+    """The image files of a part, by class; DataError for other files."""
     found: list[Path] = []
     for place in _visible(folder / part) if (folder / part).is_dir() else ():
         if not place.is_dir():
@@ -152,8 +165,6 @@ def _pictures(folder: Path, part: str) -> tuple[Path, ...]:
         for one in pictures:
             if one.suffix.lower() not in PICTURES or not one.is_file():
                 raise DataError(f"{one}: a class holds {', '.join(PICTURES)} files alone. Move it elsewhere.")
-        if not pictures:
-            raise DataError(f"{place}: is empty. Put the images of the class there, or remove the folder.")
         found += pictures
     return tuple(found)
 
@@ -163,13 +174,16 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _same_classes(root: Path, train: tuple[Path, ...], test: tuple[Path, ...]) -> None:
-    ours, theirs = ({path.parent.name for path in paths} for paths in (train, test))
-    if odd := sorted(ours ^ theirs):
-        has, lacks = ("train", "test") if odd[0] in ours else ("test", "train")
-        raise DataError(
-            f"{root}: the class {odd[0]!r} is in the {has} part and not in the {lacks} part. "
-            "Wanted are the same class folders in both."
-        )
+    """Raise DataError for a class that has no images in one of the parts."""
+    parts = [paths[0].parent.parent.name for paths in (train, test)]
+    counts = [Counter(path.parent.name for path in paths) for paths in (train, test)]
+    for name in sorted({place.name for part in parts for place in _visible(root / part)}):
+        numbers = [count[name] for count in counts]
+        if all(numbers):
+            continue
+        told = " and ".join(f"{n or 'no'} images in {part}/" for n, part in zip(numbers, parts, strict=True))
+        do = f"Put some into {parts[numbers.index(0)]}/{name}/" if any(numbers) else "Remove its empty folder"
+        raise DataError(f"{root}: class {name!r} has {told}. {do}.")
 
 
 def _folders(paths: tuple[Path, ...]) -> Part:
@@ -188,23 +202,13 @@ def _folders(paths: tuple[Path, ...]) -> Part:
 def _parquet(paths: tuple[Path, ...]) -> Part:
     """The rows of Parquet files one after the other, counted from 0 in each."""
     try:
-        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise needed(error) from error
 
-    def opened(path: Path) -> "pq.ParquetFile":
-        try:
-            return pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            raise broken(path, error) from error
-
-    def broken(path: Path, error: BaseException) -> DataError:
-        return DataError(f"{path}: cannot be read as Parquet ({one_line(error)}). Fetch or write it anew.")
-
     count = 0
     for path in paths:
-        with opened(path) as file:
+        with _of_parquet(path), pq.ParquetFile(path) as file:
             columns_of(file.schema_arrow, str(path))
             count += file.metadata.num_rows
     if not count:
@@ -212,21 +216,29 @@ def _parquet(paths: tuple[Path, ...]) -> Part:
 
     def rows() -> Iterator[Row]:
         for path in paths:
-            with opened(path) as file:
+            with _of_parquet(path), pq.ParquetFile(path) as file:
                 columns = columns_of(file.schema_arrow, str(path))
-                batches = file.iter_batches(1024, columns=list(columns))
                 start = 0
-                while True:
-                    try:
-                        batch = next(batches, None)
-                    except (pa.ArrowException, OSError) as error:
-                        raise broken(path, error) from error
-                    if batch is None:
-                        break
+                for batch in file.iter_batches(1024, columns=list(columns)):
                     yield from rows_of(batch, columns, str(path), start)
                     start += batch.num_rows
+                if start != file.metadata.num_rows:
+                    raise ValueError(f"has {start} rows, and by its end {file.metadata.num_rows}")
 
     return Part(count, rows)
+
+
+@contextmanager
+def _of_parquet(path: Path) -> Iterator[None]:
+    """Turn whatever pyarrow raises about a file into a DataError; it has a dozen kinds."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{path}: cannot be read as Parquet ({one_line(error)}). Fetch or write it anew."
+        ) from error
 
 
 def columns_of(schema: Any, where: str) -> tuple[str, str]:
@@ -234,7 +246,10 @@ def columns_of(schema: Any, where: str) -> tuple[str, str]:
     import pyarrow as pa
 
     def is_image(kind: pa.DataType) -> bool:
-        return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
+        if not pa.types.is_struct(kind) or (index := kind.get_field_index("bytes")) < 0:
+            return False
+        held = kind.field(index).type
+        return bool(pa.types.is_binary(held) or pa.types.is_large_binary(held))
 
     told = ", ".join(f"{field.name}: {field.type}" for field in schema)[:200]
     images = [field.name for field in schema if is_image(field.type)]
@@ -256,84 +271,7 @@ def columns_of(schema: Any, where: str) -> tuple[str, str]:
 
 def rows_of(batch: Any, columns: tuple[str, str], where: str, start: int) -> Iterator[Row]:
     """The rows of an Arrow record batch, whose first has the number `start`."""
-    images, labels = (batch.column(name).to_pylist() for name in columns)
-    for i, (image, label) in enumerate(zip(images, labels, strict=True), start):
-        yield Row(f"{where}, row {i} from 0", (image or {}).get("bytes"), label)
-
-
-def _npz(path: Path) -> Arrays:
-    """The arrays of an .npz file; nothing in it is unpickled."""
-    if path.is_file() and not is_zipfile(path):  # of which numpy would say that it can be unpickled
-        raise DataError(f"{path}: is no .npz file, which is a zip archive. Write it anew, by numpy.savez.")
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            names = next(
-                (
-                    found
-                    for found in (
-                        ("x_train", "y_train", "x_test", "y_test"),
-                        ("train_x", "train_y", "test_x", "test_y"),
-                    )
-                    if {*found} <= {*held.files}
-                ),
-                None,
-            )
-            if names is None:
-                raise DataError(
-                    f"{path}: holds {', '.join(held.files)[:160] or 'nothing'}, "
-                    "wanted x_train, y_train, x_test and y_test. Save them under these names."
-                )
-            arrays = [held[name] for name in names]
-    except DataError:
-        raise
-    except Exception as error:  # of zipfile, zlib and numpy, a dozen kinds
-        raise DataError(
-            f"{path}: cannot be read as .npz ({one_line(error)}). Write it anew, by numpy.savez, with plain "
-            "numbers and no objects."
-        ) from error
-    parts: list[tuple[Pixels, Labels]] = []
-    for x, y in ((0, 1), (2, 3)):
-        images = _pixels(arrays[x], f"{path}, {names[x]}")
-        labels = _labels(arrays[y], f"{path}, {names[y]}")
-        if len(images) != len(labels):
-            raise DataError(
-                f"{path}: {names[x]} has {len(images)} images, and {names[y]} {len(labels)} labels. "
-                "Wanted is one label an image."
-            )
-        parts.append((images, labels))
-    return Arrays(*parts[0], *parts[1])
-
-
-def _pixels(array: NDArray[Any], where: str) -> Pixels:
-    """(N, channels, height, width) of (N, height, width) or (N, height, width, channels)."""
-    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise DataError(f"{where}: got {array.dtype}, wanted uint8 or floating. Convert it by .astype.")
-    if array.ndim and not len(array):
-        raise DataError(f"{where}: holds no images. Wanted is one at least.")
-    images = array[..., None] if array.ndim == 3 else array
-    if images.ndim != 4 or not images.size or images.shape[3] > 4:
-        raise DataError(
-            f"{where}: got the shape {array.shape}, wanted (N, height, width) or (N, height, width, "
-            "channels) with 1 to 4 channels. Channels stand last: numpy.moveaxis(x, 1, -1)."
-        )
-    if array.dtype != np.uint8:
-        images = images.astype(np.float32)
-        if len(bad := np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))):
-            raise DataError(
-                f"{where}, row {bad[0]} from 0: holds a number that is not finite. Mend or remove it."
-            )
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-
-def _labels(array: NDArray[Any], where: str) -> Labels:
-    if not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"{where}: got {array.dtype}, wanted integers. Number the classes from 0.")
-    labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    if labels.ndim != 1:
-        raise DataError(f"{where}: got the shape {array.shape}, wanted (N,), one number an image.")
-    if len(bad := np.flatnonzero((labels < 0) | (labels >= 2**31))):
-        raise DataError(
-            f"{where}, row {bad[0]} from 0: got the label {labels[bad[0]]}, wanted an integer from 0. "
-            "Number the classes."
-        )
-    return labels.astype(np.int64)
+    image, label = (batch.column(name) for name in columns)
+    held = image.flatten()[image.type.get_field_index("bytes")]  # alone: a path need not be Unicode
+    for i, (encoded, number) in enumerate(zip(held.to_pylist(), label.to_pylist(), strict=True), start):
+        yield Row(f"{where}, row {i} from 0", encoded, number)

@@ -1,18 +1,34 @@
 """Encoded images with their labels → arrays; whatever is wrong with one is told by its file and row."""
 
 import io
+import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnsuite.words import printable
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MODES = {"L": 1, "RGB": 3}
-"""Channels of an image, by Pillow's name of its mode."""
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
+"""File formats that are read, by Pillow's names (PPM includes PGM); others, such as EPS, start programs."""
+
+NARROW = {"1": 1, "L": 1, "RGB": 3}
+WIDE = {"I;16": 1, "I;16B": 1, "I": 1, "F": 1}
+"""Channels of an image by Pillow's mode: up to 8 bits a channel, kept as uint8, and more, kept as float32."""
+
+MODES = NARROW | WIDE
+
+TESTS = ("test", "validation", "valid", "val")
+"""Names of the test part; the first that is there is taken."""
+
+NAMED = 3
+"""Images that a message names; of the others it gives the number."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -20,6 +36,9 @@ Labels = NDArray[np.int64]
 
 class DataError(ValueError):
     """A data set that cannot be had. The message is one line: where, what was got, wanted, what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(printable(message).splitlines()))  # a file's name may hold line breaks
 
 
 class Row(NamedTuple):
@@ -42,7 +61,7 @@ class Arrays(NamedTuple):
     """A data set before standardization.
 
     Attributes:
-        train_x, test_x: (N, channels, height, width), uint8, or float32 where the source has that.
+        train_x, test_x: (N, channels, height, width), uint8, or float32 where the source has other numbers.
         train_y, test_y: (N,) class numbers, int64.
     """
 
@@ -61,45 +80,93 @@ def needed(error: ImportError) -> DataError:
     return DataError(f"images are read by packages that are not here ({error}): pip install 'bnsuite[data]'")
 
 
-def decode(parts: Sequence[Part], tick: Callable[[], None] = lambda: None) -> Arrays:
-    """The arrays of a training and a test part; `tick` is called for each image.
+def decode(parts: Sequence[Part], tick: Callable[[], None] = lambda: None, *, to_rgb: bool = False) -> Arrays:
+    """Decode the images of a training and a test part.
+
+    Args:
+        parts: the two.
+        tick: called for each image.
+        to_rgb: convert images of 8 bits in any mode, such as CMYK or a palette, to RGB; transparency is lost.
 
     Raises:
-        DataError: an image that is broken, or not of the size and mode of the first; a label that is no
-            class number.
+        DataError: an image that is broken; images of several sizes or modes; a label that is no class number.
     """
-    train, test = parts
-    train_x, train_y, first = _decoded(train, None, tick)
-    test_x, test_y, _ = _decoded(test, first, tick)
-    return Arrays(train_x, train_y, test_x, test_y)
+    seen = _Seen()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about metadata; an image that is too large is an error
+        train, test = (_decoded(part, seen, tick, to_rgb) for part in parts)
+    if seen.odd:
+        raise DataError(seen.told(sum(part.count for part in parts), to_rgb))
+    return Arrays(*train, *test)
 
 
-def _decoded(
-    part: Part, first: "tuple[str, Image] | None", tick: Callable[[], None]
-) -> "tuple[Pixels, Labels, tuple[str, Image]]":
-    labels = np.empty(part.count, np.int64)
+@dataclass
+class _Seen:
+    """The first image that can be read, and those that are of another size or mode."""
+
+    where: str = ""
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    odd: list[tuple[str, tuple[int, int], str]] = field(default_factory=list)
+
+    def fits(self, where: str, image: "Image") -> bool:
+        """Whether the image is like the first; otherwise it is noted."""
+        if not self.where and image.mode in MODES:
+            self.where, self.size, self.mode = where, image.size, image.mode
+        alike = (image.size, image.mode) == (self.size, self.mode)
+        if not alike:
+            self.odd.append((where, image.size, image.mode))
+        return alike
+
+    def told(self, total: int, to_rgb: bool) -> str:
+        """How many images are odd, the first of them, and what to do."""
+        names = ", ".join(f"{where} is {_kind(size, mode)}" for where, size, mode in self.odd[:NAMED])
+        more = ", …" if len(self.odd) > NAMED else ""
+        like = f"not {_kind(self.size, self.mode)} as {self.where}"
+        if not self.where:
+            like = "of a mode that is not read"
+        modes = {self.mode or "RGB", *(mode for _, _, mode in self.odd)}
+        if self.where and any(size != self.size for _, size, _ in self.odd):
+            do = "Bring all images to one size"
+        elif modes & {*WIDE}:
+            do = "Bring all images to one mode"
+        else:
+            do = "Convert all images to RGB with --to-rgb"
+        return f"{len(self.odd)} of {total} images are {like}: {names}{more}. {do}."
+
+
+def _decoded(part: Part, seen: _Seen, tick: Callable[[], None], to_rgb: bool) -> tuple[Pixels, Labels]:
     pixels: Pixels | None = None
+    labels: list[int] = []
     for i, row in enumerate(part.rows()):
-        image = _opened(row)
-        first = first or (row.where, image)
-        like, wanted = first
-        if (image.size, image.mode) != (wanted.size, wanted.mode):
-            raise DataError(
-                f"{row.where}: got {_kind(image)}, wanted {_kind(wanted)} as in {like}. "
-                "Bring all images to one size and mode."
-            )
-        if pixels is None:
-            pixels = np.empty((part.count, MODES[image.mode], image.height, image.width), np.uint8)
-        read = np.asarray(image).reshape(image.height, image.width, -1)  # (height, width, channels)
-        pixels[i] = read.transpose(2, 0, 1)
-        labels[i] = _class_number(row)
+        image = _opened(row, to_rgb)
+        labels.append(_class_number(row))
+        if seen.fits(row.where, image):
+            read = np.asarray(image).reshape(image.height, image.width, -1)  # (height, width, channels)
+            if pixels is None:
+                shape = (part.count, MODES[image.mode], image.height, image.width)
+                kind = np.dtype(np.float32 if image.mode in WIDE else np.uint8)
+                check_memory(int(np.prod(shape, dtype=float)) * (kind.itemsize + 4), row.where)
+                pixels = np.empty(shape, kind)
+            pixels[i] = read.transpose(2, 0, 1)
+            if image.mode == "F" and not np.isfinite(pixels[i]).all():
+                raise DataError(f"{row.where}: holds a number that is not finite. Mend or remove it.")
         tick()
-    assert pixels is not None  # a part has rows
-    assert first is not None
-    return pixels, labels, first
+    return np.empty(0, np.uint8) if pixels is None else pixels, np.array(labels, np.int64)
 
 
-def _opened(row: Row) -> "Image":
+def check_memory(wanted: int, where: str) -> None:
+    """Raise DataError where that many bytes are more than the memory of this machine."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > memory:
+        got, most = (f"{size / 2**30:,.1f} GiB" for size in (wanted, memory))
+        raise DataError(
+            f"{where}: the images take {got} of memory, and this machine has {most}. "
+            "Bring fewer or smaller images."
+        )
+
+
+def _opened(row: Row, to_rgb: bool) -> "Image":
     """The decoded image of a row; one of its pixels is as good as lost in a broken file."""
     try:
         from PIL import Image, UnidentifiedImageError
@@ -107,27 +174,31 @@ def _opened(row: Row) -> "Image":
         raise needed(error) from error
     if not isinstance(row.image, bytes) or not row.image:
         raise DataError(f"{row.where}: has no image bytes (got {row.image!r:.40}). Store the encoded image.")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
     try:
-        image = Image.open(io.BytesIO(row.image))
+        image: Image.Image = Image.open(io.BytesIO(row.image), formats=FORMATS)
         image.load()
+        if to_rgb and image.mode not in ("RGB", *WIDE):
+            image = image.convert("RGB")
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{row.where}: its {len(row.image)} bytes are no image that Pillow knows. Replace or remove it."
+            f"{row.where}: its {len(row.image)} bytes are no PNG, JPEG, BMP, WebP, TIFF or PGM image. "
+            "Replace or remove it."
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of Pillow and the libraries below it, a dozen kinds
         raise DataError(
             f"{row.where}: the image is broken ({one_line(error)}). Replace or remove it."
         ) from error
-    if image.mode not in MODES:
+    if to_rgb and image.mode in WIDE:
         raise DataError(
-            f"{row.where}: got an image of mode {image.mode}, wanted L (gray) or RGB, 8 bits each. "
-            'Convert it: image.convert("RGB").'
+            f"{row.where}: got an image of mode {image.mode}, of more than 8 bits, which RGB would clip. "
+            "Leave --to-rgb out."
         )
     return image
 
 
-def _kind(image: "Image") -> str:
-    return f"{image.width}×{image.height} {image.mode}"
+def _kind(size: tuple[int, int], mode: str) -> str:
+    return f"{size[0]}×{size[1]} {mode}"
 
 
 def _class_number(row: Row) -> int:

@@ -19,8 +19,12 @@ from bnsuite.datasets.images import Arrays, DataError, check
 from bnsuite.datasets.tensors import Dataset, standardize
 from bnsuite.records.store import write_atomically
 
-VERSION = 1
+VERSION = 2
 """Of the files in the cache; those of another are written anew."""
+
+FAR = 1e6
+"""Deviations that no test number is away from the mean of the training part: no more than √n lie between
+those of n training numbers, and the checksum is exact up to 9e12."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,14 @@ class Entry:
         file: the tensors.
         sha256: of that file.
         checksum: of the standardized tensors, as `Dataset.checksum`.
-        classes, train, test: number of classes, and shapes of the images of the two parts.
+        train_counts, test_counts: number of labels of each class in the two parts.
     """
 
     file: Path
     sha256: str
     checksum: str
-    classes: int
-    train: tuple[int, ...]
-    test: tuple[int, ...]
+    train_counts: tuple[int, ...]
+    test_counts: tuple[int, ...]
 
 
 def folder() -> Path:
@@ -57,8 +60,8 @@ def entry(content: str) -> Entry | None:
         known = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         if known["version"] != VERSION or known["bytes"] != file.stat().st_size:
             return None
-        shapes = tuple(known["train"]), tuple(known["test"])
-        return Entry(file, str(known["sha256"]), str(known["checksum"]), int(known["classes"]), *shapes)
+        counts = (tuple(map(int, known[part])) for part in ("train_counts", "test_counts"))
+        return Entry(file, str(known["sha256"]), str(known["checksum"]), *counts)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -70,7 +73,13 @@ def keep(content: str, arrays: Arrays, where: str) -> Entry:
         DataError: they are no data set (then nothing is kept), or the cache cannot be written.
     """
     check(arrays, where)
-    checksum = _standardized("", arrays).checksum
+    data = _standardized("", arrays)
+    check_scale(data, where)
+    checksum = data.checksum
+    del data
+    train_counts, test_counts = (
+        tuple(np.bincount(y, minlength=arrays.classes).tolist()) for y in (arrays.train_y, arrays.test_y)
+    )
     file = folder() / f"{content}.tensors"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -80,15 +89,14 @@ def keep(content: str, arrays: Arrays, where: str) -> Entry:
             "bytes": file.stat().st_size,
             "sha256": sha256,
             "checksum": checksum,
-            "classes": arrays.classes,
-            "train": arrays.train_x.shape,
-            "test": arrays.test_x.shape,
+            "train_counts": train_counts,
+            "test_counts": test_counts,
             "decoder": _decoder(),
         }
         write_atomically(file.with_suffix(".json"), json.dumps(known, indent=1) + "\n")
     except OSError as error:
         raise unwritable(error) from error
-    return Entry(file, sha256, checksum, arrays.classes, arrays.train_x.shape, arrays.test_x.shape)
+    return Entry(file, sha256, checksum, train_counts, test_counts)
 
 
 def named(name: str) -> Entry | None:
@@ -136,6 +144,19 @@ def load(name: str, file: Path, sha256: str) -> Dataset:
             "Run the command again, or name another folder in BNSUITE_CACHE."
         ) from error
     return _standardized(name, arrays)
+
+
+def check_scale(data: Dataset, where: str) -> None:
+    """Raise DataError where a test image is more than `FAR` deviations from the training mean."""
+    low, high = data.test_x.aminmax()
+    if bool(max(-low, high) <= FAR):
+        return
+    sizes = data.test_x.flatten(1).abs().amax(1)
+    row = int(sizes.argmax())
+    raise DataError(
+        f"{where}: row {row} from 0 of the test part is {float(sizes[row]):.3g} deviations from the training "
+        "mean. Scale both parts alike."
+    )
 
 
 def _standardized(name: str, arrays: Arrays) -> Dataset:

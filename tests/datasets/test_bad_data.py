@@ -1,6 +1,7 @@
 """Bad files: one line that names the file and the row, and nothing is cached."""
 
 import io
+import os
 import re
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from small_sets import as_folders, as_npz, as_parquet, encoded, images, labels, 
 
 from bnsuite.datasets import DataError, find
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\nshowpage\n"
 JPEG = encoded(images(1, 0)[0].repeat(12, 0).repeat(12, 1), "JPEG")
 
 
@@ -121,6 +123,45 @@ def _flat(place: Path) -> Path:
     return as_npz(place, x_train=x)
 
 
+def _raw_npz(place: Path) -> Path:
+    path = place.with_name("bad.npz")
+    with zipfile.ZipFile(path, "w") as held:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            held.writestr(name, b"text")
+    return path
+
+
+def _loop(place: Path) -> Path:
+    path = place.with_name("bad.npz")
+    path.symlink_to(path.name)
+    return path
+
+
+def _pipe(place: Path) -> Path:
+    path = place.with_name("bad.npz")
+    os.mkfifo(path)
+    return path
+
+
+def _pipes(place: Path) -> Path:
+    path = as_parquet(place) / "train.parquet"
+    path.unlink()
+    os.mkfifo(path)
+    return place
+
+
+def _devices(place: Path) -> Path:
+    path = as_parquet(place) / "train.parquet"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    return place
+
+
+def _empty_test_class(place: Path) -> None:
+    for image in (place / "test" / "class-2").iterdir():
+        image.unlink()
+
+
 def _remove_test(place: Path) -> None:
     (place / "test").rename(place / "tests")
 
@@ -131,7 +172,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an empty folder": (lambda place: place.mkdir() or place, "bad: holds no data set. Wanted is"),
     "no test part": (
         _without("test.parquet"),
-        "has no test part, wanted test*.parquet or validation*.parquet",
+        "has no test part, wanted test*.parquet (or validation, valid, val). Put one",
     ),
     "no training part": (_without("train.parquet"), "has no training part, wanted train*.parquet. Put one"),
     "a corrupt end": (_cut, "train.parquet: cannot be read as Parquet ("),
@@ -140,15 +181,18 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         _image(JPEG[:-20]),
         "train.parquet, row 7 from 0: the image is broken (image file is",
     ),
-    "no image": (_image(b"text"), "row 7 from 0: its 4 bytes are no image that Pillow knows"),
+    "no image": (_image(b"text"), "row 7 from 0: its 4 bytes are no PNG, JPEG, BMP, WebP, TIFF or PGM image"),
     "no bytes": (_image(None), "row 7 from 0: has no image bytes (got None)"),
     "another size": (
         _image(encoded(images(1, 0)[0].repeat(2, 0))),
-        "row 7 from 0: got 5×8 RGB, wanted 5×4 RGB as in",
+        "train.parquet, row 7 from 0 is 5×8 RGB. Bring all images to one size.",
     ),
-    "gray among RGB": (_image(encoded(images(1, 0, 1)[0])), "row 7 from 0: got 5×4 L, wanted 5×4 RGB as in"),
-    "a palette": (_image(_of_mode("P")), "row 7 from 0: got an image of mode P, wanted L (gray) or RGB"),
-    "transparency": (_image(_of_mode("RGBA")), "row 7 from 0: got an image of mode RGBA, wanted L"),
+    "gray among RGB": (
+        _image(encoded(images(1, 0, 1)[0])),
+        "0 is 5×4 L. Convert all images to RGB with --to-rgb.",
+    ),
+    "a palette": (_image(_of_mode("P")), "row 7 from 0 is 5×4 P. Convert all images to RGB"),
+    "transparency": (_image(_of_mode("RGBA")), "row 7 from 0 is 5×4 RGBA. Convert all images"),
     "a missing label": (_row(5, label=None), "train.parquet, row 5 from 0: has no label. Give it one"),
     "a negative label": (
         _row(5, label=-1),
@@ -173,14 +217,21 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         _numbered([0, 1, 2, 3, 1, 2], "test", 6),
         "row 3 from 0 of the test part is of class 3, and those of the training part are 0 to 2",
     ),
-    "an empty class": (_folders(lambda place: (place / "train" / "zoo").mkdir()), "zoo: is empty. Put the"),
+    "an empty class": (
+        _folders(lambda place: (place / "train" / "zoo").mkdir()),
+        "class 'zoo' has no images in train/ and no images in test/. Remove its empty folder.",
+    ),
+    "an empty class of the test part": (
+        _folders(_empty_test_class),
+        "class 'class-2' has 4 images in train/ and no images in test/. Put some into test/class-2/.",
+    ),
     "a class in one part": (
         _folders(lambda place: (place / "test" / "class-2").rename(place / "test" / "other")),
-        "the class 'class-2' is in the train part and not in the test part",
+        "class 'class-2' has 4 images in train/ and no images in test/. Put some into test/class-2/.",
     ),
     "a stray file": (
         _folders(lambda place: (place / "train" / "class-0" / "notes.txt").touch()),
-        "notes.txt: a class holds .png, .jpg, .jpeg files alone",
+        "notes.txt: a class holds .png, .jpg, .jpeg, .bmp,",
     ),
     "a file beside the classes": (
         _folders(lambda place: (place / "train" / "notes.txt").touch()),
@@ -192,7 +243,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "folders without a test": (
         _folders(_remove_test),
-        "has no test part, wanted test/CLASS/*.png or validation",
+        "has no test part, wanted test/CLASS/*.png (or validation, valid, val)",
     ),
     "other names": (
         _npz(x_test=None, xtest=1),
@@ -208,9 +259,37 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         _npz(x_train=images(12, 0)[:0], y_train=np.arange(0)),
         "bad.npz, x_train: holds no images. Wanted",
     ),
-    "images that are integers": (
-        _npz(x_train=images(12, 0).astype(int)),
-        "x_train: got int64, wanted uint8 or",
+    "complex images": (
+        _npz(x_train=images(12, 0) * 1j),
+        "x_train: got complex128, wanted integers, floats or booleans",
+    ),
+    "labels that are times": (
+        _npz(y_train=labels(12).astype("m8[s]")),
+        "y_train: got timedelta64[s], wanted integers",
+    ),
+    "a number beyond float32": (
+        _npz(x_train=images(12, 0) * 1e300),
+        "x_train, row 0 from 0: holds a number that is not finite in float32",
+    ),
+    "a test part of another scale": (
+        _npz(x_train=images(12, 0) / 1e30, x_test=images(6, 1) * 1e30),
+        "bad.npz: row 0 from 0 of the test part is inf deviations from the training mean. Scale both",
+    ),
+    "members that are no arrays": (_raw_npz, "bad.npz: holds no arrays, wanted x_train"),
+    "a link to itself": (_loop, "bad.npz: leads to no file (Symlink loop"),
+    "a name that no file can have": (lambda place: place.with_name("bad" * 99), "File name too long"),
+    "a NUL in the name": (lambda place: place / "a\0b.npz", "leads to no file (embedded null byte)"),
+    "a pipe": (_pipe, "bad.npz: a data set is not such a file"),
+    "a pipe among the files": (_pipes, "train.parquet: is no regular file. Put the Parquet file itself"),
+    "a device among the files": (_devices, "train.parquet: is no regular file. Put the Parquet file itself"),
+    "a line break in a name": (
+        _folders(lambda place: (place / "train" / "class-0" / "a\nb.png").write_bytes(b"x")),
+        "a b.png: its 1 bytes are no PNG",
+    ),
+    "EPS by the name of a PNG": (_image(EPS), "row 7 from 0: its 33 bytes are no PNG, JPEG"),
+    "16 bits among 8": (
+        _image(_of_mode("I;16")),
+        "1 of 18 images are not 5×4 RGB as",
     ),
     "channels first": (
         _npz(x_train=images(12, 0).transpose(0, 3, 1, 2)),
