@@ -88,7 +88,7 @@ def run(
     tasks: Sequence[str] | None = None,
     schemes: Sequence[str | Scheme | ForeignScheme] | None = None,
     families: Sequence[str] | None = None,
-    datasets: Sequence[str | Path] | None = None,
+    datasets: Sequence[str | Path | Source] | None = None,
     device: Device = "auto",
     records: Path | str = "results",
     force: bool = False,
@@ -102,7 +102,8 @@ def run(
     Args:
         profile: smoke, quick, standard or full.
         tasks, schemes, families, datasets: by default the ranked tasks, and what the profile has. A scheme
-            is the name of a built-in one, or any `Scheme`; a data set a name of `DATASETS`, or a `Path`.
+            is the name of a built-in one, or any `Scheme`; a data set a name of `DATASETS`, a `Path`, or a
+            `Source` from `datasets.find`.
         records: folder of the records; finished cells in it are kept and not measured again.
         force: measure again what is there; the old record stays.
         workers: processes that measure side by side, each with its share of the cores; 1 stays in this
@@ -166,7 +167,7 @@ def plan(
     tasks: Sequence[str] | None,
     schemes: Sequence[str | Scheme | ForeignScheme] | None,
     families: Sequence[str] | None,
-    datasets: Sequence[str | Path] | None,
+    datasets: Sequence[str | Path | Source] | None,
     device: Literal["cpu", "cuda"],
     settings: Mapping[str, object] | None = None,
 ) -> list[Job]:
@@ -201,12 +202,13 @@ def plan(
     return jobs
 
 
-def _sources(datasets: Sequence[str | Path]) -> list[Source]:
+def _sources(datasets: Sequence[str | Path | Source]) -> list[Source]:
     """Data sets that are ready, each once; all names are looked up before anything is decoded."""
     for dataset in datasets:
         if isinstance(dataset, str):
             lookup("dataset", dataset, DATASETS)
-    found = [*dict.fromkeys(map(find, dict.fromkeys(datasets)))]
+    asked = dict.fromkeys(datasets)
+    found = [*dict.fromkeys(one if isinstance(one, Source) else find(one) for one in asked)]
     names = [source.name for source in found]
     if len(set(names)) < len(names):
         raise DataError(f"data sets have names of their own: got {', '.join(names)}. Rename one of them.")
@@ -268,6 +270,8 @@ def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task, data: Source)
             f"{data.name}: has {data.train} images to train on, fewer than the batch of {task.batch} of "
             f"{task.name}. Give more of them, or --set batch=N with N at most {data.train}."
         )
+    if data.train and (goal := task.reached_by_guessing(data.train_counts, data.test_counts)):
+        raise DataError(f"{data.name}: {goal}")
     source = scheme.source_hash()  # here, since a worker may not see the source of a script's own class
     key = make_key(
         cell,

@@ -16,6 +16,7 @@ from bnsuite.networks import softplus
 from bnsuite.protocol import EDGE, WINDOW
 from bnsuite.records import Json, Outcome, Sample
 from bnsuite.schemes import Factory
+from bnsuite.tasks._guessing import frequencies_reach
 from bnsuite.tasks._task import Subject, Task, added
 
 PARTITION_SEED = 0
@@ -69,6 +70,9 @@ class MatchedLoss(Task):
     def phi(self) -> Factory:
         """φ of the networks."""
         return softplus
+
+    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
+        return frequencies_reach(self.name, train, self.loss_ratio)
 
     def limit(self, subject: Subject) -> float:
         """The loss of the checkpoint, in nats."""

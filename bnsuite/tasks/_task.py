@@ -138,6 +138,14 @@ class Task(ABC):
             kind = f"{several} with commas between" if many else one
             raise ValueError(f"setting {name} of {cls.name} is {kind}: got {value!r}") from None
 
+    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
+        """Say which goal of this task a network reaches without a look at its input; None: there is none.
+
+        Args:
+            train, test: number of labels of each class in the two parts of the data.
+        """
+        return None
+
     @abstractmethod
     def __call__(self, subject: Subject) -> Measurement:
         """Measure."""

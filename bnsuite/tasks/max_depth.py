@@ -8,6 +8,7 @@ from bnsuite.engine.lanes import Lane
 from bnsuite.engine.lanes import final as final_mean
 from bnsuite.protocol import Row, deepest, number
 from bnsuite.records import Better, Measurement
+from bnsuite.tasks._guessing import majority_reaches
 from bnsuite.tasks._task import Subject, Task, fates
 
 
@@ -38,6 +39,9 @@ class MaxDepth(Task):
     steps: int = 200
     target: float = 0.8
     ratio: float = 1.13
+
+    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
+        return majority_reaches(self.name, "training", train, self.target)
 
     def __call__(self, subject: Subject) -> Measurement:
         found = deepest(

@@ -9,6 +9,7 @@ from bnsuite.engine.lanes import Curves, Lane
 from bnsuite.engine.lanes import final as final_mean
 from bnsuite.protocol import Row, Tried, number, stable
 from bnsuite.records import Better, Measurement
+from bnsuite.tasks._guessing import frequencies_reach
 from bnsuite.tasks._task import Subject, Task, added, fates
 
 
@@ -35,6 +36,9 @@ class StableLr(Task):
     steps: int = 100
     per_decade: int = 12
     loss_ratio: float = added(0.5)
+
+    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
+        return frequencies_reach(self.name, train, self.loss_ratio)
 
     def __call__(self, subject: Subject) -> Measurement:
         limit = self.loss_ratio * math.log(subject.data.classes)

@@ -15,6 +15,7 @@ from bnsuite.engine.train import Sgd, accuracy, train
 from bnsuite.protocol import ROUNDS, STEPS_A_ROUND, arrival, mean_steps, number
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.tasks._guessing import majority_reaches
 from bnsuite.tasks._task import Subject, Task
 
 
@@ -46,6 +47,11 @@ class TimeToAccuracy(Task):
     depth: int = 8
     momentum: float = 0.9
     warmup: int = 20
+
+    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
+        parts = ("training", train), ("test", test)  # tuned on the one, confirmed on the other
+        told = (majority_reaches(self.name, part, counts, self.target) for part, counts in parts)
+        return next(filter(None, told), None)
 
     def __call__(self, subject: Subject) -> Measurement:
         data = subject.data
