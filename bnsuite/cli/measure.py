@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from bnsuite.processes import interrupts_wait
 if TYPE_CHECKING:
     from bnsuite.board.claims import Claim
     from bnsuite.calibration import Reading
+    from bnsuite.datasets import Source
     from bnsuite.records import Record
     from bnsuite.submission.foreign import Foreign
 
@@ -48,6 +50,9 @@ def run(
             "--dataset", help="Only this one; repeatable: a name of `list datasets`, or the path of your own."
         ),
     ] = None,
+    to_rgb: Annotated[
+        bool, typer.Option("--to-rgb", help="Convert every image of a data set by path to RGB.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,7 +95,10 @@ def run(
             on = resolve_device(device.value)
             given = _settings(settings or [])
             schemes = _schemes(scheme or [], cell_limit)
-            jobs = plan(profile, task, schemes, family, _datasets(dataset or []), on, given)
+            jobs = plan(profile, task, schemes, family, _datasets(dataset or [], to_rgb), on, given)
+            for data in dict.fromkeys(job.data for job in jobs):
+                if data.left:
+                    err.print(f"{data.name}: its part {' and '.join(data.left)} is left alone.")
             if on == "cpu" and load_profile(profile).gpu:
                 err.print(
                     f"Profile {profile} is for a GPU: on this CPU a cell may take hours.", highlight=False
@@ -114,7 +122,7 @@ def run(
         print(json.dumps([record.model_dump(mode="json") for record in found], indent=1))
     elif found:
         Console().print(results_table(found))
-        of_them = "" if records == Path("results") else f" --records {records}"
+        of_them = "" if records == Path("results") else f" --records {shlex.quote(str(records))}"
         print(f"Records are in {records}. Next: bnsuite board{of_them}")
     for record in found:
         if record.outcome is Outcome.UNSUPPORTED:
@@ -144,7 +152,9 @@ def _schemes(given: list[str], cell_limit: float) -> "list[str | Foreign]":
 
     known = scheme_names()
     paths = [
-        one for one in given if one not in known and (Path(one).exists() or "/" in one or one.endswith(".py"))
+        one
+        for one in given
+        if one not in known and (os.path.exists(one) or "/" in one or one.endswith(".py"))
     ]
     if not paths:
         return [*given]
@@ -156,13 +166,13 @@ def _schemes(given: list[str], cell_limit: float) -> "list[str | Foreign]":
     return [load(Path(one), confined, limits) if one in paths else one for one in given]
 
 
-def _datasets(given: list[str]) -> list[str | Path]:
+def _datasets(given: list[str], to_rgb: bool) -> "list[str | Path | Source]":
     """Names as they are, and paths; a name of the table is the name, whatever lies here."""
-    from bnsuite.datasets import DATASETS
+    from bnsuite.datasets import DATASETS, find
     from bnsuite.words import UnknownNameError, lookup
 
     def found(one: str) -> str | Path:
-        if one not in DATASETS and (Path(one).exists() or "/" in one or one.endswith(".npz")):
+        if one not in DATASETS and (os.path.exists(one) or "/" in one or one.endswith(".npz")):
             return Path(one)
         try:
             lookup("dataset", one, DATASETS)
@@ -170,7 +180,12 @@ def _datasets(given: list[str]) -> list[str | Path]:
             raise ValueError(f"{error} Nor is a file or folder of that name here.") from None
         return one
 
-    return [*map(found, given)]
+    asked = [*map(found, given)]
+    if not to_rgb:
+        return [*asked]
+    if not any(isinstance(one, Path) for one in asked):
+        raise ValueError("--to-rgb converts a data set by path: got none. Give one: --dataset PATH.")
+    return [find(one, to_rgb=True) if isinstance(one, Path) else one for one in asked]
 
 
 def _settings(given: list[str]) -> dict[str, Any]:

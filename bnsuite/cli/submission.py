@@ -1,6 +1,7 @@
 """Commands around a scheme of one's own: new, check, submit, verify, reproduce."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,10 @@ Datasets = Annotated[
     typer.Option("--dataset", help="A data set by path that records were measured on; repeatable."),
 ]
 
+ToRgb = Annotated[
+    bool, typer.Option("--to-rgb", help="Convert every image of these data sets to RGB, as the run did.")
+]
+
 
 def new(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits and hyphens; also the folder.")],
@@ -35,8 +40,9 @@ def new(
     except RecordError as error:
         fail(str(error))
     print(f"{folder} holds scheme.py, submission.toml and test_scheme.py. Write yours into scheme.py, then:")
-    print(f"  bnsuite check {folder}            # the contract that every scheme passes")
-    print(f"  bnsuite run --scheme {folder}     # some minutes; --profile smoke for a first look")
+    quoted = shlex.quote(str(folder))
+    print(f"  bnsuite check {quoted}            # the contract that every scheme passes")
+    print(f"  bnsuite run --scheme {quoted}     # some minutes; --profile smoke for a first look")
     print("  bnsuite board")
 
 
@@ -111,11 +117,12 @@ def submit(
         print(f"  {record.cell}: {record.outcome} {'' if record.value is None else f'{record.value:.4g}'}")
     if all(record.profile.startswith("smoke") for record in kept):
         what = "its records are of profile smoke, which ranks nobody, and are no submission yet"
-        err.print(f"[yellow]{place}:[/] {what}. Measure them: bnsuite run --scheme {path}", soft_wrap=True)
+        todo = f"Measure them: bnsuite run --scheme {shlex.quote(str(path))}"
+        err.print(f"[yellow]{place}:[/] {what}. {todo}", soft_wrap=True)
         return
     print(f"{place} is ready. Look at it with `bnsuite board`, then:")
     print(f"  git switch -c {path.resolve().name}")
-    print(f"  git add {place} && git commit -m 'Submit {path.resolve().name}'")
+    print(f"  git add {shlex.quote(str(place))} && git commit -m 'Submit {path.resolve().name}'")
     print("  git push, and open a pull request; CONTRIBUTING.md tells what happens to it.")
 
 
@@ -127,6 +134,7 @@ def verify(
         bool, typer.Option("--keep", help="Maintainers: store what was measured, which earns a tier.")
     ] = False,
     dataset: Datasets = None,
+    to_rgb: ToRgb = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as a JSON list.")] = False,
 ) -> None:
     """Measure a sample of a submission's records again, and show how far they are off.
@@ -134,13 +142,15 @@ def verify(
     As long as measuring them took. Exit status 1 where one does not agree.
     """
     with interrupts_wait():
+        from bnsuite.datasets import find
         from bnsuite.records import RecordError
         from bnsuite.submission.folder import reruns
 
     again = []
     try:
         store = VERIFICATION if keep else None
-        for difference in reruns(path, sandbox(), cells, seed, store, dataset or ()):
+        data = [find(one, to_rgb=to_rgb) for one in dataset or ()]
+        for difference in reruns(path, sandbox(), cells, seed, store, data):
             again.append(difference)
             if not as_json:
                 print(difference.words, flush=True)
@@ -161,16 +171,19 @@ def reproduce(
         Path | None, typer.Option(help="Its scheme by path, where that is your own and not submitted yet.")
     ] = None,
     dataset: Datasets = None,
+    to_rgb: ToRgb = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the difference as a JSON list.")] = False,
 ) -> None:
     """Measure one record again, with its own settings and seeds, and show how far it is off."""
     with interrupts_wait():
+        from bnsuite.datasets import find
         from bnsuite.records import RecordError
         from bnsuite.submission.folder import rerun
 
     folders = records or [folder for folder in (Path("results"), Path("leaderboard")) if folder.is_dir()]
     try:
-        difference = rerun(id, folders, sandbox, dataset or (), scheme)
+        data = [find(one, to_rgb=to_rgb) for one in dataset or ()]
+        difference = rerun(id, folders, sandbox, data, scheme)
     except (RecordError, ValueError) as error:
         fail(str(error))
     if not as_json:

@@ -1,6 +1,7 @@
 """A submission's folder: begun, handed in, measured again."""
 
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +72,7 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
     if missing:
         raise RecordError(
             f"{records}: no record of this {SCHEME}, as it is now, for {', '.join(missing)}. Measure it: "
-            f"bnsuite run --scheme {path}; or say with --records where its records lie."
+            f"bnsuite run --scheme {shlex.quote(str(path))}; or say with --records where its records lie."
         )
     for record in kept:
         if doubts := objections_to(record):
@@ -128,7 +129,7 @@ def reruns(
     cells: int,
     seed: int,
     keep: Path | None = None,
-    data: Sequence[Path] = (),
+    data: Sequence[Source] = (),
 ) -> Iterator[Difference]:
     """Measure a sample of a submission's records again; each difference as it is known.
 
@@ -137,7 +138,7 @@ def reruns(
         data: data sets by path, for records that were measured on such.
 
     Raises:
-        DataError: a data set that cannot be had.
+        DataError: a data set by name that cannot be had.
         RecordError: a folder, manifest or record that is not sound, or of another scheme than its file.
     """
     if not path.is_dir():
@@ -152,11 +153,10 @@ def reruns(
             )
         if doubts := objections_to(record):
             raise RecordError(f"{path}: record {record.id} of {record.cell}: {doubts[0]}")
-    sources = [find(one) for one in data]
     if not stored:
         raise RecordError(f"{path}: holds no records. `bnsuite submit` puts them there.")
     for record in sample_cells(stored, cells, seed):
-        again = _again(record, scheme, sources)
+        again = _again(record, scheme, data)
         if keep is not None:
             Store(keep / manifest.name).add(again)
         yield compare(record, again)
@@ -166,7 +166,7 @@ def rerun(
     id: str,
     folders: Sequence[Path],
     sandbox: Callable[[], Sandbox],
-    data: Sequence[Path] = (),
+    data: Sequence[Source] = (),
     scheme: Path | None = None,
 ) -> Difference:
     """Measure one record again, from its own settings; `sandbox` is made where its scheme is foreign.
@@ -176,7 +176,7 @@ def rerun(
         scheme: its scheme by path, where that is no built-in one and lies not above the record.
 
     Raises:
-        DataError: a data set that cannot be had.
+        DataError: a data set by name that cannot be had.
         RecordError: no such record, or its scheme is not what it was, or not here.
     """
     found = {path: r for path, r in load_records(folders).items() if r.id.startswith(id)}
@@ -187,8 +187,7 @@ def rerun(
     (path, record), *_ = found.items()
     if record.task == CALIBRATION:
         raise RecordError(f"{record.id} is a calibration: `bnsuite calibrate` measures all of it again.")
-    sources = [find(one) for one in data]
-    return compare(record, _again(record, _scheme_of(path, record, sandbox, scheme), sources))
+    return compare(record, _again(record, _scheme_of(path, record, sandbox, scheme), data))
 
 
 def _scheme_of(

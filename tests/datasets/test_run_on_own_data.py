@@ -1,12 +1,15 @@
 """A run on data by path: from the command line, of a foreign scheme, in workers, and measured again."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import as_npz, as_parquet
+from PIL import Image
+from small_sets import as_folders, as_npz, as_parquet
 from typer.testing import CliRunner
 
 from bnsuite import execute
@@ -79,6 +82,71 @@ def test_a_path_that_holds_nothing_is_one_line(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert len(refused.stderr.strip().splitlines()) == 1
     assert "nowhere: no such file or folder. Wanted is a folder with" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["n" * 300, f"{'n' * 300}.npz", "a\0b.npz"])
+def test_a_name_that_no_file_can_have_is_one_line(name: str) -> None:
+    for option in ("--dataset", "--scheme"):
+        refused = call("run", option, name)
+        assert refused.exit_code == 2
+        assert len(refused.stderr.strip().splitlines()) <= 2  # what is not protected, and why it is refused
+        assert "Traceback" not in refused.stderr
+
+
+def test_mixed_images_are_run_and_measured_again_by_the_flag(tmp_path: Path) -> None:
+    place, records = as_folders(tmp_path / "set"), tmp_path / "My Records (v2) ü"
+    Image.open(place / "train/class-0/00.png").convert("L").save(place / "train/class-0/00.png")
+    shutil.copytree(place / "test", place / "val")
+    asked = ["run", "--profile", "smoke", "--task", "stable_lr", "--scheme", "none", "--device", "cpu", *SETS]
+    asked += ["--workers", "1", "--family", "mlp", "--records", records, "--dataset", place]
+    refused = call(*asked)
+    assert refused.exit_code == 2
+    assert "Convert all images to RGB with --to-rgb." in refused.stderr
+    done = call(*asked, "--to-rgb")
+    assert done.exit_code == 0, done.output
+    assert "set: its part val is left alone." in done.stderr
+    assert f"Next: bnsuite board --records '{records}'" in " ".join(done.stdout.split("\n"))
+    (record,) = Store(records)
+    again = ["reproduce", record.id, "--records", records, "--dataset", place]
+    assert "Convert all images to RGB with --to-rgb." in call(*again).stderr
+    agreed = call(*again, "--to-rgb")
+    assert agreed.exit_code == 0, agreed.output
+    refused = call(*asked[:-2], "--to-rgb")
+    assert "--to-rgb converts a data set by path: got none" in refused.stderr
+
+
+NOISE = {"y_train": (np.arange(40) < 2).astype(int), "y_test": (np.arange(40) < 2).astype(int)}
+"""Of two classes, the first of which has 95 %."""
+
+GUESSED = {
+    "max_depth": "95.00% of the training part are of class 0, so that max_depth reaches its target of 0.8 by",
+    "stable_lr": "entropy of 0.1985 nats, so that stable_lr reaches its loss of 0.3466 by guessing",
+    "top_eigenvalue": "entropy of 0.1985 nats, so that top_eigenvalue reaches its loss of 0.3466 by",
+    "time_to_accuracy": "95.00% of the training part are of class 0, so that time_to_accuracy reaches its",
+    "spectrum": "entropy of 0.1985 nats, so that spectrum reaches its loss of 0.3466 by guessing",
+    "mean_shift": "entropy of 0.1985 nats, so that mean_shift reaches its loss of 0.3466 by guessing",
+}
+
+
+@pytest.mark.parametrize("task", GUESSED)
+def test_a_goal_that_guessing_reaches_is_refused_before_anything_is_measured(
+    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3, 3))
+    source = find(as_npz(tmp_path / "noise", x_train=x, x_test=x, **NOISE))
+    monkeypatch.setattr(tensor_cache, "load", None)
+    asked: dict[str, Any] = {"schemes": ["none"], "families": ["mlp"], "device": "cpu", "datasets": [source]}
+    with pytest.raises(
+        DataError, match=re.escape(f"noise: {'' if '%' in GUESSED[task] else 'the labels'}")
+    ) as refused:
+        plan("quick", [task], settings={"batch": 8}, **asked)
+    assert GUESSED[task] in str(refused.value)
+    name, value = ("target", "0.96") if "target" in GUESSED[task] else ("loss_ratio", "0.28")
+    assert f"--task {task} --set {name}=" in str(refused.value)
+    (job,) = plan("quick", [task], settings={"batch": 8, name: value}, **asked)  # what it says to do
+    assert job.data == source
+    (other, *_) = plan("quick", ["gradient_growth"], settings={"batch": 8}, **asked)
+    assert other.task.reached_by_guessing(source.train_counts, source.test_counts) is None
 
 
 def test_a_name_is_the_name_whatever_lies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
