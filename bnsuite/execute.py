@@ -20,8 +20,10 @@ from bnsuite.profiles import Profile, load_profile, profile_names
 from bnsuite.provenance import environment, reproducible
 from bnsuite.records import RANKED, Cell, Measurement, Outcome, Provenance, Record, Store
 from bnsuite.records.record import make_key
+from bnsuite.records.store import FILE_NAME
 from bnsuite.schemes import SCHEMES, Scheme, find_scheme
-from bnsuite.tasks import TASKS, Subject, Task, written
+from bnsuite.settings import written
+from bnsuite.tasks import TASKS, Subject, Task
 from bnsuite.words import lookup
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -141,7 +143,14 @@ def run_jobs(
 
     Returns:
         The records of the finished cells, in the order of the jobs: all, but for a time limit.
+
+    Raises:
+        ValueError: workers below 1, or a time limit that is negative or no number.
     """
+    if workers < 1:
+        raise ValueError(f"workers: got {workers}, wanted 1 at least. Leave it out for one.")
+    if not time_limit >= 0:
+        raise ValueError(f"time limit: got {time_limit} s, wanted 0 or more. Leave it out for none.")
     end = time.monotonic() + time_limit
     store = Store(records)
     store.check_writable()
@@ -235,12 +244,19 @@ def _job(
     own = TASKS[task](**budget.settings(task, family))
     changed: dict[str, Any] = {name: own.parse(name, value) for name, value in sorted(settings.items())}
     built = replace(own, **changed)
+    changes = [written(name, value) for name, value in changed.items() if value != getattr(own, name)]
+    profile = "+".join([budget.name, *changes])
+    if not FILE_NAME.fullmatch(profile):
+        raise ValueError(
+            f"settings: got {len(profile)} characters, wanted 200 at most, since they name the folder of the "
+            f"records, {profile[:40]!r}… Give fewer or shorter values."
+        )
     cell = Cell(
         task=task,
         scheme=scheme.name,
         family=family,
         dataset=source.name,
-        profile="+".join([budget.name, *(written(n, v) for n, v in changed.items() if v != getattr(own, n))]),
+        profile=profile,
         device=device,
     )
     return _keyed(cell, scheme, built, source)

@@ -157,9 +157,9 @@ def test_settings_of_ones_own_are_a_track_of_their_own(tmp_path: Path, measured:
     ("settings", "words"),
     [
         ({"dpth": 3}, "unknown setting of stable_lr 'dpth'. Did you mean depth?"),
-        ({"depth": "deep"}, "setting depth of stable_lr is a whole number: got 'deep'"),
-        ({"rates": "0.1,x"}, "setting rates of stable_lr is numbers with commas between: got '0.1,x'"),
-        ({"width": 0}, "width of stable_lr is at least 1: got 0"),
+        ({"depth": "deep"}, "depth of stable_lr: got 'deep', wanted a whole number, at least 1"),
+        ({"rates": "0.1,x"}, "rates of stable_lr: got '0.1,x', wanted 1 to 100 numbers with commas between"),
+        ({"width": 0}, "width of stable_lr: got 0, wanted a whole number, at least 1"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], words: str, tmp_path: Path) -> None:

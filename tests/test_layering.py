@@ -20,7 +20,8 @@ FLOOR = {
 MAY_IMPORT: dict[str, set[str]] = {
     **FLOOR,
     "protocol": {"engine", "records"},
-    "audit": {"engine", "protocol", "records", "words"},
+    "settings": {"words"},
+    "audit": {"engine", "protocol", "records", "settings", "words"},
     "datasets": {"records", "words"},
     "activations": {"words"},
     "theory": {"activations", "words"},
@@ -37,12 +38,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "protocol",
         "records",
         "schemes",
+        "settings",
         "theory",
         "words",
     },
     "execute": {
         *("datasets", "engine", "facets", "networks", "processes", "profiles", "provenance", "records"),
-        *("schemes", "tasks", "words"),
+        *("schemes", "settings", "tasks", "words"),
     },
     "facets": {"engine", "networks", "norms", "records", "schemes", "words"},
     "submission": {
@@ -59,7 +61,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Room → the other rooms that it may import; "" is the package itself (its version)."""
 
-NO_TORCH = ["records", "words", "profiles", "processes", "protocol", "audit", "board", "cli", "__main__", ""]
+NO_TORCH = [
+    *("records", "words", "settings", "profiles", "processes", "protocol", "audit", "board", "cli"),
+    *("__main__", ""),
+]
 """Rooms that import no torch of their own when they are imported."""
 
 SEARCH = "bnsuite.engine.search"

@@ -36,6 +36,7 @@ from bnsuite.records import (
     summarize,
 )
 from bnsuite.records.store import FILE_NAME, started
+from bnsuite.settings import faults
 
 
 class Asked(NamedTuple):
@@ -107,6 +108,8 @@ def objections(
         measured = Measurement.model_validate(measured.model_dump(mode="json", warnings=False))
     except ValidationError as error:
         return [f"{one['loc']}: got {one['input']!r:.80}: {one['msg']}" for one in error.errors()]
+    if refused := [f"settings: {fault}" for fault in faults(task, settings)]:
+        return refused
     if measured.outcome in FAILED:
         return list(_nothing_measured(measured))
     found = [*_general(measured, settings, better)]

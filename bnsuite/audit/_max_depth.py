@@ -1,9 +1,7 @@
 """max_depth: the climb is climbed again, the trace's rows in place of training."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from bnsuite.audit._trace import (
     AtLeast0,
@@ -21,11 +19,9 @@ from bnsuite.engine.search import Lane
 from bnsuite.protocol import deepest, number
 from bnsuite.records import Json, Measurement, Outcome
 
-_Depth = Annotated[int, Field(strict=True, ge=1, le=10**6)]
-
 
 class _Settings(Settings):
-    depths: tuple[_Depth, _Depth]
+    depths: tuple[Whole, Whole]
     ratio: Real
     target: Real
 

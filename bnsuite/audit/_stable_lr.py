@@ -1,15 +1,13 @@
 """stable_lr: the stable rates are counted again in the trace."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
-
-from pydantic import Field
 
 from bnsuite.audit._trace import (
     ROUNDING,
     Learning,
     RateRow,
     Trace,
+    Whole,
     differences,
     differing,
     lost,
@@ -23,7 +21,7 @@ from bnsuite.records import Json, Measurement
 
 
 class _Settings(Learning):
-    per_decade: Annotated[int, Field(strict=True, ge=1, le=1000)]
+    per_decade: Whole
 
 
 NOT_RISING = "largest_not_rising_rate"

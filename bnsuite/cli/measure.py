@@ -189,11 +189,13 @@ def _datasets(given: list[str], to_rgb: bool) -> "list[str | Path | Source]":
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for one in given:
         name, equals, value = one.partition("=")
         if not equals:
             raise ValueError(f"--set takes NAME=VALUE, such as batch=16: got {one!r}")
+        if name in found:
+            raise ValueError(f"--set {name}: got {found[name]!r} and {value!r}, wanted one. Give it once.")
         found[name] = value
     return found
 

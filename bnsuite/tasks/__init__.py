@@ -1,6 +1,6 @@
 """Tasks: one file a question. `TASKS` lists them by name."""
 
-from bnsuite.tasks._task import Subject, Task, written
+from bnsuite.tasks._task import Subject, Task
 from bnsuite.tasks.first_step import FirstStep
 from bnsuite.tasks.gradient_growth import GradientGrowth
 from bnsuite.tasks.layer_cost import LayerCost
@@ -41,5 +41,4 @@ __all__ = [
     "Task",
     "TimeToAccuracy",
     "TopEigenvalue",
-    "written",
 ]

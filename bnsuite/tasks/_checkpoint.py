@@ -63,8 +63,11 @@ class MatchedLoss(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.minibatches < 0:
-            raise ValueError(f"minibatches of {self.name} is at least 0, for all: got {self.minibatches}")
+        if self.steps < WINDOW:
+            raise ValueError(
+                f"steps of {self.name}: got {self.steps}, wanted {WINDOW} at least, over which the loss is "
+                "averaged. Try steps=400."
+            )
 
     @property
     def phi(self) -> Factory:

@@ -4,10 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from bnsuite.datasets import Dataset
 from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, can_stack, final, sweep
@@ -15,6 +14,7 @@ from bnsuite.engine.train import PLAIN, Sgd
 from bnsuite.networks import Family, Network, UnsupportedError, relu
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample, summarize
 from bnsuite.schemes import Factory, Scheme
+from bnsuite.settings import check_together, from_text, valid
 from bnsuite.words import lookup
 
 
@@ -83,10 +83,15 @@ class Task(ABC):
     Every ranked task gives one sample a confirmation seed; its value is their median. What it tunes, it
     tunes on tuning seeds alone.
 
+    A setting's range is declared in `bnsuite.settings`, where a new one is added too.
+
     Attributes:
         width: channels of the hidden layers.
         batch: training examples a step.
         tuning, confirmation: seeds; disjoint.
+
+    Raises:
+        ValueError: a setting outside its range, or two that cannot be together.
     """
 
     name: ClassVar[str]
@@ -105,12 +110,9 @@ class Task(ABC):
     confirmation: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for name in ("width", "batch", "depth", "steps"):
-            if getattr(self, name, 1) < 1:
-                raise ValueError(f"{name} of {self.name} is at least 1: got {getattr(self, name)}")
-        shared = set(self.tuning) & set(self.confirmation)
-        if shared:
-            raise ValueError(f"tuning and confirmation seeds are disjoint: both hold {sorted(shared)}")
+        for one in fields(self):
+            object.__setattr__(self, one.name, valid(self.name, one.name, getattr(self, one.name)))
+        check_together(self.name, vars(self))
 
     @property
     def settings(self) -> dict[str, Json]:
@@ -125,18 +127,10 @@ class Task(ABC):
     def parse(cls, name: str, value: object) -> object:
         """A value for a setting, from what a person wrote: 16 or "16", (0.1, 1.0) or "0.1,1".
 
-        Raises ValueError for a name that is no setting, and for a value that cannot be one.
+        Raises ValueError for a name that is no setting, and for a value outside its range.
         """
-        types = {one.name: get_type_hints(cls)[one.name] for one in fields(cls)}
-        wanted = lookup(f"setting of {cls.name}", name, types)
-        many = get_origin(wanted) is tuple
-        given = value.split(",") if many and isinstance(value, str) else value
-        try:
-            return TypeAdapter(wanted).validate_python(given)
-        except ValidationError:
-            one, several = _KINDS[get_args(wanted)[0] if many else wanted]
-            kind = f"{several} with commas between" if many else one
-            raise ValueError(f"setting {name} of {cls.name} is {kind}: got {value!r}") from None
+        lookup(f"setting of {cls.name}", name, {one.name: one for one in fields(cls)})
+        return from_text(cls.name, name, value) if isinstance(value, str) else valid(cls.name, name, value)
 
     def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
         """Say which goal of this task a network reaches without a look at its input; None: there is none.
@@ -186,14 +180,6 @@ class Task(ABC):
         )
 
 
-_KINDS = {
-    int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
-    str: ("a word", "words"),
-    bool: ("true or false", "trues and falses"),
-}
-
-
 def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Outcome]:
     """ok, stuck or nonfinite for each lane; `passes` judges final loss and final accuracy."""
     return [
@@ -202,8 +188,3 @@ def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Outcom
         else (Outcome.OK if passes(loss, accuracy) else Outcome.STUCK)
         for i, (loss, accuracy) in enumerate(zip(final(curves.losses), final(curves.accuracies), strict=True))
     ]
-
-
-def written(name: str, value: object) -> str:
-    """A setting as one would give it: batch=16, rates=0.1,1.0."""
-    return f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"

@@ -40,7 +40,10 @@ class FirstStep(AtInitialization):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.depth < 3:
-            raise ValueError(f"layer 2 and the last are two from depth 3 on: got {self.depth}")
+            raise ValueError(
+                f"depth of {self.name}: got {self.depth}, wanted 3 at least, where layer 2 is not the last. "
+                "Try depth=100."
+            )
 
     def __call__(self, subject: Subject) -> Measurement:
         samples, trace = [], list[dict[str, Json]]()

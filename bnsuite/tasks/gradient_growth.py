@@ -46,7 +46,10 @@ class GradientGrowth(AtInitialization):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.depth < 4:
-            raise ValueError(f"a rate over the middle layers needs depth 4 or more: got {self.depth}")
+            raise ValueError(
+                f"depth of {self.name}: got {self.depth}, wanted 4 at least, for a rate over several layers. "
+                "Try depth=40."
+            )
 
     def __call__(self, subject: Subject) -> Measurement:
         middle = range(max(1, round(self.depth / 5)), self.depth - max(1, round(self.depth / 8)) + 1)

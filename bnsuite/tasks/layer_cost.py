@@ -43,6 +43,14 @@ class LayerCost(Task):
     doublings: int = 3
     repeats: int = 20
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.confirmation) < 2:
+            raise ValueError(
+                f"confirmation of {self.name}: got 1 seed, wanted 2 at least: rounds that show a drift. "
+                "Try confirmation=101,102."
+            )
+
     def __call__(self, subject: Subject) -> Measurement:
         norm = subject.scheme.norm or nn.Identity
         positions = subject.data.shape[1:] if subject.family.name == "cnn" else ()

@@ -69,12 +69,6 @@ class HessianSpectrum(Diagnostic):
     order: int = 60
     kernel: float = 0.01
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("probes", "order", "kernel"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} of {self.name} is above 0: got {getattr(self, name)}")
-
     def __call__(self, subject: Subject) -> Measurement:
         if subject.data.classes < 2:
             raise ValueError(f"{self.name} needs 2 classes: {subject.data.name} has {subject.data.classes}")

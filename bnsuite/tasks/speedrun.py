@@ -84,13 +84,6 @@ class Speedrun(Task):
     precision: str = "auto"
     compiled: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}: got {self.precision!r}")
-        if not 0 < self.peak < 1 or self.epochs <= 0:
-            raise ValueError(f"epochs are above 0, peak within 0 … 1: got {self.epochs} and {self.peak}")
-
     def __call__(self, subject: Subject) -> Measurement:
         if subject.family.name != "cnn":
             raise UnsupportedError(
