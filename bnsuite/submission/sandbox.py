@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,13 +96,13 @@ class Sandbox:
         """What is not protected here, a line each."""
         found = []
         if self.bwrap is None:
-            whose = "what every user may read" if self.drops else "your files, keys among them"
-            rest = "" if self.drops else "the environment of your processes, tokens of a runner in it, "
-            sockets = "" if refuses_system_calls() else "uses the network and sockets such as Docker's, "
+            files = "your files, and tokens in the environment of your processes"
+            read, write = ("what all may read", "all") if self.drops else (files, "you")
+            where = "on a GPU " if refuses_system_calls() else ""
             found.append(
-                f"without a working bubblewrap foreign code reads {whose}, {rest}{sockets}writes where "
-                f"{'all' if self.drops else 'you'} may, and what it starts in a session of its own goes on. "
-                "Time, memory and file sizes are limited. Install bubblewrap, or read the code."
+                f"without a working bubblewrap foreign code can read {read}, write where {write} may, "
+                f"{where}use the network and sockets such as Docker's, and leave processes behind. Only "
+                "time, memory and file sizes are limited. Install bubblewrap, or read the code."
             )
         elif not refuses_system_calls():
             found.append("no filter of system calls for this machine: memory may be hidden in the kernel.")
@@ -136,17 +136,18 @@ class Sandbox:
         Raises:
             SandboxError: it was stopped at a limit, died, or spoke what is no JSON object.
         """
-        try:
-            with limited_group(self.group, limits.memory, limits.processes) as group:
-                try:
-                    return self._ask(path, question, limits, hear, cuda, data, group)
-                except SandboxError as error:
-                    if ran_out_of_memory(group):
-                        much = f"{limits.memory // MIB:,} MiB"
-                        raise OutOfMemoryError(f"stopped: it needed more memory than {much}") from error
-                    raise
-        except OSError as error:
-            raise SandboxError(f"cannot be started: {error}") from error
+        with ExitStack() as stack:
+            try:
+                group = stack.enter_context(limited_group(self.group, limits.memory, limits.processes))
+            except OSError as error:
+                raise SandboxError(f"no control group can be made for it ({error})") from error
+            try:
+                return self._ask(path, question, limits, hear, cuda, data, group)
+            except SandboxError as error:
+                if ran_out_of_memory(group):
+                    most = f"{limits.memory // MIB:,} MiB"
+                    raise OutOfMemoryError(f"stopped: it needed more memory than {most}") from error
+                raise
 
     def _ask(
         self,

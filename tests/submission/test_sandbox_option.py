@@ -58,7 +58,7 @@ def test_require_loads_nothing_without_bubblewrap(mine: Path, command: str) -> N
 def test_otherwise_it_is_loaded_and_what_is_open_is_said(mine: Path, more: tuple[str, ...]) -> None:
     result = call("run", mine, *more)
     assert result.exit_code == 2
-    assert "not protected: without a working bubblewrap foreign code reads" in result.stderr
+    assert "not protected: without a working bubblewrap foreign code can read" in result.stderr
     assert "ValueError: loaded at " in result.stderr
 
 
