@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bnsuite.cli.terminal import DeviceChoice, err, fail
+from bnsuite.cli.terminal import DeviceChoice, SandboxChoice, SandboxOption, err, fail
 from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def run(
             min=0, metavar="SECONDS", help="No cell is started after these; those under way finish."
         ),
     ] = None,
+    confine: SandboxOption = SandboxChoice.prefer,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as a JSON list.")] = False,
 ) -> None:
     """Measure what the records folder does not have yet; stop and start it as you like.
@@ -94,7 +95,7 @@ def run(
         try:
             on = resolve_device(device.value)
             given = _settings(settings or [])
-            schemes = _schemes(scheme or [], cell_limit)
+            schemes = _schemes(scheme or [], cell_limit, confine)
             jobs = plan(profile, task, schemes, family, _datasets(dataset or [], to_rgb), on, given)
             for data in dict.fromkeys(job.data for job in jobs):
                 if data.left:
@@ -146,7 +147,7 @@ def run(
         )
 
 
-def _schemes(given: list[str], cell_limit: float) -> "list[str | Foreign]":
+def _schemes(given: list[str], cell_limit: float, confine: SandboxChoice) -> "list[str | Foreign]":
     """Names as they are; what is a path is loaded in the sandbox."""
     from bnsuite.schemes import scheme_names
 
@@ -162,7 +163,7 @@ def _schemes(given: list[str], cell_limit: float) -> "list[str | Foreign]":
     from bnsuite.submission.foreign import load
     from bnsuite.submission.sandbox import Limits
 
-    confined, limits = sandbox(), Limits(wall_s=cell_limit)
+    confined, limits = sandbox(confine), Limits(wall_s=cell_limit)
     return [load(Path(one), confined, limits) if one in paths else one for one in given]
 
 

@@ -2,13 +2,14 @@
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from bnsuite.cli.terminal import err, fail
+from bnsuite.cli.terminal import SandboxChoice, SandboxOption, err, fail
 from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
@@ -46,11 +47,17 @@ def new(
     print("  bnsuite board")
 
 
-def sandbox() -> "Sandbox":
-    """The sandbox of this machine; what it does not protect is said once."""
+def sandbox(choice: SandboxChoice) -> "Sandbox":
+    """The sandbox of this machine; prints what it does not protect, or fails where too little is."""
     from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
-    found = Sandbox(working_bwrap())
+    bwrap = None if choice is SandboxChoice.off else working_bwrap()
+    if choice is SandboxChoice.require and bwrap is None:
+        fail(
+            "--sandbox require: bubblewrap is not installed, or may make no namespaces; nothing was loaded. "
+            "Install it (apt-get install bubblewrap), allow user namespaces, or take --sandbox prefer."
+        )
+    found = Sandbox(bwrap)
     for gap in found.gaps:
         err.print(f"[yellow]not protected:[/] {escape(gap)}", highlight=False, soft_wrap=True)
     return found
@@ -61,6 +68,7 @@ def check(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print {ok, checks, facets, costs} as JSON.")
     ] = False,
+    confine: SandboxOption = SandboxChoice.prefer,
 ) -> None:
     """Hold a scheme to the contract that the built-in ones pass, and show its facets.
 
@@ -76,7 +84,7 @@ def check(
             print(f"{'ok  ' if one.ok else 'FAIL'} {one.name:<24} {one.message}".rstrip(), flush=True)
 
     try:
-        found = check_(path, sandbox(), show)
+        found = check_(path, sandbox(confine), show)
     except RecordError as error:
         fail(str(error))
     if as_json:
@@ -102,6 +110,7 @@ def submit(
         Path | None,
         typer.Option(help="Where its records lie; by default results/ here, or beside the scheme's folder."),
     ] = None,
+    confine: SandboxOption = SandboxChoice.prefer,
 ) -> None:
     """Put scheme, manifest and records into leaderboard/submissions/NAME/, ready for a pull request."""
     from bnsuite.records import RecordError
@@ -110,7 +119,7 @@ def submit(
     beside = path.resolve().parent / "results"
     records = records or next((r for r in (Path("results"), beside) if r.is_dir()), Path("results"))
     try:
-        place, kept = hand_in(path, records, SUBMISSIONS, sandbox())
+        place, kept = hand_in(path, records, SUBMISSIONS, sandbox(confine))
     except RecordError as error:
         fail(str(error))
     for record in kept:
@@ -135,6 +144,7 @@ def verify(
     ] = False,
     dataset: Datasets = None,
     to_rgb: ToRgb = False,
+    confine: SandboxOption = SandboxChoice.prefer,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as a JSON list.")] = False,
 ) -> None:
     """Measure a sample of a submission's records again, and show how far they are off.
@@ -150,7 +160,7 @@ def verify(
     try:
         store = VERIFICATION if keep else None
         data = [find(one, to_rgb=to_rgb) for one in dataset or ()]
-        for difference in reruns(path, sandbox(), cells, seed, store, data):
+        for difference in reruns(path, sandbox(confine), cells, seed, store, data):
             again.append(difference)
             if not as_json:
                 print(difference.words, flush=True)
@@ -172,6 +182,7 @@ def reproduce(
     ] = None,
     dataset: Datasets = None,
     to_rgb: ToRgb = False,
+    confine: SandboxOption = SandboxChoice.prefer,
     as_json: Annotated[bool, typer.Option("--json", help="Print the difference as a JSON list.")] = False,
 ) -> None:
     """Measure one record again, with its own settings and seeds, and show how far it is off."""
@@ -183,7 +194,7 @@ def reproduce(
     folders = records or [folder for folder in (Path("results"), Path("leaderboard")) if folder.is_dir()]
     try:
         data = [find(one, to_rgb=to_rgb) for one in dataset or ()]
-        difference = rerun(id, folders, sandbox, data, scheme)
+        difference = rerun(id, folders, partial(sandbox, confine), data, scheme)
     except (RecordError, ValueError) as error:
         fail(str(error))
     if not as_json:

@@ -1,7 +1,7 @@
 """What every command says and takes."""
 
 from enum import StrEnum
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,6 +16,20 @@ class DeviceChoice(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class SandboxChoice(StrEnum):
+    """How foreign code is confined: by bubblewrap or not at all, by bubblewrap where it works, without it."""
+
+    require = "require"
+    prefer = "prefer"
+    off = "off"
+
+
+SandboxOption = Annotated[
+    SandboxChoice,
+    typer.Option("--sandbox", help="require: load no scheme by path without bubblewrap; off: do without it."),
+]
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -17,13 +17,15 @@ FILE = "submission.toml"
 
 _LONGEST = 64 * 1024
 _Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Login = Annotated[str, Field(pattern=r"^[A-Za-z0-9](-?[A-Za-z0-9]){0,38}$")]
 
 
 class Manifest(BaseModel):
     """What `submission.toml` says. Strings are shown on the board, escaped.
 
     `requires` names what the file imports besides torch and the standard library, as pip takes it:
-    "x-transformers==2.31.10".
+    "x-transformers==2.31.10". `github` names the accounts that may change the entry by a pull request;
+    without any, a maintainer changes it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -31,6 +33,7 @@ class Manifest(BaseModel):
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     authors: Annotated[list[_Line], Field(min_length=1, max_length=50)]
     licence: _Line
+    github: Annotated[list[_Login], Field(max_length=50)] = []
     requires: Annotated[list[_Line], Field(max_length=20)] = []
     paper: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
     notes: Annotated[str, Field(max_length=2000)] = ""
@@ -67,7 +70,7 @@ def read_manifest(folder: Path) -> Manifest:
         where = ".".join(map(str, first["loc"]))
         raise RecordError(
             f"{path}: {where}: {first['msg']}, got {first['input']!r:.80}. "
-            "It holds name, authors (a list), licence, requires (a list), paper and notes."
+            "It holds name, authors, github and requires (lists), licence, paper and notes."
         ) from error
     if found.name != folder.resolve().name:
         raise RecordError(

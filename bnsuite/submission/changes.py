@@ -1,22 +1,27 @@
 """What a pull request with a submission may change: its own folder, in plain files of a few kinds.
 
-`python -m bnsuite.submission.changes BASE HEAD` prints the submission's name, or says what is wrong and
-fails. It reads git's list of changes, and no file of the pull request.
+`python -m bnsuite.submission.changes BASE HEAD [LOGIN]` prints the submission's name, or says what is wrong
+and fails. It reads git's list of changes and the base branch, and no file of the pull request. LOGIN is the
+GitHub account that opened the pull request, as GitHub says: names in commits are anybody's to write.
 """
 
 import re
 import subprocess
 import sys
+import tomllib
 from typing import NamedTuple
 
-from bnsuite.records.manifest import FILE, NAME
+from pydantic import ValidationError
+
+from bnsuite.records.manifest import FILE, NAME, Manifest
 
 FOLDER = "leaderboard/submissions"
+VERIFIED = "leaderboard/verification"
 MOST_FILES = 400
 LARGEST = 4 * 1024**2
 """Bytes of one file."""
 
-_PLAIN = "100644"
+_PLAIN, _DELETED = "100644", "000000"
 _ALLOWED = re.compile(
     rf"{FOLDER}/({NAME})/(scheme\.py|test_scheme\.py|{re.escape(FILE)}|records/[\w+=,./-]+\.json)"
 )
@@ -48,7 +53,7 @@ def submission_of(changes: list[Change], sizes: dict[str, int]) -> str:
                 f"{path!r}: a submission changes {FOLDER}/NAME/ alone: scheme.py, test_scheme.py, {FILE} and "
                 "records/**.json. Put other changes into a pull request of their own."
             )
-        if mode not in (_PLAIN, "000000"):
+        if mode not in (_PLAIN, _DELETED):
             raise ValueError(f"{path!r}: a plain file, git's mode {_PLAIN}, is wanted: got {mode}")
         if sizes.get(blob, 0) > LARGEST:
             raise ValueError(f"{path!r}: at most {LARGEST} bytes: got {sizes[blob]}")
@@ -58,9 +63,50 @@ def submission_of(changes: list[Change], sizes: dict[str, int]) -> str:
     return names.pop()
 
 
+def may_change(name: str, changes: list[Change], base: str, login: str) -> None:
+    """Refuse changes to an entry that is not new, unless its own account makes them; ValueError, one line.
+
+    An entry is new where the base branch has neither its folder nor a verification of its name. Its accounts
+    are those that the manifest on the base branch names under `github`.
+
+    Args:
+        base: commit of the base branch, at its end: what was added there since the branch left it counts.
+        login: GitHub account that opened the pull request; empty: not known.
+    """
+    for mode, _, path in changes:
+        if mode == _DELETED and path in (f"{FOLDER}/{name}/scheme.py", f"{FOLDER}/{name}/{FILE}"):
+            raise ValueError(
+                f"{path!r}: deleted, which is for a maintainer. Open an issue to remove an entry."
+            )
+    if not _git("ls-tree", "--full-tree", base, "--", f"{FOLDER}/{name}", f"{VERIFIED}/{name}"):
+        return
+    accounts = _accounts(base, name)
+    if not login or login.lower() not in (account.lower() for account in accounts):
+        named = f"names {', '.join(accounts)}" if accounts else "names no account"
+        raise ValueError(
+            f"{name!r} is an entry already, and its manifest on the base branch {named} under github: got "
+            f"{login or 'no account'}. Changing it is for a maintainer; a scheme of yours takes a new name."
+        )
+
+
+def _accounts(base: str, name: str) -> list[str]:
+    """GitHub accounts that the manifest of an entry names on the base branch."""
+    path = f"{FOLDER}/{name}/{FILE}"
+    try:
+        return Manifest.model_validate(tomllib.loads(_git("cat-file", "blob", f"{base}:{path}"))).github
+    except (subprocess.CalledProcessError, tomllib.TOMLDecodeError, ValidationError):
+        return []
+
+
 def changes_between(base: str, head: str) -> tuple[list[Change], dict[str, int]]:
-    """What git says of head since it left base, and how large each file is."""
-    raw = _git("diff", "--raw", "-z", "--no-renames", "--no-abbrev", f"{base}...{head}", "--").split("\0")
+    """What git says of head since it left base, and how large each file is.
+
+    CalledProcessError where they left each other in more than one place: a difference to one of these can
+    hide that merging undoes what others did.
+    """
+    raw = _git("diff", "--raw", "-z", "--no-renames", "--no-abbrev", "--merge-base", base, head, "--").split(
+        "\0"
+    )
     changes = []
     for described, path in zip(raw[::2], raw[1::2], strict=False):
         _, mode, _, blob, _ = described.split(" ")
@@ -79,7 +125,11 @@ def _git(*arguments: str, asked: str | None = None) -> str:
 
 def main() -> None:
     try:
-        print(submission_of(*changes_between(*sys.argv[1:3])))
+        base, head, login = [*sys.argv[1:4], ""][:3]
+        changes, sizes = changes_between(base, head)
+        name = submission_of(changes, sizes)
+        may_change(name, changes, base, login)
+        print(name)
     except ValueError as error:
         sys.exit(str(error))
     except subprocess.CalledProcessError as error:

@@ -49,8 +49,6 @@ def confine(limits: dict[str, Any]) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
-        with suppress(OSError):  # where memory runs out, this goes first
-            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         if limits["filter"]:
             refuse_system_calls(libc)
 

@@ -9,20 +9,20 @@ import os
 import selectors
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import bnsuite
-from bnsuite.processes import WORKER_ENVIRONMENT
+from bnsuite.submission.control_groups import delegated_group, limited_group, ran_out_of_memory
+from bnsuite.submission.held_memory import held_memory
+from bnsuite.submission.interpreter import environment, open_to_all, python_files
 from bnsuite.submission.system_calls import refuses_system_calls
 from bnsuite.words import clipped
 
@@ -37,9 +37,17 @@ DATA = Path("/data/tensors")
 STRANGERS = 60_578, 606
 """First user id, and how many: of no account and no service. Root becomes one: limits do not bind root."""
 
+ROOMS = ("/dev/shm", "/tmp")
+"""Where it may write: a tmpfs each."""
+
 _LOOK_EVERY_S = 0.1
+# Where memory runs out, the kernel ends this first. What root sets nobody else can lower.
+_START = """{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null
+[ -z "$0" ] || echo 0 >"$0/cgroup.procs" || exit
+exec "$@"
+"""
+_DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")  # no /dev/zero: mapped, it is uncounted memory
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/sys/devices/system/cpu")
-_KEPT = ("LANG", "LC_ALL", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", *WORKER_ENVIRONMENT)
 
 Message = dict[str, Any]
 
@@ -58,7 +66,7 @@ class Limits:
 
     Attributes:
         wall_s: seconds by the parent's clock.
-        memory: bytes, of each process's address space and of all their resident memory together.
+        memory: bytes, of each process's address space and of all that they hold together.
         processes: processes and threads together.
         file: bytes of one file; what it can write to holds twice as much.
         answer: bytes of everything that it says.
@@ -80,21 +88,30 @@ class Sandbox:
 
     def __init__(self, bwrap: str | None) -> None:
         self.bwrap = bwrap
-        self.drops = os.geteuid() == 0 and (bwrap is not None or _open_to_all())
+        self.drops = os.geteuid() == 0 and (bwrap is not None or open_to_all())
+        self.group = delegated_group()
 
     @property
     def gaps(self) -> list[str]:
         """What is not protected here, a line each."""
         found = []
         if self.bwrap is None:
-            network = "" if refuses_system_calls() else ", has the network"
+            files = "your files, and tokens in the environment of your processes"
+            read, write = ("what all may read", "all") if self.drops else (files, "you")
+            where = "on a GPU " if refuses_system_calls() else ""
             found.append(
-                f"without a working bubblewrap foreign code sees your files{network}, may write what you "
-                "may, and what it starts in a session of its own goes on. Time, memory and file sizes are "
-                "limited. Install bubblewrap, or read the code."
+                f"without a working bubblewrap foreign code can read {read}, write where {write} may, "
+                f"{where}use the network and sockets such as Docker's, and leave processes behind. Only "
+                "time, memory and file sizes are limited. Install bubblewrap, or read the code."
             )
         elif not refuses_system_calls():
             found.append("no filter of system calls for this machine: memory may be hidden in the kernel.")
+        if self.group is None and sys.platform == "linux":
+            found.append(
+                "no control group counts memory that the kernel holds for foreign code: mappings and pipes, "
+                "and on a GPU shared pages and socket buffers. Where systemd runs, start with: "
+                "systemd-run --user --scope -p Delegate=yes bnsuite …"
+            )
         if os.geteuid() == 0 and not self.drops:
             found.append(
                 "foreign code runs as root, whom process limits do not bind, since no other user can read "
@@ -119,6 +136,29 @@ class Sandbox:
         Raises:
             SandboxError: it was stopped at a limit, died, or spoke what is no JSON object.
         """
+        with ExitStack() as stack:
+            try:
+                group = stack.enter_context(limited_group(self.group, limits.memory, limits.processes))
+            except OSError as error:
+                raise SandboxError(f"no control group can be made for it ({error})") from error
+            try:
+                return self._ask(path, question, limits, hear, cuda, data, group)
+            except SandboxError as error:
+                if ran_out_of_memory(group):
+                    most = f"{limits.memory // MIB:,} MiB"
+                    raise OutOfMemoryError(f"stopped: it needed more memory than {most}") from error
+                raise
+
+    def _ask(
+        self,
+        path: Path,
+        question: Message,
+        limits: Limits,
+        hear: Callable[[Message], None],
+        cuda: bool,
+        data: Path | None,
+        group: Path | None,
+    ) -> Message:
         here, there = os.pipe()
         place = PLACE if self.bwrap else path.resolve()
         bound = {
@@ -132,18 +172,19 @@ class Sandbox:
         places = {"path": str(place), "data_file": data_file, "answer_to": there}
         asked = json.dumps({**places, "limits": bound, **question})
         process = subprocess.Popen(
-            [*self._wrapper(path, limits, cuda, data), sys.executable, "-P", "-m", INSIDE],
+            [*_starter(group), *self._wrapper(path, limits, cuda, data), sys.executable, "-P", "-m", INSIDE],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=[there],
-            env=_environment(),
+            env=environment(),
             cwd="/",
             start_new_session=True,
         )
         os.close(there)
+        rooms = ROOMS if self.bwrap else ()
         try:
-            return _converse(process, here, asked.encode(), limits, hear)
+            return _converse(process, here, asked.encode(), limits, hear, rooms)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -164,12 +205,20 @@ class Sandbox:
             command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         else:
             command += ["--unshare-user"]
-        command += ["--proc", "/proc", "--dev", "/dev"]
-        for place in sorted(map(str, Path("/dev").glob("nvidia*"))) if cuda else ():
+        command += ["--proc", "/proc"]
+        if cuda:  # its driver may want any device
+            command += ["--dev", "/dev"]
+        else:
+            command += ["--perms", "0755", "--tmpfs", "/dev"]
+            for name, file in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+                command += ["--symlink", f"/proc/self/fd{file}", f"/dev/{name}"]
+        for place in map(str, sorted(Path("/dev").glob("nvidia*"))) if cuda else _DEVICES:
             command += ["--dev-bind", place, place]
-        for place in ("/dev/shm", "/tmp"):  # first, since what comes next may lie in them
+        for place in ROOMS:  # first, since what comes next may lie in them
             command += ["--perms", "1777", "--size", str(2 * limits.file), "--tmpfs", place]
-        shown = [(place, place) for place in (*_SYSTEM, *_of_python())] + [(str(path.resolve()), str(PLACE))]
+        shown = [(place, place) for place in (*_SYSTEM, *python_files())] + [
+            (str(path.resolve()), str(PLACE))
+        ]
         if data is not None:
             shown.append((str(data.resolve()), str(DATA)))
         parents = {str(parent) for _, place in shown for parent in Path(place).parents}
@@ -179,6 +228,11 @@ class Sandbox:
             command += ["--ro-bind-try", there, here]
         command += ["--remount-ro", "/dev", "--remount-ro", "/"]
         return [*command, "--setenv", "HOME", "/tmp", "--chdir", "/tmp", "--"]
+
+
+def _starter(group: Path | None) -> list[str]:
+    """What joins the control group and then becomes the command that follows."""
+    return ["/bin/sh", "-c", _START, str(group or "")] if sys.platform == "linux" else []
 
 
 @cache
@@ -202,6 +256,7 @@ def _converse(
     asked: bytes,
     limits: Limits,
     hear: Callable[[Message], None],
+    rooms: Sequence[str],
 ) -> Message:
     """Ask, hear, and stop it at the first limit that it passes."""
     assert process.stdin is not None
@@ -221,8 +276,8 @@ def _converse(
                 raise SandboxError(f"stopped: it did not end within {limits.wall_s:g} s")
             if now > looked + _LOOK_EVERY_S:
                 looked = now
-                if (resident := _resident(process.pid)) > limits.memory:
-                    raise OutOfMemoryError(_too_large(resident, limits))
+                if (held := held_memory(process.pid, rooms)) > limits.memory:
+                    raise OutOfMemoryError(_too_large(held, limits))
             for key, _ in streams.select(_LOOK_EVERY_S):
                 chunk = os.read(key.fd, 1 << 16)
                 if not chunk:
@@ -277,56 +332,5 @@ def _ending(status: int) -> str:
     return f"by signal {names.get(-status, -status)}" if status < 0 else f"with status {status}"
 
 
-def _too_large(resident: int, limits: Limits) -> str:
-    return f"stopped: it held {resident / MIB:,.0f} MiB of memory, and may hold {limits.memory // MIB:,} MiB"
-
-
-def _resident(pid: int) -> int:
-    """Bytes of memory that a process and all below it hold, shared pages once; 0 where nobody tells."""
-    total = 0
-    for one in _family(pid):
-        with suppress(OSError, ValueError, IndexError):
-            rollup = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="ascii")
-            total += int(rollup.partition("\nPss:")[2].split()[0]) * 1024
-    return total
-
-
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield from _family(int(child))
-
-
-def _of_python() -> list[str]:
-    """What this interpreter and package are read from."""
-    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
-    prefixes.add(str(Path(sys.executable).resolve().parent.parent))
-    roots = {Path(prefix, part) for prefix in prefixes for part in ("bin", "lib", "lib64", "pyvenv.cfg")}
-    roots |= {Path(bnsuite.__file__).parent, *_site_packages()}  # no more of a prefix, which may be a home
-    outer = [root for root in roots if root.exists() and not roots & {*root.parents}]
-    return sorted(str(root) for root in outer if not root.is_relative_to("/usr"))
-
-
-def _site_packages() -> list[Path]:
-    """Where packages are installed, a user's own place among them."""
-    return [Path(place) for place in sys.path if place.endswith(("site-packages", "dist-packages"))]
-
-
-def _open_to_all() -> bool:
-    """Whether a user without an account could read this interpreter and package."""
-
-    def open_(path: Path) -> bool:
-        return all(one.stat().st_mode & stat.S_IXOTH for one in (path, *path.parents))
-
-    return all(open_(Path(place)) for place in _of_python())
-
-
-def _environment() -> Mapping[str, str]:
-    """What a process inside needs of the environment: nothing that names a user or holds a token."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    places = [Path(bnsuite.__file__).parent.parent, *_site_packages()]
-    fixed = {"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(map(str, places))}
-    fixed["PYTHONDONTWRITEBYTECODE"] = "1"
-    return {**WORKER_ENVIRONMENT, **kept, **fixed}
+def _too_large(held: int, limits: Limits) -> str:
+    return f"stopped: it held {held / MIB:,.0f} MiB of memory, and may hold {limits.memory // MIB:,} MiB"

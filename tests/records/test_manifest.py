@@ -37,6 +37,8 @@ def test_a_sound_one(tmp_path: Path) -> None:
         ('paper = ""', 'paper = ""\nrank = 1', "rank: Extra inputs"),
         ('licence = "MIT"', 'license = "MIT"', "unknown field 'license'. Did you mean licence?"),
         ('paper = ""', 'requires = "numpy"', "requires: Input should be a valid list, got 'numpy'"),
+        ('paper = ""', 'github = ["a b"]', "github.0: String should match"),
+        ('paper = ""', 'github = ["-a"]', "github.0: String should match"),
         ('"mine"', '"<script>"', "name: String should match"),
         ('"mine"', '"../mine"', "name: String should match"),
         ('"mine"', r'"mine\n"', "name: String should match"),

@@ -34,6 +34,15 @@ WITH_AND_WITHOUT = pytest.mark.parametrize(
 )
 
 
+LANGUAGE = f"C.of-{os.getpid()}"
+
+
+@pytest.fixture(autouse=True)
+def _marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that the sandbox passes on."""
+    monkeypatch.setenv("LANG", LANGUAGE)
+
+
 def ask(tmp_path: Path, code: str, bwrap: str | None = BWRAP, limits: Limits = LIMITS, **kwargs: Any) -> str:
     """What the sandbox says of a file that is loaded."""
     path = tmp_path / "mine.py"
@@ -109,7 +118,7 @@ attempt("root", lambda: os.setuid(0))
 
 
 CALLS = """
-import ctypes, os, socket
+import ctypes, fcntl, mmap, os, socket, tempfile
 libc = ctypes.CDLL(None, use_errno=True)
 def call(number, *arguments):
     ctypes.set_errno(0)
@@ -128,16 +137,39 @@ attempt("keyctl", lambda: call(250, 0, -3, 0))
 attempt("clone3", lambda: call(435, 0, 0))
 attempt("vsock", lambda: socket.socket(40, socket.SOCK_STREAM))
 attempt("inet", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-attempt("unix", lambda: socket.socketpair() and "there")
+attempt("unix", lambda: socket.socket(socket.AF_UNIX))
+attempt("pair", lambda: socket.socketpair())
+attempt("vmsplice", lambda: call(278, os.pipe()[1], 0, 0, 0))
+attempt("splice", lambda: call(275, -1, 0, -1, 0, 0, 0))
+attempt("tee", lambda: call(276, -1, -1, 0, 0))
+attempt("inotify", lambda: call(294, 0))
+attempt("inotify of old", lambda: call(253))
+attempt("landlock", lambda: call(444, 0, 0, 1))
+attempt("pidfd_getfd", lambda: call(438, -1, 0, 0))
+attempt("shared", lambda: mmap.mmap(-1, 4096))
+attempt("huge", lambda: mmap.mmap(-1, 1 << 21, flags=0x40000 | mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+attempt("private", lambda: mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) and "there")
+with tempfile.TemporaryFile() as file:
+    file.truncate(4096)
+    attempt("file", lambda: mmap.mmap(file.fileno(), 4096) and "there")
+    attempt("lock", lambda: fcntl.lockf(file, fcntl.LOCK_EX, 1, 1))
+    attempt("whole", lambda: fcntl.flock(file, fcntl.LOCK_EX))
+    attempt("flags", lambda: fcntl.fcntl(file, fcntl.F_GETFD))
 attempt("thread", lambda: __import__("threading").Thread(target=print).start())
 attempt("fork", lambda: os.waitpid(os.fork() or os._exit(0), 0)[1])
 {REPORT}
 """
     found = ask(tmp_path, code, bwrap)
-    for name in ("memfd", "shmget", "unshare", "keyctl"):
+    for name in (
+        *("memfd", "shmget", "unshare", "keyctl", "vmsplice", "splice", "tee", "inotify", "inotify of old"),
+        *("landlock", "pidfd_getfd"),
+    ):
         assert f"{name}: {errno.EPERM};" in found
     assert f"clone3: {errno.ENOSYS};" in found
-    assert "vsock: PermissionError; inet: PermissionError; unix: 'there'; thread: None; fork: 0" in found
+    for name in ("vsock", "inet", "unix", "pair", "shared", "huge", "lock"):
+        assert f" {name}: PermissionError;" in found
+    assert "private: 'there'; file: 'there';" in found
+    assert "whole: None; flags: 1; thread: None; fork: 0" in found
 
 
 @CONFINED
@@ -172,7 +204,7 @@ except OSError as error:
     raise ValueError(f"{n < 16} {type(error).__name__}")
 """
     assert "True BlockingIOError" in ask(tmp_path, code)
-    _wait_until(lambda: not any("bnsuite.submission.inside" in line for line in _processes()))
+    _wait_until(lambda: not _inside())
 
 
 @WITH_AND_WITHOUT
@@ -198,6 +230,44 @@ time.sleep(60)
         ask(tmp_path, code, limits=Limits(wall_s=30, memory=1024 * MIB))
 
 
+@CONFINED
+def test_files_and_folders_of_its_room_count_as_memory(tmp_path: Path) -> None:
+    """An empty file is a KiB and more of the kernel's, and no part of the room's size."""
+    code = """
+import os, time
+for n in range(400_000):
+    os.mkdir(f"/tmp/{n}")
+time.sleep(60)
+"""
+    with pytest.raises(OutOfMemoryError, match="may hold 512 MiB"):
+        ask(tmp_path, code, limits=Limits(wall_s=40, memory=512 * MIB))
+
+
+@CONFINED
+def test_no_device_hides_memory(tmp_path: Path) -> None:
+    """A shared mapping of /dev/zero is memory; a pseudo-terminal has buffers."""
+    code = f"{TRIES}\nimport os\nattempt('dev', lambda: sorted(os.listdir('/dev')))\n{REPORT}"
+    seen = ast.literal_eval(ask(tmp_path, code).partition("dev: ")[2])
+    assert seen == ["fd", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom"]
+
+
+@WITH_AND_WITHOUT
+def test_the_kernel_ends_it_first_where_memory_runs_out(tmp_path: Path, bwrap: str | None) -> None:
+    """What a parent with CAP_SYS_RESOURCE sets, nobody without it lowers."""
+    status = Path("/proc/self/status").read_text().split()
+    may_lower = not int(status[status.index("CapEff:") + 1], 16) >> 24 & 1
+    code = f"""
+PLACE = "/proc/self/oom_score_adj"
+attempt("set", lambda: open(PLACE).read().strip())
+libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: its files in /proc are its own
+attempt("lowered", lambda: open(PLACE, "w").write("0") and open(PLACE).read().strip())
+{REPORT}
+"""
+    found = ask(tmp_path, CALLS + TRIES + code, bwrap)
+    assert "set: '1000'" in found
+    assert may_lower or Sandbox(bwrap).drops is False or "lowered: PermissionError" in found
+
+
 @WITH_AND_WITHOUT
 def test_it_is_stopped_in_time_with_all_that_it_started(tmp_path: Path, bwrap: str | None) -> None:
     code = "import os, time\nos.fork()\ntime.sleep(3600)"
@@ -205,7 +275,7 @@ def test_it_is_stopped_in_time_with_all_that_it_started(tmp_path: Path, bwrap: s
     with pytest.raises(SandboxError, match=r"stopped: it did not end within 1\.5 s"):
         ask(tmp_path, code, bwrap, Limits(wall_s=1.5))
     assert time.monotonic() - started < 15
-    _wait_until(lambda: not any("bnsuite.submission.inside" in line for line in _processes()))
+    _wait_until(lambda: not _inside())
 
 
 ENDS = {
@@ -255,15 +325,50 @@ def test_messages_before_the_last_are_heard_as_they_come(tmp_path: Path) -> None
 
 
 def test_without_bubblewrap_it_says_what_is_not_protected() -> None:
-    gaps = Sandbox(None).gaps
-    assert "sees your files" in gaps[0]
-    assert "Install bubblewrap" in gaps[0]
-    assert len(gaps) == 1 + (os.geteuid() == 0 and not Sandbox(None).drops)
+    sandbox = Sandbox(None)
+    sandbox.group = Path("/sys/fs/cgroup/ours")
+    sandbox.drops = False
+    (gap, *_) = sandbox.gaps
+    assert "can read your files, and tokens in the environment of your processes, write where you may" in gap
+    assert "use the network and sockets such as Docker's" in gap
+    assert "Install bubblewrap" in gap
+    assert len(sandbox.gaps) == 1 + (os.geteuid() == 0)
+    sandbox.drops = True
+    (gap,) = sandbox.gaps
+    assert "can read what all may read, write where all may" in gap
 
 
 @CONFINED
-def test_with_bubblewrap_nothing_is_open() -> None:
-    assert Sandbox(BWRAP).gaps == []
+def test_with_bubblewrap_what_the_kernel_holds_is_open_where_no_control_group_counts_it() -> None:
+    sandbox = Sandbox(BWRAP)
+    sandbox.group = Path("/sys/fs/cgroup/ours")
+    assert sandbox.gaps == []
+    sandbox.group = None
+    (gap,) = sandbox.gaps
+    assert "no control group counts memory that the kernel holds" in gap
+    assert "systemd-run --user --scope -p Delegate=yes" in gap
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_without_bubblewrap_the_environment_of_its_parent_is_open(tmp_path: Path) -> None:
+    """What the message says of tokens: its own environment is cleared, and the one above is a file."""
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom bnsuite.submission.sandbox import *\n"
+        "box = Sandbox(None)\nbox.drops = False\n"
+        "print(box.ask(Path(sys.argv[1]), {'ask': 'describe'}, Limits(wall_s=60))['failed'])"
+    )
+    (tmp_path / "mine.py").write_text(
+        "import os\nabove = open(f'/proc/{os.getppid()}/environ').read()\n"
+        "raise ValueError(f\"{'A_TOKEN' in os.environ} {'A_TOKEN=s3cret' in above}\")"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "mine.py")],
+        env={**os.environ, "A_TOKEN": "s3cret"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "False True" in done.stdout
 
 
 @CONFINED
@@ -274,10 +379,10 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
         "Sandbox(working_bwrap()).ask(Path(sys.argv[1]), {'ask': 'describe'}, Limits(wall_s=600))"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "mine.py")])
-    _wait_until(lambda: any("bnsuite.submission.inside" in line for line in _processes()))
+    _wait_until(_inside)
     parent.kill()
     parent.wait()
-    _wait_until(lambda: not any("bnsuite.submission.inside" in line for line in _processes()))
+    _wait_until(lambda: not _inside())
 
 
 def _wait_until(what: Any) -> None:
@@ -287,12 +392,13 @@ def _wait_until(what: Any) -> None:
         threading.Event().wait(0.1)
 
 
-def _processes() -> list[str]:
-    """Command lines of every process that lives."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
+def _inside() -> bool:
+    """Whether a process of a sandbox that these tests started lives; others may run on this machine."""
+    for place in Path("/proc").glob("[0-9]*"):
         try:
-            found.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            ours = f"LANG={LANGUAGE}".encode() in (place / "environ").read_bytes().split(b"\0")
+            if ours and b"bnsuite.submission.inside" in (place / "cmdline").read_bytes():
+                return True
         except OSError:
             continue
-    return found
+    return False
