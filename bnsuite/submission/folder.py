@@ -1,6 +1,7 @@
 """A submission's folder: begun, handed in, measured again."""
 
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +72,7 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
     if missing:
         raise RecordError(
             f"{records}: no record of this {SCHEME}, as it is now, for {', '.join(missing)}. Measure it: "
-            f"bnsuite run --scheme {path}; or say with --records where its records lie."
+            f"bnsuite run --scheme {shlex.quote(str(path))}; or say with --records where its records lie."
         )
     for record in kept:
         if doubts := objections_to(record):
