@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 
 from bnsuite.datasets import DATASETS, DataError, Source, find
-from bnsuite.facets import Facets, facets_of
+from bnsuite.facets import FACETS, Facets, facets_of
 from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.processes import WORKER_ENVIRONMENT, Channel, interrupts_wait, leave_with_parent, send
 from bnsuite.profiles import Profile, load_profile, profile_names
@@ -104,7 +104,8 @@ def run(
     Args:
         profile: smoke, quick, standard or full.
         tasks, schemes, families, datasets: by default the ranked tasks, and what the profile has. A scheme
-            is the name of a built-in one, or any `Scheme`; a data set a name of `DATASETS`, a `Path`, or a
+            is the name of a built-in one, or any `Scheme`, whose records carry the facet `unchecked`: the
+            contract of `bnsuite check` is not tried. A data set is a name of `DATASETS`, a `Path`, or a
             `Source` from `datasets.find`.
         records: folder of the records; finished cells in it are kept and not measured again.
         force: measure again what is there; the old record stays.
@@ -412,7 +413,10 @@ def _facets(job: Job) -> Facets:
         return job.scheme.facets
     if job.scheme_source not in _FACETS:
         _FACETS[job.scheme_source] = facets_of(job.scheme)
-    return _FACETS[job.scheme_source]
+    found = _FACETS[job.scheme_source]
+    if SCHEMES.get(job.scheme.name) == job.scheme:
+        return found
+    return Facets(tuple(word for word in FACETS if word in (*found.words, "unchecked")), found.costs)
 
 
 def _sealed(job: Job, answer: Answer, provenance: Provenance) -> Record:

@@ -1,6 +1,7 @@
 """Families: how a network is built from a scheme and a depth, exactly by the protocol's equations."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnsuite.schemes import Factory, Scheme
 
@@ -318,7 +320,34 @@ class Family:
             if scheme.weight is not None:
                 for name in network.gains:
                     network.set_submodule(name, scheme.weight(network.get_submodule(name)))
+        refuse_unbatched(network)
         return network
+
+
+def refuse_unbatched(network: nn.Module) -> None:
+    """Let torch modules of a scheme raise ValueError where they would read (N, C, *S) as one example.
+
+    Torch's `InstanceNorm1d` and others with `1d`, `2d` or `3d` in their names also take an input without a
+    batch dimension, with one dimension less: (N, C) would be (channels, positions), silently.
+    """
+    for name, module in network.named_modules():
+        if re.match(r"(norms|activations|branches)\.|.*\.activation\b", name) and _positions(module):
+            module.register_forward_pre_hook(_with_batch)
+
+
+def _positions(module: nn.Module) -> int | None:
+    """Dimensions of S, where `module` is one of torch's that take (C, *S) as well as (N, C, *S)."""
+    for kind in type(module).__mro__:
+        found = re.search(r"([123])d$", kind.__name__)
+        if found and kind.__module__.startswith("torch.nn.modules."):
+            return None if issubclass(kind, (_BatchNorm, nn.Dropout2d)) else int(found[1])
+    return None
+
+
+def _with_batch(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+    if given and given[0].dim() == (_positions(module) or 0) + 1:
+        name = type(module).__name__
+        raise ValueError(f"{name} reads {tuple(given[0].shape)} as one example without a batch dimension")
 
 
 def relu(num_features: int) -> nn.Module:

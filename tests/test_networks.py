@@ -450,3 +450,41 @@ def test_a_real_batch_goes_through(family: str) -> None:
     network = FAMILIES[family].build(SCHEMES["batchnorm"], 3, width=8, shape=data.shape, classes=10, seed=0)
     assert network.training
     assert network(data.train_x[:5]).shape == (5, 10)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.inner = nn.InstanceNorm1d(num_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("family", "norm", "name"),
+    [
+        ("mlp", nn.InstanceNorm1d, "InstanceNorm1d"),
+        ("mlp", Wrapped, "InstanceNorm1d"),
+        ("mlp", lambda c: nn.AvgPool1d(3, 1, 1), "AvgPool1d"),
+        ("mlp", lambda c: nn.Dropout1d(), "Dropout1d"),
+        ("transformer", nn.InstanceNorm2d, "InstanceNorm2d"),
+        ("cnn", nn.InstanceNorm3d, "InstanceNorm3d"),
+    ],
+)
+def test_a_module_that_reads_a_batch_as_one_example_refuses(family: str, norm: Any, name: str) -> None:
+    network = build(Scheme("odd", norm), family).double()
+    for copied in (network, copy.deepcopy(network)):
+        with pytest.raises(
+            ValueError, match=rf"{name} reads \(7, 6.* as one example without a batch dimension"
+        ):
+            copied(images())
+
+
+@pytest.mark.parametrize(
+    ("family", "norm"),
+    [("mlp", nn.BatchNorm1d), ("transformer", nn.InstanceNorm1d), ("cnn", nn.InstanceNorm2d)],
+)
+def test_modules_that_read_a_batch_as_one_are_taken(family: str, norm: Any) -> None:
+    assert build(Scheme("plain", norm), family).double()(images()).shape == (7, 5)

@@ -7,8 +7,8 @@ from bnsuite.board.tracks import Kept, age
 from bnsuite.records import Record
 from bnsuite.records.facets import FACETS
 
-CAVEATS = ("own-init", "own-activation", "own-gradient")
-"""Allowed, and not like for like with a normalizer alone: said in every row where they hold."""
+CAVEATS = ("breaks-contract", "unchecked", "own-init", "own-activation", "own-gradient")
+"""Said in every row where they hold: not held to the contract, or not like for like with a normalizer."""
 
 PARAMETERS, STATE = "parameters per channel", "state per channel"
 USUAL = 2.0

@@ -148,7 +148,7 @@ def run(
 
 
 def _schemes(given: list[str], cell_limit: float, confine: SandboxChoice) -> "list[str | Foreign]":
-    """Names as they are; what is a path is loaded in the sandbox."""
+    """Names as they are; what is a path is loaded in the sandbox, and held to the contract."""
     from bnsuite.schemes import scheme_names
 
     known = scheme_names()
@@ -164,7 +164,24 @@ def _schemes(given: list[str], cell_limit: float, confine: SandboxChoice) -> "li
     from bnsuite.submission.sandbox import Limits
 
     confined, limits = sandbox(confine), Limits(wall_s=cell_limit)
-    return [load(Path(one), confined, limits) if one in paths else one for one in given]
+    return [_judged(load(Path(one), confined, limits), one) if one in paths else one for one in given]
+
+
+def _judged(scheme: "Foreign", path: str) -> "Foreign":
+    """The scheme, marked where it breaks the contract; what `check` would say is said in a line."""
+    from bnsuite.cli.submission import show_warning
+    from bnsuite.submission.verdict import BREAKS, judged
+
+    scheme, verdict = judged(scheme, lambda text: err.print(text, highlight=False))
+    for text in verdict.warnings:
+        show_warning(path, text)
+    if verdict.failed:
+        (name, message), *others = verdict.failed.items()
+        more = f" (and {', '.join(other for other, _ in others)})" if others else ""
+        said = f"{path} fails the check {name}{more}: {message}"
+        then = f"It is measured, and its rows are marked {BREAKS}. See: bnsuite check {shlex.quote(path)}"
+        err.print(f"[yellow]not sound:[/] {escape(f'{said}. {then}')}", highlight=False, soft_wrap=True)
+    return scheme
 
 
 def _datasets(given: list[str], to_rgb: bool) -> "list[str | Path | Source]":

@@ -14,7 +14,7 @@ from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
     from bnsuite.audit.rerun import Difference
-    from bnsuite.submission.foreign import Check
+    from bnsuite.submission.foreign import Check, Checked
     from bnsuite.submission.sandbox import Sandbox
 
 SUBMISSIONS = Path("leaderboard/submissions")
@@ -66,7 +66,7 @@ def sandbox(choice: SandboxChoice) -> "Sandbox":
 def check(
     path: Annotated[Path, typer.Argument(help="A folder with a scheme.py, or a Python file.")],
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print {ok, checks, facets, costs} as JSON.")
+        bool, typer.Option("--json", help="Print {ok, checks, facets, costs, warnings, error} as JSON.")
     ] = False,
     confine: SandboxOption = SandboxChoice.prefer,
 ) -> None:
@@ -75,33 +75,57 @@ def check(
     Some ten seconds, in the sandbox. Exit status 1 where a check fails.
     """
     from bnsuite.records import RecordError
-    from bnsuite.records.facets import FACETS
     from bnsuite.submission.contract import NOT_TRIED
     from bnsuite.submission.foreign import check as check_
+
+    warnings: list[str] = []
 
     def show(one: "Check") -> None:
         if not as_json and not one.message.startswith(NOT_TRIED):
             print(f"{'ok  ' if one.ok else 'FAIL'} {one.name:<24} {one.message}".rstrip(), flush=True)
 
+    def warn(text: str) -> None:
+        warnings.append(text)
+        show_warning(str(path), text)
+
     try:
-        found = check_(path, sandbox(confine), show)
+        found = check_(path, sandbox(confine), show, warn)
     except RecordError as error:
+        if as_json:
+            _print_json(None, warnings, str(error))
         fail(str(error))
     if as_json:
-        checks = [one.model_dump() for one in found.checks]
-        told = {"ok": found.ok, "checks": checks, "facets": found.facets.words, "costs": found.facets.costs}
-        print(json.dumps(told, indent=1))
+        _print_json(found, warnings)
     elif found.ok:
-        print(f"\n{found.name}: {found.about}")
-        for facet in found.facets.words:
-            print(f"  {facet:<24} {FACETS[facet]}")
-        for cost, much in found.facets.costs.items():
-            print(f"  {cost:<24} {much:g}")
+        _print_facets(found)
     if not found.ok:
         bad = [one for one in found.checks if not one.ok]
         faults = [one.name for one in bad if not one.message.startswith(NOT_TRIED)]
         rest = f"; {len(bad) - len(faults)} were not tried" if len(faults) < len(bad) else ""
         fail(f"{path}: {', '.join(faults)} failed{rest}. Mend and check again.", code=1)
+
+
+def show_warning(of: str, text: str) -> None:
+    """A warning that a scheme's code makes, in one line on standard error."""
+    err.print(f"[yellow]{escape(of)} warns:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _print_json(found: "Checked | None", warnings: list[str], error: str | None = None) -> None:
+    """The result of `check`; without one, because of `error`, the same fields with ok = false."""
+    checks = [one.model_dump() for one in found.checks] if found else []
+    facets, costs = (found.facets.words, found.facets.costs) if found else ((), {})
+    told = {"ok": found is not None and found.ok, "checks": checks, "facets": facets, "costs": costs}
+    print(json.dumps({**told, "warnings": warnings, "error": error}, indent=1))
+
+
+def _print_facets(found: "Checked") -> None:
+    from bnsuite.records.facets import FACETS
+
+    print(f"\n{found.name}: {found.about}")
+    for facet in found.facets.words:
+        print(f"  {facet:<24} {FACETS[facet]}")
+    for cost, much in found.facets.costs.items():
+        print(f"  {cost:<24} {much:g}")
 
 
 def submit(
@@ -125,13 +149,13 @@ def submit(
     for record in kept:
         print(f"  {record.cell}: {record.outcome} {'' if record.value is None else f'{record.value:.4g}'}")
     if all(record.profile.startswith("smoke") for record in kept):
-        what = "its records are of profile smoke, which ranks nobody, and are no submission yet"
-        todo = f"Measure them: bnsuite run --scheme {shlex.quote(str(path))}"
-        err.print(f"[yellow]{place}:[/] {what}. {todo}", soft_wrap=True)
+        what = "its records are of profile smoke, which ranks nobody, and are no submission yet. "
+        what += f"Measure them: bnsuite run --scheme {shlex.quote(str(path))}"
+        err.print(f"[yellow]{escape(str(place))}:[/] {escape(what)}", highlight=False, soft_wrap=True)
         return
     print(f"{place} is ready. Look at it with `bnsuite board`, then:")
-    print(f"  git switch -c {path.resolve().name}")
-    print(f"  git add {shlex.quote(str(place))} && git commit -m 'Submit {path.resolve().name}'")
+    print(f"  git switch -c {place.name}")
+    print(f"  git add {shlex.quote(str(place))} && git commit -m 'Submit {place.name}'")
     print("  git push, and open a pull request; CONTRIBUTING.md tells what happens to it.")
 
 

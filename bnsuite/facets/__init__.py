@@ -2,7 +2,9 @@
 
 Properties of the normalizer are tried on what stands in its place (the identity where a scheme has none),
 on (8, 32) and (8, 32, 4, 4), and where it refuses one on the other; those of the network in `mlp`, or in the
-first family that takes the scheme. All in float64, on inputs of size 1 and of size 100.
+first family that takes the scheme. All in float64, on inputs of size 1 and of size 100. As in the tasks,
+gradients are on in training mode and off in evaluation mode; tolerances and steps follow the precision in
+which the scheme computes.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from bnsuite.engine.lanes import can_stack
 from bnsuite.engine.train import mean_cross_entropy
 from bnsuite.facets.costs import costs_of
-from bnsuite.facets.stage import Stage, own_streams, stages
+from bnsuite.facets.stage import Stage, epsilon, own_streams, rounding, stages
 from bnsuite.networks import softplus
 from bnsuite.records.facets import COSTS, FACETS
 from bnsuite.schemes import Scheme
@@ -23,7 +25,7 @@ from bnsuite.schemes import Scheme
 T = TypeVar("T")
 
 TOLERANCE = 1e-2
-"""Relative, for invariances, which ε breaks a little; what does not depend is held to 1e-9."""
+"""Relative, for invariances, which ε breaks a little; what does not depend is held to rounding."""
 
 __all__ = ["COSTS", "FACETS", "Facets", "Stage", "facets_of", "gradient_gap", "own_streams", "stages"]
 
@@ -77,15 +79,23 @@ def _inputs(scheme: Scheme) -> Iterator[Tensor]:
             yield from (x, 100 * x)  # a normalizer may be another thing beyond a limit of its own
 
 
-@torch.no_grad()
 def _normalized(scheme: Scheme, x: Tensor) -> Tensor:
     """By a new normalizer, so that none remembers; in training mode."""
     torch.default_generator.manual_seed(0)
-    out: Tensor = (scheme.norm or nn.Identity)(x.shape[1]).to(x.dtype)(x)
-    return out
+    out: Tensor = _normalizer(scheme, x)(x)
+    return out.detach()
 
 
-def _near(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> bool:
+def _normalizer(scheme: Scheme, x: Tensor) -> nn.Module:
+    return (scheme.norm or nn.Identity)(x.shape[1]).to(x.dtype)
+
+
+def _rounding(scheme: Scheme) -> float:
+    """Relative error of the normalizer's outputs that rounding may make."""
+    return rounding(max((epsilon(_normalizer(scheme, x), x) for x in _inputs(scheme)), default=0.0))
+
+
+def _near(found: Tensor, expected: Tensor, tolerance: float) -> bool:
     """A relative distance; from zeros nothing is known."""
     size = float(expected.norm())
     return size > 0 and float((found - expected).norm()) <= tolerance * size
@@ -104,19 +114,21 @@ def _shift_invariant(scheme: Scheme) -> bool:
 def _mean_centering(scheme: Scheme) -> bool:
     def centered(y: Tensor) -> bool:
         over = [(axis, *range(2, y.dim())) for axis in (0, 1)]
-        return any(bool((y.mean(dims).abs() < 1e-6 * y.abs().mean()).all()) for dims in over)
+        return any(bool((y.mean(dims).abs() < zero * y.abs().mean()).all()) for dims in over)
 
     outputs = [_normalized(scheme, x) for x in _inputs(scheme)]
+    zero = max(1e-6, _rounding(scheme))
     return bool(outputs) and all(map(centered, outputs))
 
 
 def _per_position(scheme: Scheme) -> bool:
     inputs = [x for x in _inputs(scheme) if x.dim() > 2]
+    tolerance = _rounding(scheme)
     for x in inputs:
         changed = x.clone()
         changed[..., 0, 0] *= -2
         found, expected = (_normalized(scheme, z).flatten(2)[..., 1:] for z in (changed, x))
-        if not _near(found, expected):
+        if not _near(found, expected, tolerance):
             return False
     return bool(inputs)
 
@@ -129,27 +141,28 @@ _OF_THE_NORMALIZER: dict[str, Callable[[Scheme], bool]] = {
 }
 
 
-@torch.no_grad()
 def _logits(stage: Stage, x: Tensor, training: bool = True) -> Tensor:
     """Of a new network, its parameters away from their start: there a gain of 0 hides what it multiplies."""
     torch.default_generator.manual_seed(0)
-    out: Tensor = stage.network(moved=True).train(training)(x)
-    return out
+    with torch.set_grad_enabled(training):
+        out: Tensor = stage.network(moved=True).train(training)(x)
+    return out.detach()
 
 
 def _batch_independent(stage: Stage) -> bool:
     def alone(x: Tensor) -> bool:
         found = _logits(stage, x)  # against other examples after it, and before it
         after, before = torch.cat([x[:4], -2 * x[4:]]), torch.cat([-2 * x[:4], x[4:]])
-        return _near(_logits(stage, after)[:4], found[:4]) and _near(_logits(stage, before)[4:], found[4:])
+        parts = (_logits(stage, after)[:4], found[:4]), (_logits(stage, before)[4:], found[4:])
+        return all(_near(*part, tolerance) for part in parts)
 
-    x = stage.data()[0]
+    x, tolerance = stage.data()[0], stage.rounding
     return alone(x) and alone(100 * x)
 
 
 def _train_eval_agreement(stage: Stage) -> bool:
-    x = stage.data()[0]
-    return all(_near(_logits(stage, z, training=False), _logits(stage, z)) for z in (x, 100 * x))
+    x, tolerance = stage.data()[0], stage.rounding
+    return all(_near(_logits(stage, z, training=False), _logits(stage, z), tolerance) for z in (x, 100 * x))
 
 
 def _batch_1(stage: Stage) -> bool:
@@ -164,7 +177,8 @@ def _batch_1(stage: Stage) -> bool:
 def gradient_gap(stage: Stage) -> float:
     """How far the gradient is from the slope of the output, relative, with softplus for ReLU: 0 is exact.
 
-    The median over 5 directions in the space of parameters, so that a kink that one of them meets is nothing.
+    The median over 5 directions in the space of parameters, so that a kink that one of them meets is nothing;
+    the least of it over `Stage.steps`. A gap up to `Stage.tolerance` may be rounding.
     """
     x = stage.data()[0]
     draw = torch.Generator().manual_seed(0)
@@ -180,13 +194,14 @@ def gradient_gap(stage: Stage) -> float:
 
     start, parameters = value([], 0.0)
     gradient = torch.autograd.grad(start, parameters, materialize_grads=True)
-    gaps, h = [], 1e-6
-    for _ in range(5):
-        move = [torch.randn(p.shape, generator=draw, dtype=p.dtype) for p in parameters]
+
+    def gap(move: list[Tensor], h: float) -> float:
         slope = float((value(move, h)[0] - value(move, -h)[0]).detach()) / (2 * h)
         claimed = sum(float((g * v).sum()) for g, v in zip(gradient, move, strict=True))
-        gaps.append(abs(claimed - slope) / max(abs(claimed), abs(slope), 1e-12))
-    return sorted(gaps)[2]
+        return abs(claimed - slope) / max(abs(claimed), abs(slope), 1e-12)
+
+    moves = [[torch.randn(p.shape, generator=draw, dtype=p.dtype) for p in parameters] for _ in range(5)]
+    return min(sorted(gap(move, h) for move in moves)[2] for h in stage.steps)
 
 
 _OF_THE_NETWORK: dict[str, Callable[[Stage], bool]] = {
@@ -194,5 +209,5 @@ _OF_THE_NETWORK: dict[str, Callable[[Stage], bool]] = {
     "batch-1": _batch_1,
     "train-eval-agreement": _train_eval_agreement,
     "stackable": lambda stage: can_stack(stage.network(2), *stage.data(32)),
-    "own-gradient": lambda stage: gradient_gap(stage) > 1e-3,
+    "own-gradient": lambda stage: gradient_gap(stage) > stage.tolerance,
 }

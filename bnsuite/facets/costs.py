@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -126,7 +125,7 @@ def _operations(width: int, n: int, side: int) -> Count:
     def count(stage: Stage, depth: int) -> float:
         network = stage.network(depth, width, side=side)
         operations: Operations = Operations()  # type: ignore[no-untyped-call]
-        with torch.no_grad(), operations:
+        with operations:
             network(stage.data(n, side=side)[0])
         return float(operations.total)
 

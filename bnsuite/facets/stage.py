@@ -1,13 +1,17 @@
 """Stage: small networks of one scheme in one family, and data for them, to try the scheme on."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bnsuite.networks import FAMILIES, Family, Network, UnsupportedError
 from bnsuite.schemes import Factory, Scheme
@@ -19,6 +23,39 @@ SIDE = 4
 """Side of an image: 16 positions for `cnn`, 4 tokens for `transformer`."""
 
 CLASSES = 4
+
+EXACT, COARSEST = 1e-9, 1e-2
+"""Smallest and largest relative rounding error that is allowed for, however precise a scheme is."""
+
+
+class _Epsilons(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps the largest machine epsilon of what operations give; single numbers, such as ε, do not count."""
+
+    largest: float = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel() > 1:
+                self.largest = max(self.largest, torch.finfo(leaf.dtype).eps)
+        return out
+
+
+def epsilon(module: Callable[[Tensor], object], x: Tensor) -> float:
+    """Machine epsilon of the precision in which `module` computes on x.
+
+    It is that of the coarsest floating-point type among the operations: a normalizer may compute in float32
+    whatever it is given.
+    """
+    epsilons: _Epsilons = _Epsilons()  # type: ignore[no-untyped-call]
+    with epsilons:
+        module(x)
+    return epsilons.largest
+
+
+def rounding(epsilon: float) -> float:
+    """Relative rounding error to allow for: 100 ε, at least 1e-9 and at most 1 %."""
+    return min(COARSEST, max(EXACT, 100 * epsilon))
 
 
 @dataclass(frozen=True)
@@ -60,11 +97,34 @@ class Stage:
         x = torch.randn((n, 1, side, side), generator=draw, dtype=torch.float64)
         return x.to(self.dtype), torch.randint(CLASSES, (n,), generator=draw)
 
+    @cached_property
+    def epsilon(self) -> float:
+        """Machine epsilon of the precision in which the network computes (see `epsilon`)."""
+        return epsilon(self.network(), self.data()[0])
+
+    @property
+    def rounding(self) -> float:
+        """Relative error of an output that rounding may make (see `rounding`)."""
+        return rounding(self.epsilon)
+
+    @property
+    def steps(self) -> list[float]:
+        """Steps of finite differences, to take the best of: 1e-6, and its tenfolds up to 0.1 ∛ε.
+
+        A short one meets rounding, a long one the curvature of a sharp scheme. Below float32 the best of them
+        may agree by chance, and a gradient of its own stay unseen.
+        """
+        return [h for h in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2) if h <= max(1e-6, 0.1 * self.epsilon ** (1 / 3))]
+
+    @property
+    def tolerance(self) -> float:
+        """Relative error that the best of these differences may have: 2 ∛ε, at least 1e-3."""
+        return max(1e-3, 2 * float(self.epsilon ** (1 / 3)))
+
     def refusal(self) -> str | None:
         """Why the family does not take the scheme, or a part of it its data; None where it does."""
         try:
-            with torch.no_grad():
-                self.network()(self.data()[0])
+            self.network()(self.data()[0])
         except (UnsupportedError, ValueError) as error:
             return str(error)
         return None

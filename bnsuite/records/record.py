@@ -64,7 +64,7 @@ _SENTENCES = {
     Outcome.CAPPED: "passes everywhere tried: the value is a lower bound",
     Outcome.FLOOR: "fails everywhere tried: the value is an upper bound",
     Outcome.TIMEOUT: "did not finish in its budget: the value is the budget, a lower bound",
-    Outcome.STUCK: "stayed finite and did not learn",
+    Outcome.STUCK: "stayed finite and did not reach its target in its budget",
     Outcome.NONFINITE: "left the finite numbers",
     Outcome.UNCONVERGED: "the estimator missed its tolerance",
     Outcome.UNSUPPORTED: "cannot be built for this family",

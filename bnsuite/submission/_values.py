@@ -16,13 +16,11 @@ from bnsuite.facets import gradient_gap
 from bnsuite.facets.stage import Stage
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.submission._parts import built_anew, plain_parameters
 from bnsuite.submission._trial import accepting, broken, descend, differ, loose, parts, watched
 
 RATIO = 50
 """A step may take as many times one of layer norm."""
-
-GAP = 1e-3
-"""Relative distance from the slope of the output, from which on the gradient is the scheme's own."""
 
 
 def builds(scheme: Scheme) -> str:
@@ -30,6 +28,9 @@ def builds(scheme: Scheme) -> str:
     refused = {name: _refusal(Stage(scheme, family)) for name, family in FAMILIES.items()}
     taken = [name for name, why in refused.items() if why is None]
     reasons = "".join(f"; {name} refuses: {why}" for name, why in refused.items() if why is not None)
+    for name in taken:
+        plain_parameters(Stage(scheme, FAMILIES[name]))
+        built_anew(Stage(scheme, FAMILIES[name]))
     if not taken:
         raise broken(f"no family{reasons}", "one at least", "Take (N, C), (N, C, T) or (N, C, H, W), any C")
     alone = "" if "mlp" in taken else f"; run it with --family {taken[0]}"
@@ -45,7 +46,6 @@ def _refusal(stage: Stage) -> str | None:
         return None
 
 
-@torch.no_grad()
 def shape(scheme: Scheme) -> str:
     """Each part returns the shape that it is given: (N, C), (N, C, T) or (N, C, H, W), channels second."""
 
@@ -60,7 +60,6 @@ def shape(scheme: Scheme) -> str:
     return "kept by each part"
 
 
-@torch.no_grad()
 def dtype(scheme: Scheme) -> str:
     """Each part keeps float32 and float64, and its tensors follow .to(dtype)."""
 
@@ -94,7 +93,6 @@ class _Devices(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-@torch.no_grad()
 def device(scheme: Scheme) -> str:
     """All tensors follow .to(device), and none is made elsewhere: tried on `meta`, which has no data."""
     message = "follows .to(device)"
@@ -124,7 +122,8 @@ def finite(scheme: Scheme) -> str:
     def watch(name: str, given: Tensor, out: Tensor) -> None:
         if bool(given.isfinite().all()) and not bool(out.isfinite().all()):
             count = int((~out.isfinite()).sum())
-            raise broken(f"{count} of {out.numel()} values not finite from {name}", "finite ones", _NAN)
+            got = f"{count} of {out.numel()} values not finite from {name} for {tuple(given.shape)}"
+            raise broken(got, "finite ones", _NAN)
         for tensor in (out, given):  # the gradient comes to `out` first
             if tensor.requires_grad:
                 tensor.register_hook(  # type: ignore[no-untyped-call]
@@ -140,6 +139,8 @@ def finite(scheme: Scheme) -> str:
         if wrong:
             got = f"a gradient that is not finite, first at {wrong[0]}, in {stage.family.name}"
             raise broken(got, "finite ones", _NAN)
+        with torch.no_grad():
+            network.eval()(x)
     return "values and gradients finite"
 
 
@@ -150,7 +151,7 @@ def gradient(scheme: Scheme) -> str:
     """The gradient is the slope of the output; or, an own one, at least leads downhill."""
     stage = accepting(scheme)[0]
     gap = gradient_gap(stage)
-    if gap <= GAP:
+    if gap <= stage.tolerance:
         return f"that of the output, to {gap:.0e}"
     x, y = stage.data()
 
@@ -201,10 +202,11 @@ def second_derivative(scheme: Scheme) -> str:
     def slope(h: float) -> float:
         return float((_dot(gradient(v, h)[0], u) - _dot(gradient(v, -h)[0], u)).detach()) / (2 * h)
 
-    found = min(map(slope, (1e-6, 1e-7)), key=lambda one: abs(one - claimed))  # the sharper, the shorter
-    if abs(claimed - found) <= GAP * max(abs(claimed), abs(found), 1e-9):
+    steps = (1e-7, *stage.steps)  # the sharper, the shorter
+    found = min(map(slope, steps), key=lambda one: abs(one - claimed))
+    if abs(claimed - found) <= stage.tolerance * max(abs(claimed), abs(found), 1e-9):
         return "Hessian-vector products finite, and the gradient changes so"
-    if gradient_gap(stage) > GAP:
+    if gradient_gap(stage) > stage.tolerance:
         return "Hessian-vector products finite, of an own-gradient"
     got = f"u·Hv = {claimed:.6g}, where the gradient changes by {found:.6g}"
     raise broken(got, "the same", "Write backward from differentiable operations, and detach nothing in it")
@@ -214,7 +216,6 @@ def _dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
     return torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum()
 
 
-@torch.no_grad()
 def permutation(scheme: Scheme) -> str:
     """A permuted batch of 8 gives the permuted output in evaluation; in training it is told if it does."""
     for stage in accepting(scheme):
@@ -222,10 +223,13 @@ def permutation(scheme: Scheme) -> str:
         order = torch.tensor([3, 0, 7, 5, 1, 2, 6, 4])
         state = torch.get_rng_state()
         for training in (False, True):
-            expected = stage.network(moved=True).train(training)(x)[order]
-            if not torch.equal(torch.get_rng_state(), state):
-                return "not tried, since it draws random numbers"
-            same = not differ(stage.network(moved=True).train(training)(x[order]), expected)
+            with torch.set_grad_enabled(training):
+                expected = stage.network(moved=True).train(training)(x)[order]
+                if not torch.equal(torch.get_rng_state(), state):
+                    return "not tried, since it draws random numbers"
+                same = not differ(
+                    stage.network(moved=True).train(training)(x[order]), expected, stage.rounding
+                )
             if not same and not training:
                 got = f"other outputs for a permuted batch in {stage.family.name}, in evaluation"
                 raise broken(got, "the same ones, permuted", "Use no order of the examples there")
@@ -234,7 +238,6 @@ def permutation(scheme: Scheme) -> str:
     )
 
 
-@torch.no_grad()
 def input_untouched(scheme: Scheme) -> str:
     """No part changes its input in place."""
 

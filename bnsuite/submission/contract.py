@@ -36,6 +36,7 @@ from bnsuite.submission._values import (
     shape,
     time_budget,
 )
+from bnsuite.words import clipped
 
 Test = Callable[[Scheme], str]
 """scheme → what was found, in one line; raises `BrokenError` where the contract does not hold."""
@@ -62,8 +63,8 @@ CONTRACT: dict[str, Test] = {
 }
 """Every test by name; the first line of its docstring says what is wanted."""
 
-FIRST = ("builds", "shape", "input untouched")
-"""Where one of these fails, all others would tell of the same fault, and are not tried."""
+FIRST = ("builds", "shape", "input untouched", "dtype", "device", "finite")
+"""Where one of these fails, later ones would tell of the same fault, and are not tried."""
 
 NOT_TRIED = "not tried"
 
@@ -103,7 +104,10 @@ _OURS = [Path(bnsuite.__file__).parent, Path(torch.__file__).parent, Path(traceb
 
 def _said(error: Exception) -> str:
     first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first[:200]}"
+    if len(first) > 200:  # in whole sentences, if there are any
+        whole = first[:200].rpartition(". ")[0]
+        first = whole or clipped(first, 200)
+    return f"{type(error).__name__}: {first}"
 
 
 def _place(error: Exception) -> str:

@@ -143,6 +143,14 @@ class Foreign:
         return Answer(measured, found.stacked)
 
 
+def _warned(message: dict[str, Any], warn: Callable[[str], None]) -> bool:
+    """Whether the message is a warning of the file, which then goes to `warn` in one line."""
+    text = message.get("warning")
+    if isinstance(text, str):
+        warn(clipped(text, 300))
+    return isinstance(text, str)
+
+
 def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
     """The scheme of a submission's folder, or of a single file, after one look at it in the sandbox.
 
@@ -162,8 +170,17 @@ def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
     return Foreign(described.name, described.about, described.known(), file, source, sandbox, limits)
 
 
-def check(path: Path, sandbox: Sandbox, hear: Callable[[Check], None] = lambda one: None) -> Checked:
+def check(
+    path: Path,
+    sandbox: Sandbox,
+    hear: Callable[[Check], None] = lambda one: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Checked:
     """Every check of the contract, and the facets; a check that ends the process is a failed one.
+
+    Args:
+        hear: called with each check as it comes.
+        warn: called with each warning that the file's code makes, in one line.
 
     Raises `RecordError` where there is nothing to check.
     """
@@ -175,6 +192,8 @@ def check(path: Path, sandbox: Sandbox, hear: Callable[[Check], None] = lambda o
     described: list[_Named] = []
 
     def take(message: dict[str, Any]) -> None:
+        if _warned(message, warn):
+            return
         if not described:
             described.append(_Named.model_validate(message))
             return

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 Say = Callable[[Message], None]
+
+WARNINGS = 8
+"""How many different warnings of the foreign file are told."""
 
 _DIE_WITH_PARENT, _NO_NEW_PRIVILEGES = 1, 38  # of Linux's prctl
 
@@ -62,12 +66,26 @@ def main() -> None:
         answer_to.write(json.dumps(message, allow_nan=False).encode() + b"\n")
         answer_to.flush()
 
+    warnings.showwarning = _teller(say)
     try:
         last = ANSWERS[question["ask"]](Path(question["path"]), question, say)
     except BaseException as error:  # sys.exit in foreign code ends nothing but its answer
         last = {"failed": _in_one_line(error)}
     say({**last, "last": True})
     os._exit(0)  # whatever it registered to run at exit stays away
+
+
+def _teller(say: Say) -> Callable[..., None]:
+    """In place of `warnings.showwarning`: says each text once, in a message {"warning": text}."""
+    told: set[str] = set()
+
+    def tell(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        text = " ".join(f"{category.__name__}: {message}".split())
+        if text not in told and len(told) < WARNINGS:
+            told.add(text)
+            say({"warning": text})
+
+    return tell
 
 
 def describe(path: Path, question: Message, say: Say) -> Message:
@@ -133,7 +151,7 @@ def _scheme(path: Path) -> "Scheme":
     except SyntaxError as error:
         raise LoadError(f"line {error.lineno}: {error.msg}. Mend the syntax.") from error
     except ModuleNotFoundError as error:
-        raise LoadError(f"no module {error.name!r} here. Install the package it is in.") from error
+        raise LoadError(_missing(str(error.name))) from error
     except Exception as error:
         line = _line_of(error, path)
         raise LoadError(f"line {line}: {type(error).__name__}: {error}") from error
@@ -144,6 +162,14 @@ def _scheme(path: Path) -> "Scheme":
         got = "nothing of that name" if found is None else repr(found)
         raise LoadError(f"wanted scheme = Scheme(…), got {got}.")
     return found
+
+
+def _missing(module: str) -> str:
+    root = module.partition(".")[0]
+    return (
+        f"no module {module!r} here. A scheme is one file: if {root}.py is your own, copy what you need of "
+        "it into the scheme's file; otherwise install the package that it is in."
+    )
 
 
 def _line_of(error: BaseException, path: Path) -> int | None:

@@ -173,7 +173,7 @@ def test_few_seeds_and_missing_values_give_no_verdict() -> None:
     stuck = record("stable_lr", NONE, [sample(100 + k, None, Outcome.STUCK) for k in range(6)])
     (one,) = judge(p1, changed(world, stuck))
     assert one.finding.verdict == UNMEASURED
-    assert "stable_lr of none has no value: stayed finite and did not learn" in one.finding.condition
+    assert "of none has no value: stayed finite and did not reach its target" in one.finding.condition
 
 
 def test_a_calibration_without_the_rows_of_a_claim_gives_no_verdict() -> None:

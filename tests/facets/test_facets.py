@@ -231,3 +231,51 @@ def test_costs_of_parts_by_hand() -> None:
     assert costs(weight=Doubled) == [0, 0, 1, 0]
     assert costs(weight=nn.utils.parametrizations.weight_norm) == [1, 0, 0, 3]
     assert costs(norm=nn.BatchNorm1d) == [2, 2, 7, 0]  # which refuses images
+
+
+def in_precision(norm: Any, kind: torch.dtype) -> Any:
+    """A normalizer that computes in `kind`, whatever it is given."""
+
+    class Coarse(nn.Module):
+        def __init__(self, num_features: int) -> None:
+            super().__init__()
+            self.inner = norm(num_features)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tensors = {name: p.to(kind) for name, p in self.inner.named_parameters()}
+            out: Tensor = torch.func.functional_call(self.inner, tensors, (x.to(kind),))
+            return out.to(x.dtype)
+
+    return Coarse
+
+
+class Squared(nn.Module):
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.detach()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["layernorm", "groupnorm"])
+def test_rounding_is_no_gradient_of_its_own(name: str, kind: torch.dtype) -> None:
+    norm = SCHEMES[name].norm
+    assert "own-gradient" not in words(in_precision(norm, kind))
+    assert words(in_precision(norm, torch.float32)) == set(EXPECTED[name].split())
+
+
+def test_a_gradient_of_its_own_is_found_in_float32() -> None:
+    assert "own-gradient" in words(in_precision(Squared, torch.float32))
+
+
+def test_facets_are_tried_in_the_gradient_mode_of_the_tasks() -> None:
+    class Modal(nn.Module):
+        """Halves where gradients are on; the tasks train so, and evaluate otherwise."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x / 2 + x.mean(0) if torch.is_grad_enabled() else x
+
+    found = words(lambda c: Modal())
+    assert not found & {"batch-independent", "train-eval-agreement"}
+    assert facets_of(Scheme("odd", lambda c: Modal())).costs["operations per element"] == 3

@@ -294,7 +294,7 @@ BAD: list[tuple[str, Any, str]] = [
     (
         "finite",
         function(lambda x: x / 0),
-        "values not finite from norms.0 (Of); wanted finite ones. Add ε under",
+        "values not finite from norms.0 (Of) for (8, 16); wanted finite ones. Add ε under",
     ),
     (
         "gradient",
@@ -342,7 +342,7 @@ BAD: list[tuple[str, Any, str]] = [
     (
         "evaluation",
         EvaluationOfBatch,
-        "got another output for an example alone than in a batch, evaluated in mlp",
+        "got another output for two examples than in a batch of 8, evaluated in mlp",
     ),
     (
         "copies",

@@ -1,0 +1,52 @@
+"""Parts of a network as the contract wants them: parameters of their own, there from the start."""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from bnsuite.facets.stage import Stage
+from bnsuite.submission._trial import broken
+
+OLD_HOOKS = {
+    "torch.nn.utils.weight_norm": "torch.nn.utils.parametrizations.weight_norm",
+    "torch.nn.utils.spectral_norm": "torch.nn.utils.parametrizations.spectral_norm",
+    "torch.nn.utils.prune": "torch.nn.utils.parametrize.register_parametrization with a mask",
+}
+"""Modules of torch whose hooks put a plain tensor in place of a parameter, with what replaces each."""
+
+
+def plain_parameters(stage: Stage) -> None:
+    """BrokenError where parameters come with the first call, or a hook makes a weight that is none."""
+    for name, module in stage.network().named_modules():
+        kind = type(module).__name__
+        if isinstance(module, LazyModuleMixin):
+            got = f"a lazy module, {name} ({kind}), whose parameters come with its first call"
+            do = f"Build it from num_features: {kind.removeprefix('Lazy')}(num_features)"
+            raise broken(got, "parameters from the start", do)
+        for hook in module._forward_pre_hooks.values():
+            if new := OLD_HOOKS.get(type(hook).__module__):
+                got = (
+                    f"a hook of {type(hook).__module__} at {name}, which makes a weight that is no parameter"
+                )
+                raise broken(got, "a parametrization, which can be copied and moved", f"Use {new}")
+
+
+def built_anew(stage: Stage) -> None:
+    """BrokenError where two networks have a parameter or a buffer in common."""
+    one, other = stage.network(), stage.network()
+    first = {id(tensor) for _, _, tensor in _tensors(one)}
+    for name, module, tensor in _tensors(other):
+        if id(tensor) in first:
+            got = f"the same {type(module).__name__} from the factory each time, such as {name}"
+            do = (
+                "Build it within the factory, and cache nothing: Scheme(name, MyNorm), or lambda n: MyNorm(n)"
+            )
+            raise broken(got, "a new module at each call", do)
+
+
+def _tensors(network: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
+    """Each parameter and buffer with the module that holds it, and that module's name."""
+    for name, module in network.named_modules():
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            yield name, module, tensor
