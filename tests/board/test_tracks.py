@@ -11,7 +11,7 @@ def test_tracks_are_never_mixed() -> None:
     tracks = by_track(Kept(record(**change), "local") for change in changes)
     assert len(tracks) == len(changes)
     assert next(iter(tracks)).suite_version == 2
-    assert list(tracks)[-1] == Track(1, "smoke", "mlp", "digits")
+    assert list(tracks)[-1] == Track(1, "smoke", "mlp", "digits", "d1" * 32)
 
 
 def test_newest_record_is_shown_even_if_an_error() -> None:
