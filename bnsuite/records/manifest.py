@@ -57,7 +57,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     except (ValueError, RecursionError) as error:
         raise RecordError(
-            f"{path}: not valid TOML ({error}). Mend that line, or what is before it."
+            f"{path}: not valid TOML ({error!s:.200}). Mend that line, or what is before it."
         ) from error
     try:
         found = Manifest.model_validate(data)

@@ -182,7 +182,9 @@ def read_record(path: Path) -> Record:
     try:
         data = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not valid JSON ({error}). Restore the file or remove it.") from error
+        raise RecordError(
+            f"{path}: not valid JSON ({error!s:.200}). Restore the file or remove it."
+        ) from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise RecordError(
@@ -198,7 +200,7 @@ def read_record(path: Path) -> Record:
             "remove it; `bnsuite schema` prints what a record holds."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not a record ({error}). Restore the file or remove it.") from error
+        raise RecordError(f"{path}: not a record ({error!s:.200}). Restore the file or remove it.") from error
     if (record.key, record.id) != expected:
         raise RecordError(
             f"{path}: its id or key does not match its content: it was edited after it was measured. "
@@ -234,7 +236,9 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
     except ValueError as error:
-        raise RecordError(f"{path}: not valid JSON ({error}). Restore the file or remove it.") from error
+        raise RecordError(
+            f"{path}: not valid JSON ({error!s:.200}). Restore the file or remove it."
+        ) from error
 
 
 def _reason(error: OSError | ValueError) -> str:
