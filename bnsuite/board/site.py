@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bnsuite.audit._limits import beyond
 from bnsuite.board.calibrations import calibrations
 from bnsuite.board.claims import judge_largest
 from bnsuite.board.composite import load_scales
@@ -96,7 +97,10 @@ def _drawn(own: Mapping[Path, Kept], admitted: Admitted) -> dict[str, bytes]:
 
 
 def _culprit(beside: Mapping[Path, Kept], records: Mapping[Path, Kept]) -> tuple[Path, str] | None:
-    """The first record that alone, or beside the others, cannot be drawn, and why."""
+    """A record that cannot be drawn, and why: one beyond the limits, else one that alone cannot be drawn."""
+    for path, one in records.items():
+        for doubt in beyond(one.record):
+            return path, doubt
     for path, one in records.items():
         try:
             render_files({**beside, path: one}, {}, [])
