@@ -8,12 +8,12 @@ import pytest
 from bnsuite.audit import objections_to
 from bnsuite.records import Record, load_records
 
-PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "records" / "quick" / "mlp-digits" / "scale_law"
+PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "records" / "quick" / "mlp-digits" / "max_depth"
 
 
 @pytest.fixture(scope="module")
 def published() -> Record:
-    """A diagnostic, which no trace speaks for."""
+    """A record of the newest schema."""
     return next(record for record in load_records([PUBLISHED]).values() if record.schema_version == 2)
 
 
