@@ -156,15 +156,13 @@ def run_jobs(
     store = Store(records)
     store.check_writable()
     observe = observe or (lambda event: None)
-    done = (
-        {}
-        if force
-        else {job.key: found for job in jobs if (found := store.result(job.key, job.cell.profile))}
-    )
+    done = {} if force else {job.key: found for job in jobs if (found := store.result(job.key, job.cell))}
     for job in jobs:
         if job.key in done:
             observe(Event(job.cell, record=done[job.key]))
     waiting = [job for job in jobs if job.key not in done]
+    for job in waiting:
+        store.check_names(job.cell)
     for record in _measure_all(waiting, workers, end, observe):
         store.add(record)
         done[record.key] = record

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from bnsuite.audit import _max_depth, _stable_lr, _time_to_accuracy, _top_eigenvalue
+from bnsuite.audit._limits import beyond
 from bnsuite.audit._trace import FaultError
 from bnsuite.records import (
     CALIBRATION,
@@ -123,7 +124,7 @@ def objections(
 
 
 def objections_to(record: Record) -> list[str]:
-    """The same for a record, and what it says of itself; of a calibration, whether it is as it was sealed.
+    """Check a whole record; for calibrations only the hashes, the names and the limits.
 
     Its settings are its own: whether they are those of its profile, a table asks that shows it.
     """
@@ -132,11 +133,15 @@ def objections_to(record: Record) -> list[str]:
         for name, got, must in _hashes(record)
         if got != must
     ]
-    if record.task == CALIBRATION or any(_infinite(record)):
-        return [*hashes, *(f"{place}: got {value}, must be finite" for place, value in _infinite(record))]
+    if infinite := [f"{place}: got {value}, must be finite" for place, value in _infinite(record)]:
+        return [*hashes, *infinite]
+    if record.task == CALIBRATION:
+        return [*hashes, *_named(record), *beyond(record)]
     return [
         *hashes,
+        *_named(record),
         *_of_itself(record),
+        *beyond(record),
         *objections(
             Measurement(**{name: getattr(record, name) for name in Measurement.model_fields}),
             record.task,
@@ -156,11 +161,15 @@ def _hashes(record: Record) -> Iterator[tuple[str, str, str]]:
         yield "id", record.id, "that of finite numbers"
 
 
-def _of_itself(record: Record) -> Iterator[str]:
-    """Objections to names, task, provenance and versions."""
+def _named(record: Record) -> Iterator[str]:
+    """Yield objections to names that no file may have: a page is named after them."""
     for field in ("scheme", "profile", "family", "dataset", "task"):
         if not FILE_NAME.fullmatch(name := getattr(record, field)):
             yield f"{field}: got {name!r:.80}, must be a name that a file may have"
+
+
+def _of_itself(record: Record) -> Iterator[str]:
+    """Objections to task, provenance and versions."""
     if asked := ASKED.get(record.task):
         for name in ("unit", "better", "question"):
             if (got := getattr(record, name)) != (must := getattr(asked, name)):

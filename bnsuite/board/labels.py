@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from bnsuite.board import format
+from bnsuite.board.panels import is_number
 from bnsuite.board.tables import Row
 from bnsuite.board.tracks import Entry, Track
 from bnsuite.records import Outcome, Record
@@ -158,7 +159,7 @@ def in_order(tasks: Iterable[str]) -> list[str]:
 
 def anchor(track: Track) -> str:
     """Id of a track in every page: stable, safe, and its own."""
-    parts = (track.dataset, track.family, track.profile)
+    parts = (track.data, track.family, track.profile)
     return ".".join([*map(format.slug, parts), f"v{track.suite_version}"])
 
 
@@ -166,7 +167,7 @@ def label(entry: Entry) -> str:
     """An entry in one line: its scheme, and what is not plain about it."""
     marks = [entry.device] if entry.device != "cpu" else []
     marks += [entry.origin] if entry.origin != "published" else []
-    return " · ".join([entry.scheme, *marks])
+    return " · ".join([format.printable(entry.scheme) or format.DASH, *marks])
 
 
 def short_labels(rows: Sequence[Row]) -> dict[Entry, str]:
@@ -201,11 +202,11 @@ def seeds(records: Sequence[Record]) -> str:
 
 
 def network(asked: Iterable[Record]) -> str:
-    """What these were measured on: width 64, batch 128; without what they do not agree on."""
+    """What these were measured on: width 64, batch 128; numbers on which they agree."""
     settings = [record.settings for record in asked]
-    found = {key: {one.get(key) for one in settings} for key in ("width", "batch")}
-    agreed = {key: next(iter(values)) for key, values in found.items() if len(values) == 1}
-    return ", ".join(f"{key} {value}" for key, value in agreed.items() if value)
+    found = {key: [one.get(key) for one in settings] for key in ("width", "batch") if settings}
+    agreed = {key: values[0] for key, values in found.items() if values == values[:1] * len(values)}
+    return ", ".join(f"{key} {value}" for key, value in agreed.items() if is_number(value) and value)
 
 
 def coverage(records: Sequence[Record]) -> str:

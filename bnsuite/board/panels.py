@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 import altair as alt
 
-from bnsuite.board.format import interval, reading
+from bnsuite.board.format import interval, printable, reading
 from bnsuite.board.svg import GUTTER, WIDTH
 from bnsuite.records import Record
 
@@ -45,8 +45,12 @@ def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Po
 
 
 def layer(values: Points) -> alt.Chart:
-    """Rows to be marked; as text, since Altair copies a list anew with each panel that holds it."""
-    return alt.Chart(alt.InlineData(values=json.dumps(values), format=alt.DataFormat(type="json")))
+    """Rows to be marked; as text, since Altair copies a list anew with each panel that holds it.
+
+    A control character in a string of a trace would end the process: the chart library aborts.
+    """
+    shown = [{k: printable(v) if isinstance(v, str) else v for k, v in row.items()} for row in values]
+    return alt.Chart(alt.InlineData(values=json.dumps(shown), format=alt.DataFormat(type="json")))
 
 
 def panel(*layers: alt.Chart, width: int = WIDTH, height: int = 150) -> alt.LayerChart:

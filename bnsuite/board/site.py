@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bnsuite.audit._limits import beyond
 from bnsuite.board.calibrations import calibrations
 from bnsuite.board.claims import judge_largest
 from bnsuite.board.composite import load_scales
 from bnsuite.board.pages import Board, render
 from bnsuite.board.prose import load_prose
-from bnsuite.board.submissions import admit, home
+from bnsuite.board.submissions import Admitted, admit, explained, home, reason
 from bnsuite.board.tables import make_tables
 from bnsuite.board.tracks import Kept, Origin
 from bnsuite.board.verdicts import CLAIMS
@@ -59,11 +60,53 @@ def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None 
             record.id for record in admitted.records.values()
         }  # what was submitted from here lies here, too
         found = {path: one for path, one in found.items() if one.record.id not in sent}
-        found |= {path: Kept(record, "submitted") for path, record in admitted.records.items()}
-        _replace(out, render_files(found, admitted.manifests, admitted.left_out))
+        _replace(out, _drawn(found, admitted))
     if left_out is not None:
         left_out += admitted.left_out
     return out / "index.html"
+
+
+def _drawn(own: Mapping[Path, Kept], admitted: Admitted) -> dict[str, bytes]:
+    """The files of the board; where drawing them fails, of our own records and the submissions that draw.
+
+    Raises:
+        RecordError: one of our own records cannot be drawn; names its file.
+    """
+    sent = {path: Kept(record, "submitted") for path, record in admitted.records.items()}
+    try:
+        return render_files({**own, **sent}, admitted.manifests, admitted.left_out)
+    except Exception:
+        kept = dict(own)
+    try:
+        render_files(kept, {}, admitted.left_out)
+    except Exception as error:
+        culprit, why = _culprit({}, own) or (None, explained(error))
+        raise RecordError(f"{culprit or 'the records'}: cannot be drawn ({why}). Remove the file.") from error
+    manifests: dict[str, Manifest] = {}
+    for name, manifest in admitted.manifests.items():
+        theirs = {path: one for path, one in sent.items() if one.record.scheme == name}
+        try:
+            tried = {**manifests, name: manifest}
+            render_files({**kept, **theirs}, tried, admitted.left_out)
+            kept, manifests = {**kept, **theirs}, tried
+        except Exception as error:
+            path, why = _culprit(kept, theirs) or (next(iter(theirs)), explained(error))
+            line = reason(home(path.parent), f"{path}: cannot be drawn ({why}). Remove it.")
+            admitted.left_out.append(line)
+    return render_files(kept, manifests, admitted.left_out)
+
+
+def _culprit(beside: Mapping[Path, Kept], records: Mapping[Path, Kept]) -> tuple[Path, str] | None:
+    """A record that cannot be drawn, and why: one beyond the limits, else one that alone cannot be drawn."""
+    for path, one in records.items():
+        for doubt in beyond(one.record):
+            return path, doubt
+    for path, one in records.items():
+        try:
+            render_files({**beside, path: one}, {}, [])
+        except Exception as error:
+            return path, explained(error)
+    return None
 
 
 def render_files(

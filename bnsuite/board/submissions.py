@@ -11,6 +11,7 @@ from bnsuite.board.format import clipped
 from bnsuite.board.tracks import REFERENCE, Kept
 from bnsuite.records import CALIBRATION, SUITE_VERSION, Record, RecordError, load_records
 from bnsuite.records.manifest import Manifest, read_manifest
+from bnsuite.records.store import files_below
 
 _REASON = 300  # characters of a reason that are shown
 
@@ -47,14 +48,23 @@ def admit(folders: Iterable[Path], own: Mapping[Path, Kept]) -> Admitted:
                 if record.id in ids:
                     raise RecordError(f"{path}: lies in {ids[record.id]}, too. Remove one of the two.")
         except (RecordError, OSError, RecursionError) as error:
-            shown = str(error).replace(f"{place.parent}{os.sep}", "")
-            admitted.left_out.append(clipped(shown, _REASON))
+            admitted.left_out.append(reason(place, str(error)))
             continue
         taken.add(manifest.name)
         ids |= {record.id: path for path, record in records.items()}
         admitted.manifests[manifest.name] = manifest
         admitted.records.update(records)
     return admitted
+
+
+def reason(place: Path, message: str) -> str:
+    """The line that says why a submission is left out, without the path of this machine."""
+    return clipped(message.replace(f"{place.parent}{os.sep}", ""), _REASON)
+
+
+def explained(error: Exception) -> str:
+    """An exception that nobody foresaw, in one line."""
+    return clipped(f"{type(error).__name__}: {error}".rstrip(": "), _REASON)
 
 
 def _read(place: Path, folder: Path) -> tuple[Manifest, dict[Path, Record]]:
@@ -69,12 +79,15 @@ def _read(place: Path, folder: Path) -> tuple[Manifest, dict[Path, Record]]:
             raise RecordError(f"{path}: is of {record.scheme!r:.80}, not of {manifest.name}. Remove it.")
         if record.suite_version > SUITE_VERSION:
             raise RecordError(f"{path}: is of suite version {record.suite_version}, which is not there yet.")
-        if doubts := objections_to(record):
+        try:
+            doubts = objections_to(record)
+        except Exception as error:  # an audit that falls over what it judges must not stop the board
+            doubts = [explained(error)]
+        if doubts:
             raise RecordError(f"{path}: cannot be: {doubts[0]}")
     return manifest, records
 
 
 def _link(place: Path) -> Path | None:
     """The first symbolic link in a folder, or the folder itself where it is one."""
-    every = (Path(root, name) for root, *found in os.walk(place) for names in found for name in sorted(names))
-    return next((path for path in (place, *every) if path.is_symlink()), None)
+    return next((path for path in (place, *files_below(place)) if path.is_symlink()), None)

@@ -1,7 +1,8 @@
 """Tracks and entries: which records may be compared, and which of them a table shows."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from bnsuite.records import CALIBRATION, RANKED, Record
@@ -25,16 +26,29 @@ class Kept(NamedTuple):
     origin: Origin
 
 
-class Track(NamedTuple):
-    """Records that may be compared. Never mixed: one table each."""
+@dataclass(frozen=True, order=True)
+class Track:
+    """Records that may be compared. Never mixed: one table each.
+
+    Attributes:
+        checksum: SHA-256 of the data set, which is another one under the same name where it differs.
+        mark: first digits of the checksum, where the name alone does not tell the data set from another.
+    """
 
     suite_version: int
     profile: str
     family: str
     dataset: str
+    checksum: str
+    mark: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return f"{self.dataset} · {self.family} · {self.budget}"
+        return f"{self.data} · {self.family} · {self.budget}"
+
+    @property
+    def data(self) -> str:
+        """What the data set is called: digits, or digits (3069f954)."""
+        return f"{self.dataset} ({self.mark})" if self.mark else self.dataset
 
     @property
     def budget(self) -> str:
@@ -51,7 +65,8 @@ class Entry(NamedTuple):
 
 
 def track_of(record: Record) -> Track:
-    return Track(record.suite_version, record.profile, record.family, record.dataset)
+    checksum = record.provenance.dataset_checksum
+    return Track(record.suite_version, record.profile, record.family, record.dataset, checksum)
 
 
 def entry_of(kept: Kept) -> Entry:
@@ -75,7 +90,32 @@ def by_track(kept: Iterable[Kept]) -> dict[Track, list[Kept]]:
         foreign = all(one.origin == "submitted" for one in tracks[track])
         return foreign, -track.suite_version, bool(changed), place, track
 
-    return {track: tracks[track] for track in sorted(tracks, key=order)}
+    marks = _marks(tracks)
+    return {replace(track, mark=marks[track]): tracks[track] for track in sorted(tracks, key=order)}
+
+
+MARK = 8
+"""Digits of a checksum that tell two data sets of one name apart; more where these are the same."""
+
+
+def _marks(tracks: Mapping[Track, Sequence[Kept]]) -> dict[Track, str]:
+    """The mark of each track; none for the only, or the only published, data set of its name."""
+    checksums: dict[str, set[str]] = defaultdict(set)
+    published: dict[str, set[str]] = defaultdict(set)
+    for track, kept in tracks.items():
+        checksums[track.dataset].add(track.checksum)
+        if any(one.origin == "published" for one in kept):
+            published[track.dataset].add(track.checksum)
+
+    def plain(track: Track) -> bool:
+        return {track.checksum} in (checksums[track.dataset], published[track.dataset])
+
+    def mark(track: Track) -> str:
+        same = checksums[track.dataset]
+        digits = next((k for k in range(MARK, 64) if len({one[:k] for one in same}) == len(same)), 64)
+        return track.checksum[:digits] or "none"
+
+    return {track: "" if plain(track) else mark(track) for track in tracks}
 
 
 def newest(kept: Iterable[Kept]) -> dict[Entry, dict[str, Record]]:

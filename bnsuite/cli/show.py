@@ -115,6 +115,7 @@ def board(
     from bnsuite.board.readme import renew
     from bnsuite.board.site import Source, build_site
     from bnsuite.records import RecordError
+    from bnsuite.records.store import json_files
 
     leaderboard = Path("leaderboard")
     checkout = leaderboard.is_dir()
@@ -140,7 +141,7 @@ def board(
     if as_json:
         print(json.dumps({"index": str(index), "left_out": left_out}))
     else:
-        if not any(record for source in sources for record in source.folder.rglob("*.json")):
+        if not any(path for source in sources for path in json_files(source.folder)):
             err.print("[yellow]no records here:[/] bnsuite run --profile smoke makes some", highlight=False)
         print(f"The board is at {index}. Open it in a browser: {index.resolve().as_uri()}")
 

@@ -1,5 +1,6 @@
 """Manifest: who sends a scheme in, and under which terms; `submission.toml` beside its `scheme.py`."""
 
+import reprlib
 import stat
 import tomllib
 from difflib import get_close_matches
@@ -8,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bnsuite.records.store import RecordError
+from bnsuite.records.store import RecordError, where
 
 NAME = "[a-z0-9][a-z0-9-]{0,39}"
 """Pattern of a scheme's name, and so of its folder's: letters, digits and hyphens, at most 40."""
@@ -16,6 +17,8 @@ NAME = "[a-z0-9][a-z0-9-]{0,39}"
 FILE = "submission.toml"
 
 _LONGEST = 64 * 1024
+_INPUT = reprlib.Repr()  # cuts off what is nested deep, whose repr would be a RecursionError
+_INPUT.maxstring = _INPUT.maxother = 80
 _Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _Login = Annotated[str, Field(pattern=r"^[A-Za-z0-9](-?[A-Za-z0-9]){0,38}$")]
 
@@ -57,7 +60,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     except (ValueError, RecursionError) as error:
         raise RecordError(
-            f"{path}: not valid TOML ({error}). Mend that line, or what is before it."
+            f"{path}: not valid TOML ({error!s:.200}). Mend that line, or what is before it."
         ) from error
     try:
         found = Manifest.model_validate(data)
@@ -65,11 +68,10 @@ def read_manifest(folder: Path) -> Manifest:
         unknown = next((name for name in data if name not in Manifest.model_fields), None)
         near = get_close_matches(unknown, Manifest.model_fields, n=1) if unknown else []
         if near:
-            raise RecordError(f"{path}: unknown field {unknown!r}. Did you mean {near[0]}?") from error
+            raise RecordError(f"{path}: unknown field {unknown!r:.80}. Did you mean {near[0]}?") from error
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise RecordError(
-            f"{path}: {where}: {first['msg']}, got {first['input']!r:.80}. "
+            f"{path}: {where(error)}: {first['msg']}, got {_INPUT.repr(first['input']):.80}. "
             "It holds name, authors, github and requires (lists), licence, paper and notes."
         ) from error
     if found.name != folder.resolve().name:

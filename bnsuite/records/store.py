@@ -4,15 +4,17 @@ import json
 import math
 import os
 import re
+import stat
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from bnsuite.records.record import SCHEMA_VERSION, Outcome, Record
+from bnsuite.records.record import SCHEMA_VERSION, Cell, Record
 
 FILE_NAME = re.compile(r"(?!\.)[\w+=,.-]{1,200}")
 """What a field must be to stand in a path: no separator, not hidden, and so not above its folder."""
@@ -22,39 +24,80 @@ class RecordError(Exception):
     """A record cannot be read or written. The message is one line: the file, what is wrong, what to do."""
 
 
+LARGEST = 64 * 2**20
+"""Bytes of a file that is read as a record; published ones have up to 100 KiB."""
+
+DEEPEST = 32
+"""Levels of folders that are searched; a store has 3 of its own."""
+
+_NAME = re.compile(r"(.+)-(cpu|cuda)-[0-9a-f]{16}\.json")
+
+
 class Store:
     """Records below one folder.
 
-    Reading is lazy about nothing: a file that is not a sound record raises `RecordError`, since a
-    leaderboard that skips what it cannot read would lie.
+    Opening lists the files and reads none. A file is read when its record is asked for: all of them by
+    iteration, those of one cell by `result`, which tells by path and name. A file that lies elsewhere
+    than `path_of` puts it is read by every `result`. A file that is read and is not a sound record raises
+    `RecordError`, since a leaderboard that skips what it cannot read would lie.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self._paths = {path: read_record(path) for path in sorted(self.folder.rglob("*.json"))}
+        self._listed = dict.fromkeys(sorted(json_files(self.folder)))
+        self._read: dict[Path, Record] = {}
+        self._by_place: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+        for path in self._listed:
+            self._by_place[self._place(path)].append(path)
 
     def __iter__(self) -> Iterator[Record]:
-        return iter(self._paths.values())
+        return (self._record(path) for path in [*self._listed])
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._listed)
 
     def paths(self) -> dict[Path, Record]:
-        return dict(self._paths)
+        """All records by their files; reads every file."""
+        return {path: self._record(path) for path in self._listed}
 
-    def result(self, key: str, profile: str) -> Record | None:
-        """The newest record of this key that is a result; an `error` is not one and is run again."""
-        found = [r for r in self if (r.key, r.profile) == (key, profile) and r.outcome is not Outcome.ERROR]
-        return max(found, key=lambda r: r.provenance.started, default=None)
+    def result(self, key: str, cell: Cell) -> Record | None:
+        """Find the newest record of a key that is a result; an `error` is not one and is run again.
+
+        Args:
+            key: hash of what determines the measurement.
+            cell: the cell of that key; its profile is the record's.
+        """
+        place = (cell.profile, f"{cell.family}-{cell.dataset}", cell.task, cell.scheme, cell.device)
+        records = map(self._record, [*self._by_place.get(place, ()), *self._by_place.get((), ())])
+        results = [r for r in records if (r.key, r.profile) == (key, cell.profile) and r.outcome != "error"]
+        return max(results, key=age, default=None)
+
+    def of_scheme(self, scheme: str) -> list[Record]:
+        """Read the records of one scheme."""
+        places = [place for place in self._by_place if not place or place[3] == scheme]
+        records = [self._record(path) for place in places for path in self._by_place[place]]
+        return [record for record in records if record.scheme == scheme]
+
+    def _record(self, path: Path) -> Record:
+        if path not in self._read:
+            self._read[path] = read_record(path)
+        return self._read[path]
+
+    def _place(self, path: Path) -> tuple[str, ...]:
+        """Profile, network, task, scheme and device by the file's path; () where `path_of` put no file."""
+        *folders, name = path.relative_to(self.folder).parts
+        found = _NAME.fullmatch(name)
+        return (*folders, *found.groups()) if found and len(folders) == 3 else ()
+
+    def check_names(self, cell: Cell) -> None:
+        """Raise `RecordError` where a record of this cell could not be stored, before it is measured."""
+        for field in ("scheme", "profile", "family", "dataset", "task"):
+            _check_name(f"{cell}", field, getattr(cell, field))
 
     def path_of(self, record: Record) -> Path:
         """Where a record lies; `RecordError` where what it says of itself is no name of a file."""
         for field in ("scheme", "profile", "family", "dataset", "task", "id"):
-            if not FILE_NAME.fullmatch(value := getattr(record, field)):
-                raise RecordError(
-                    f"record {record.id!r:.20}: {field} {value!r:.80} names no file, and it is not stored. "
-                    "Wanted are letters, digits and + = , . _ - alone, at most 200."
-                )
+            _check_name(f"record {record.id!r:.20}", field, getattr(record, field))
         name = f"{record.scheme}-{record.device}-{record.id}.json"
         return self.folder / record.profile / f"{record.family}-{record.dataset}" / record.task / name
 
@@ -70,7 +113,9 @@ class Store:
                 f"{path}: cannot write the record ({error.strerror or error}). Free or unlock the folder, "
                 "or give another with --records; finished cells are kept and the same command goes on."
             ) from error
-        self._paths[path] = record
+        self._listed[path] = None
+        self._read[path] = record
+        self._by_place[self._place(path)].append(path)
         return path
 
     def check_writable(self) -> None:
@@ -101,42 +146,121 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def json_files(folder: Path) -> Iterator[Path]:
+    """Paths below a folder that end in .json; linked folders are not entered, a missing one is empty.
+
+    Raises:
+        RecordError: a folder that cannot be listed, or folders nested deeper than `DEEPEST`.
+    """
+    return (path for path in files_below(folder) if path.name.endswith(".json"))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All paths below a folder but its folders; as `json_files`."""
+    waiting = [(folder, 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise RecordError(f"{folder}: holds folders nested more than {DEEPEST} deep. Remove them.")
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    below = entry.is_dir(follow_symlinks=False) and not entry.name.endswith(".json")
+                    if below:
+                        waiting.append((place / entry.name, depth + 1))
+                    else:
+                        yield place / entry.name
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{place}: cannot be listed ({_reason(error)}). Check the folder.") from error
+
+
 def read_record(path: Path) -> Record:
     """Parse and verify one file, or raise `RecordError` naming it."""
-
-    def refuse(number: str) -> NoReturn:
-        raise ValueError(f"{number} is not a finite number")
-
-    def finite(number: str) -> float:
-        return value if math.isfinite(value := float(number)) else refuse(number)
-
+    text = _text(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, parse_float=finite)
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+        data = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not valid JSON ({error}). Restore the file or remove it.") from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version not in range(1, SCHEMA_VERSION + 1):
         raise RecordError(
-            f"{path}: schema_version is {version!r}, wanted 1 to {SCHEMA_VERSION}. "
+            f"{path}: not valid JSON ({error!s:.200}). Restore the file or remove it."
+        ) from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise RecordError(
+            f"{path}: schema_version is {version!r:.80}, wanted 1 to {SCHEMA_VERSION}. "
             "Remove the file, or use the version of bnsuite that wrote it."
         )
     try:
-        record = Record.model_validate(data)
+        record = Record.model_validate_json(text, strict=True)
+        expected = record.expected_key(), record.expected_id()
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise RecordError(
-            f"{path}: not a record ({where}: {first['msg']}). Restore the file or remove it; "
-            "`bnsuite schema` prints what a record holds."
+            f"{path}: not a record ({where(error)}: {error.errors()[0]['msg']}). Restore the file or "
+            "remove it; `bnsuite schema` prints what a record holds."
         ) from error
-    if (record.key, record.id) != (record.expected_key(), record.expected_id()):
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: not a record ({error!s:.200}). Restore the file or remove it.") from error
+    if (record.key, record.id) != expected:
         raise RecordError(
             f"{path}: its id or key does not match its content: it was edited after it was measured. "
             "Restore the file, or remove it and measure again."
         )
     return record
+
+
+def where(error: ValidationError) -> str:
+    """Place of the first fault in what was validated, in at most 80 printable characters."""
+    place = ".".join(str(part)[:80] for part in error.errors(include_input=False)[0]["loc"][:20])
+    return "".join(c if c.isprintable() else "�" for c in place[:80])
+
+
+def _check_name(what: str, field: str, value: str) -> None:
+    if not FILE_NAME.fullmatch(value):
+        raise RecordError(
+            f"{what}: {field} {value!r:.80} names no file, and it is not stored. "
+            "Wanted are letters, digits and + = , . _ - alone, at most 200."
+        )
+
+
+def _text(path: Path) -> str:
+    """The text of a plain file; a pipe or a device would be waited for without end."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RecordError(f"{path}: cannot be read (not a plain file). Remove it.")
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise RecordError(f"{path}: larger than {LARGEST >> 20} MiB, and so no record. Remove it.")
+        return content.decode()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    except ValueError as error:
+        raise RecordError(
+            f"{path}: not valid JSON ({error!s:.200}). Restore the file or remove it."
+        ) from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _refuse(number: str) -> NoReturn:
+    raise ValueError(f"{number:.40} is not a finite number")
+
+
+def _finite(number: str) -> float:
+    return value if math.isfinite(value := float(number)) else _refuse(number)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs; two of one key would be read otherwise by another parser."""
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in fields:
+            raise ValueError(f"key {key!r:.80} twice in one object")
+        fields[key] = value
+    return fields
 
 
 def load_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
@@ -156,9 +280,9 @@ def started(record: Record) -> datetime:
     """Start of the measurement in UTC; what is not a time counts as long ago."""
     try:
         moment = datetime.fromisoformat(record.provenance.started)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the years 1 and 9999 overflow with an offset
         return datetime.min.replace(tzinfo=UTC)
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def age(record: Record) -> tuple[datetime, str]:

@@ -14,6 +14,7 @@ from bnsuite.datasets import DATASETS, Source, find
 from bnsuite.execute import DeviceError, job_of, measure, resolve_device
 from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
+from bnsuite.records.store import age
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.submission.foreign import SCHEME, Foreign, check, load, scheme_file, source_of
 from bnsuite.submission.sandbox import Limits, Sandbox
@@ -116,9 +117,8 @@ def _of_source(records: Path, name: str, source: str) -> list[Record]:
     if not records.is_dir():
         return []
     newest: dict[tuple[str, str], Record] = {}
-    for record in sorted(Store(records), key=lambda one: one.provenance.started):
-        ours = (record.scheme, record.provenance.scheme_source) == (name, source)
-        if ours and record.outcome is not Outcome.ERROR:
+    for record in sorted(Store(records).of_scheme(name), key=age):
+        if record.provenance.scheme_source == source and record.outcome is not Outcome.ERROR:
             newest[record.key, record.profile] = record
     return list(newest.values())
 

@@ -10,7 +10,7 @@ from board_records import calibration, measured, reading, record, submit, write
 from test_pages import parse, rows, words
 
 from bnsuite.board.site import Source, build_site
-from bnsuite.records import Record
+from bnsuite.records import Record, RecordError
 
 
 @pytest.fixture(autouse=True)
@@ -229,3 +229,25 @@ def test_only_plain_addresses_are_links(tmp_path: Path) -> None:
         own = parse(tmp_path / f"{place}" / "site" / "scheme-theirs.html")
         assert paper in words(own)
         assert not any((a.get("href") or "").startswith(("java", "http")) for a in own.iter("a"))
+
+
+@pytest.mark.parametrize("settings", [{"width": [64]}, {"width": {"a": 1}, "batch": [2]}])
+def test_settings_that_are_no_numbers_do_not_stop_the_board(tmp_path: Path, settings: dict[str, Any]) -> None:
+    _, left_out = build(tmp_path, submit(tmp_path / "theirs", theirs(settings=settings, family="cnn")))
+    assert left_out == []
+
+
+def test_what_cannot_be_drawn_is_left_out_and_the_rest_is_built(tmp_path: Path) -> None:
+    tiny = [record("max_depth", "theirs", [5e-324] * 6)]  # a ratio of it to batchnorm's is 0
+    sound = submit(tmp_path / "sound", [record("max_depth", "sound")])
+    page, left_out = build(tmp_path, submit(tmp_path / "theirs", tiny), sound)
+    assert len(left_out) == 1
+    assert left_out[0].startswith(f"theirs/records/{tiny[0].id}.json: cannot be drawn (")
+    assert {row.split()[0] for row in rows(page)} == {"batchnorm", "none", "sound"}
+
+
+def test_a_record_of_ours_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
+    tiny = record("max_depth", "mine", [5e-324] * 6)
+    folder = write(tmp_path / "ours", [record("max_depth", "batchnorm"), tiny])
+    with pytest.raises(RecordError, match=rf"{tiny.id}\.json: cannot be drawn"):
+        build_site([Source(folder, "local")], tmp_path / "site")

@@ -2,6 +2,7 @@
 
 from board_records import record, without_value
 
+from bnsuite.board.labels import anchor
 from bnsuite.board.tracks import Entry, Kept, Track, by_track, is_reference, newest, standard, tasks_of
 from bnsuite.records import Outcome
 
@@ -11,7 +12,7 @@ def test_tracks_are_never_mixed() -> None:
     tracks = by_track(Kept(record(**change), "local") for change in changes)
     assert len(tracks) == len(changes)
     assert next(iter(tracks)).suite_version == 2
-    assert list(tracks)[-1] == Track(1, "smoke", "mlp", "digits")
+    assert list(tracks)[-1] == Track(1, "smoke", "mlp", "digits", "d1" * 32)
 
 
 def test_newest_record_is_shown_even_if_an_error() -> None:
@@ -70,3 +71,13 @@ def test_ranked_tasks_come_first() -> None:
         "time_to_accuracy",
         "a_diagnostic",
     ]
+
+
+def test_other_data_under_one_name_is_another_track_with_a_mark() -> None:
+    other = record("max_depth", "theirs", source={"dataset_checksum": "e2" * 32})
+    ours, theirs = by_track([Kept(record(), "published"), Kept(other, "submitted")])
+    assert (ours.data, theirs.data) == ("digits", "digits (e2e2e2e2)")
+    assert anchor(ours) == "digits.mlp.quick.v1" != anchor(theirs)
+    marked = by_track([Kept(record(), "local"), Kept(other, "local")])
+    assert {track.data for track in marked} == {"digits (d1d1d1d1)", "digits (e2e2e2e2)"}
+    assert [str(track) for track in by_track([Kept(record(), "local")])] == ["digits · mlp · quick"]

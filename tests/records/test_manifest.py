@@ -76,3 +76,13 @@ def test_a_manifest_nested_too_deep_is_refused(tmp_path: Path) -> None:
     (tmp_path / "submission.toml").write_text("name = " + "[" * 30_000)
     with pytest.raises(RecordError, match="not valid TOML"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("key", [".".join(["a"] * 3000), ".".join(["name"] * 3000), '"' + "x" * 5000 + '"'])
+def test_a_key_of_thousands_of_parts_is_one_short_line(tmp_path: Path, key: str) -> None:
+    text = GOOD.replace('name = "mine"\n', "") if key.startswith("name") else GOOD
+    with pytest.raises(RecordError) as caught:
+        read_manifest(folder(tmp_path, f"{key} = 1\n{text}"))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < len(str(tmp_path)) + 400

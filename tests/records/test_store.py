@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bnsuite.records import Outcome, RecordError, Store, load_records
-from bnsuite.records.store import read_record
+from bnsuite.records.store import age, read_record
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -28,7 +28,7 @@ def complaint(path: Path) -> str:
     with pytest.raises(RecordError) as caught:
         read_record(path)
     with pytest.raises(RecordError):
-        Store(path.parent)
+        list(Store(path.parent))
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -61,9 +61,9 @@ def test_a_result_is_found_by_key_and_profile(tmp_path: Path, make_record: Any) 
     for record in (new, old, failed):
         store.add(record)
     assert len({old.key, new.key, failed.key}) == 1
-    assert store.result(old.key, "quick") == new == Store(tmp_path).result(old.key, "quick")
-    assert store.result(old.key, "smoke") is None
-    assert store.result("0" * 32, "quick") is None
+    assert store.result(old.key, old.cell) == new == Store(tmp_path).result(old.key, old.cell)
+    assert store.result(old.key, old.cell.model_copy(update={"profile": "smoke"})) is None
+    assert store.result("0" * 32, old.cell) is None
 
 
 @pytest.mark.parametrize("outcome", [Outcome.OOM, Outcome.STUCK, Outcome.UNSUPPORTED, Outcome.ERROR])
@@ -71,7 +71,7 @@ def test_every_outcome_but_error_is_a_result(tmp_path: Path, make_record: Any, o
     store = Store(tmp_path)
     record = make_record(value=None, low=None, outcome=outcome)
     store.add(record)
-    assert (store.result(record.key, "quick") is None) == (outcome is Outcome.ERROR)
+    assert (store.result(record.key, record.cell) is None) == (outcome is Outcome.ERROR)
 
 
 @pytest.mark.parametrize(
@@ -206,3 +206,83 @@ def test_a_file_nested_too_deep_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deep.json"
     path.write_text("[" * 200_000)
     assert "not valid JSON" in complaint(path)
+
+
+def test_opening_reads_nothing_and_a_cell_reads_its_own_files(
+    tmp_path: Path, make_record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [make_record(scheme=f"s{i}") for i in range(20)]
+    for record in records:
+        Store(tmp_path).add(record)
+    elsewhere = tmp_path / "moved.json"
+    Store(tmp_path).path_of(records[0]).rename(elsewhere)
+    opened: list[Path] = []
+    monkeypatch.setattr(
+        "bnsuite.records.store.read_record", lambda path: opened.append(path) or read_record(path)
+    )
+    store = Store(tmp_path)
+    assert (len(store), opened) == (20, [])
+    assert store.result(records[3].key, records[3].cell) == records[3]
+    assert opened == [store.path_of(records[3]), elsewhere]
+    assert store.result(records[0].key, records[0].cell) == records[0], "found wherever it lies"
+    assert store.of_scheme("s5") == [records[5]]
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"value": 24.0', '"value": 24.0, "value": 24.0', "key 'value' twice"),
+        ('"value": 24.0', '"value": "24"', "value: Input should be a valid number"),
+        ('"value": 24.0', '"value": true', "value: Input should be a valid number"),
+        ('"threads": 1', '"threads": 1.0', "provenance.threads: Input should be a valid integer"),
+        ('"threads": 1', '"threads": "1"', "provenance.threads: Input should be a valid integer"),
+        ('"tf32": false', '"tf32": 0', "provenance.tf32: Input should be a valid boolean"),
+        ('"schema_version": 2', '"schema_version": true', "schema_version is True"),
+        ('"schema_version": 2', '"schema_version": 2.0', "schema_version is 2.0"),
+        ('"threads": 1', '"thr\\neads": 1', "not a record"),
+        ('"scheme": "batchnorm"', '"scheme": "\\ud800"', "not a record"),
+        ('"non_monotone": false', '"deep": ' + "[" * 500 + "]" * 500, "not a record"),
+    ],
+)
+def test_duplicate_keys_and_lax_types_are_refused(
+    tmp_path: Path, make_record: Any, old: str, new: str, words: str
+) -> None:
+    path = Store(tmp_path).add(make_record())
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert words in complaint(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large"])
+def test_what_has_no_end_is_not_read(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "some.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        monkeypatch.setattr("bnsuite.records.store.LARGEST", 2**20)
+        path.write_bytes(b" " * (2**20 + 1))
+    assert ("larger than 1 MiB" if kind == "large" else "not a plain file") in complaint(path)
+
+
+def test_folders_nested_without_end_are_refused(tmp_path: Path) -> None:
+    place = tmp_path
+    for _ in range(1500 // 100):
+        place = place.joinpath(*["d"] * 40)
+        place.mkdir(parents=True)
+    with pytest.raises(RecordError, match="nested more than 32 deep"):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_moment_beyond_the_calendar_is_long_ago(make_record: Any, moment: str) -> None:
+    assert age(make_record(started=moment)) < age(make_record(started="1970-01-01"))
+
+
+def test_a_name_too_long_to_store_is_refused_before_it_is_measured(tmp_path: Path, make_record: Any) -> None:
+    cell = make_record().cell.model_copy(update={"profile": "quick+" + "a" * 200})
+    with pytest.raises(RecordError, match=r"profile .* names no file"):
+        Store(tmp_path).check_names(cell)
