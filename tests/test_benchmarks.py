@@ -43,6 +43,7 @@ def ranked(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_asv_measures_this_checkout_pinned(config: Config) -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert (config.repo, config.branches, config.environment_type) == (".", ["HEAD"], "virtualenv")
+    assert config.launch_method == "forkserver"  # spawn imports torch for every row
     assert [f"torch=={version}" for version in config.matrix["req"]["torch"]] == [
         pin for pin in pins if pin.startswith("torch==")
     ]
