@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PROFILE = load_profile("smoke")
 
 FAMILY = "mlp"
-"""The only family that smoke's budgets tell schemes apart in: with `cnn` most are stuck, or at a limit."""
+"""No `cnn`: there every depth is 2, and most of the eight schemes tried are stuck or time out."""
 
 Records = dict[str, Record]
 """Records of one task by row name."""
