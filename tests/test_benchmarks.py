@@ -3,6 +3,7 @@
 import importlib
 import math
 import re
+import sys
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,9 @@ import pytest
 from asv.config import Config
 from asv_runner.discovery import disc_benchmarks
 
-from bnsuite.profiles import load_profile
-from bnsuite.records import RANKED, SUITE_VERSION, Outcome, Record, Sample
+from bnsuite.execute import plan
+from bnsuite.records import RANKED, SUITE_VERSION, Cell, Outcome, Sample
+from bnsuite.records.record import digest
 from bnsuite.schemes import SCHEMES
 from bnsuite.tasks import TASKS
 
@@ -41,6 +43,7 @@ def ranked(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_asv_measures_this_checkout_pinned(config: Config) -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert (config.repo, config.branches, config.environment_type) == (".", ["HEAD"], "virtualenv")
+    assert config.launch_method == "forkserver"  # spawn imports torch for every row
     assert [f"torch=={version}" for version in config.matrix["req"]["torch"]] == [
         pin for pin in pins if pin.startswith("torch==")
     ]
@@ -59,9 +62,7 @@ def test_a_track_follows_each_ranked_task_over_every_scheme(name: str, found: di
     assert track.type == "track"
     assert track.unit == task.unit
     assert track.version.startswith(f"suite {SUITE_VERSION}, task {task.version}, smoke ")
-    smoke = load_profile("smoke")
-    families = [family for family in smoke.families if smoke.asks(name, family)]
-    assert track.params == [[repr(scheme) for scheme in SCHEMES], [repr(family) for family in families]]
+    assert track.params == [[repr(scheme) for scheme in SCHEMES]]
     assert track.setup_cache_timeout > 0
 
 
@@ -106,14 +107,92 @@ def test_a_track_without_a_value_is_skipped_and_an_error_fails(ranked: ModuleTyp
         ranked.asv_value(_Record(None, Outcome.ERROR))
 
 
-def test_tracks_read_the_records_of_one_run(ranked: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+def _number(task: str, scheme: str, family: str = "mlp") -> float:
+    return float(int(digest([task, scheme, family])[:8], 16))
 
-    def run(**options: Any) -> list[Record]:
-        asked.update(options)
-        return []
+
+class _Faked(_Record):
+    """A record of a planned cell, whose value tells them apart."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.task, self.scheme, self.family = cell.task, cell.scheme, cell.family
+        super().__init__(1.0, Outcome.OK, _number(cell.task, cell.scheme, cell.family))
+
+
+@pytest.fixture
+def asked(ranked: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The calls of `bnsuite.run`, which plans its cells and measures none of them."""
+    calls: list[dict[str, Any]] = []
+
+    def run(profile: str, schemes: list[Any], device: str, **options: Any) -> list[_Faked]:
+        calls.append({"profile": profile, "schemes": schemes, **options})
+        jobs = plan(profile, options.get("tasks"), schemes, options.get("families"), None, device)
+        return [_Faked(job.cell) for job in jobs]
 
     monkeypatch.setattr(ranked.bnsuite, "run", run)
-    assert ranked.setup_cache() == {}
-    assert (asked["profile"], asked["schemes"]) == ("smoke", list(SCHEMES))
-    assert not Path(asked["records"]).is_absolute()  # asv's own folder
+    return calls
+
+
+def _rows(track: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    """What a benchmark process of asv does, for every row: parameters and value."""
+    cache = track.do_setup_cache()
+    rows = []
+    for index, values in enumerate(product(*track._params)):
+        track.set_param_idx(index)
+        track.set_cache(cache)
+        rows.append((values, track.do_run()))
+    return rows
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_every_row_has_a_record_of_its_setup_cache(
+    name: str, found: dict[str, Any], asked: list[dict[str, Any]]
+) -> None:
+    rows = _rows(found[f"ranked.track_{name}"])
+    assert [values for values, _ in rows] == [(scheme,) for scheme in SCHEMES]
+    assert [value["samples"] for _, value in rows] == [[_number(name, scheme)] for scheme in SCHEMES]
+    assert [(call["profile"], call["tasks"]) for call in asked] == [("smoke", [name])]
+    assert not Path(asked[0]["records"]).is_absolute()  # asv's own folder
+
+
+def test_a_track_has_a_cache_of_its_own_and_the_engine_none(found: dict[str, Any]) -> None:
+    keys = [found[f"ranked.track_{name}"].setup_cache_key for name in RANKED]
+    assert None not in keys
+    assert len({*keys}) == len(RANKED)  # asv names a cache by its line
+    assert all(one.setup_cache_key is None for name, one in found.items() if name.startswith("engine."))
+
+
+def test_rows_may_be_of_a_few_schemes_and_of_a_path(
+    ranked: ModuleType, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "row-of-mine"
+    folder.mkdir()
+    code = 'from torch import nn\nfrom bnsuite import Scheme\nscheme = Scheme("mine", nn.Identity)\n'
+    (folder / "scheme.py").write_text(code, encoding="utf-8")
+    for path in (folder, folder / "scheme.py"):
+        assert ranked.chosen(f"batchnorm, {path}") == {"batchnorm": "batchnorm", "row-of-mine": path}
+    monkeypatch.setenv("BNSUITE_ASV_SCHEMES", f"batchnorm,{folder}")
+    monkeypatch.delitem(sys.modules, "benchmarks.ranked")
+    few = importlib.import_module("benchmarks.ranked")
+    benchmarks = {one.name: one for one in disc_benchmarks(str(ROOT / "benchmarks"))}
+    assert few is not ranked
+    rows = _rows(benchmarks["ranked.track_max_depth"])
+    assert [values for values, _ in rows] == [("batchnorm",), ("row-of-mine",)]
+    assert [getattr(scheme, "name", scheme) for scheme in asked[0]["schemes"]] == ["batchnorm", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "message"),
+    [
+        ("batchnrm", "Did you mean batchnorm"),
+        ("no/such/folder", "unknown scheme"),
+        ("none,none", "'none' twice"),
+        ("{}/none", "'none' twice"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused(
+    ranked: ModuleType, tmp_path: Path, asked_for: str, message: str
+) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match=message):
+        ranked.chosen(asked_for.format(tmp_path))
