@@ -11,6 +11,7 @@ from pathlib import Path
 
 import bnsuite
 from bnsuite.cli.submission import sandbox
+from bnsuite.cli.terminal import SandboxChoice
 from bnsuite.profiles import load_profile
 from bnsuite.records import SUITE_VERSION, Outcome, Record
 from bnsuite.records.record import digest
@@ -59,7 +60,11 @@ ROWS = chosen(os.environ.get("BNSUITE_ASV_SCHEMES", ""))
 
 
 def _load(scheme: str | Path) -> str | Foreign:
-    return scheme if isinstance(scheme, str) else load(scheme, sandbox(), Limits(wall_s=3600))
+    return (
+        scheme
+        if isinstance(scheme, str)
+        else load(scheme, sandbox(SandboxChoice.prefer), Limits(wall_s=3600))
+    )
 
 
 def measure(task: str) -> Records:
