@@ -4,9 +4,11 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -15,7 +17,7 @@ import torch
 from bnsuite.datasets import DATASETS, DataError, Source, find
 from bnsuite.facets import FACETS, Facets, facets_of
 from bnsuite.networks import FAMILIES, UnsupportedError
-from bnsuite.processes import WORKER_ENVIRONMENT, Channel, interrupts_wait, leave_with_parent, send
+from bnsuite.processes import THREAD_VARIABLES, WORKER_ENVIRONMENT, Failed, side_by_side
 from bnsuite.profiles import Profile, load_profile, profile_names
 from bnsuite.provenance import environment, reproducible
 from bnsuite.records import RANKED, Cell, Measurement, Outcome, Provenance, Record, Store
@@ -163,10 +165,11 @@ def run_jobs(
     waiting = [job for job in jobs if job.key not in done]
     for job in waiting:
         store.check_names(job.cell)
-    for record in _measure_all(waiting, workers, end, observe):
-        store.add(record)
-        done[record.key] = record
-        observe(Event(record.cell, record=record, new=True))
+    with closing(_measure_all(waiting, workers, end, observe)) as measured:
+        for record in measured:
+            store.add(record)
+            done[record.key] = record
+            observe(Event(record.cell, record=record, new=True))
     return [done[job.key] for job in jobs if job.key in done]
 
 
@@ -310,7 +313,9 @@ def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     return "cuda"
 
 
-def _measure_all(jobs: Sequence[Job], workers: int, end: float, observe: Observer) -> Iterator[Record]:
+def _measure_all(
+    jobs: Sequence[Job], workers: int, end: float, observe: Observer
+) -> Generator[Record, None, None]:
     """Records as they come, from this process or from worker processes; from `end` on no cell is started."""
     workers = min(workers, len(jobs))
     if workers <= 1:
@@ -320,34 +325,34 @@ def _measure_all(jobs: Sequence[Job], workers: int, end: float, observe: Observe
             yield measure(job, lambda found, job=job: observe(Event(job.cell, found)))  # type: ignore[misc]
         return
 
-    from joblib import Parallel, delayed
-
-    cells = {str(job.cell): job.cell for job in jobs}
     threads = max(1, (os.cpu_count() or 1) // workers)
-    before = dict(os.environ)
-    os.environ.update({name: value for name, value in WORKER_ENVIRONMENT.items() if name not in before})
-    try:
-        with Channel(lambda name, found: observe(Event(cells[name], found))) as channel:
-            pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)
-            calls = [
-                delayed(_measure_in_worker)(job, end, threads, channel.address, os.getpid()) for job in jobs
-            ]
-            with interrupts_wait():  # a pool that is half started cannot be stopped
-                records = pool(calls)
-            yield from filter(None, records)
-    finally:
-        for name in WORKER_ENVIRONMENT.keys() - before.keys():
-            del os.environ[name]
+    results = side_by_side(
+        partial(_measure_in_worker, end=end, threads=threads),
+        jobs,
+        workers,
+        lambda job, found: observe(Event(job.cell, found)),
+        {**WORKER_ENVIRONMENT, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
+    )
+    for job, record in results:
+        if isinstance(record, Failed):
+            yield _failed(job, record.reason)
+        elif record is not None:
+            yield record
 
 
-def _measure_in_worker(
-    job: Job, end: float, threads: int, address: tuple[str, bytes], parent: int
-) -> Record | None:
-    if time.monotonic() >= end:  # a clock common to all processes; the pool takes calls ahead of its workers
+def _measure_in_worker(job: Job, report: Callable[[str], None], end: float, threads: int) -> Record | None:
+    if time.monotonic() >= end:  # a clock common to all processes; a worker takes seconds to start
         return None
-    leave_with_parent(parent)
     torch.set_num_threads(threads)
-    return measure(job, lambda found: send(address, str(job.cell), found))
+    return measure(job, report)
+
+
+def _failed(job: Job, reason: str) -> Record:
+    """Record of a cell that no worker could finish; its facets are not tried here, where they may end us."""
+    facets = Facets() if isinstance(job.scheme, Scheme) else job.scheme.facets
+    answer = Answer(without_value(Outcome.ERROR, reason))
+    flags = environment(torch.device(job.cell.device))
+    return _sealed(job, answer, _provenance(job, flags, answer, datetime.now(UTC), 0.0), facets)
 
 
 def measure(job: Job, report: Callable[[str], None]) -> Record:
@@ -360,7 +365,18 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
     of = answer_here if isinstance(job.scheme, Scheme) else job.scheme.answer
     answer = of(job, report)
     duration_s = round(time.perf_counter() - clock, 3)
-    provenance = Provenance(
+    provenance = _provenance(job, flags, answer, started, duration_s)
+    try:
+        return _sealed(job, answer, provenance, _facets(job))
+    except ValueError as error:  # a NaN among what stands beside the value
+        failed = without_value(Outcome.ERROR, relative_traceback(error))
+        return _sealed(job, answer._replace(measured=failed), provenance, _facets(job))
+
+
+def _provenance(
+    job: Job, flags: Mapping[str, Any], answer: Answer, started: datetime, duration_s: float
+) -> Provenance:
+    return Provenance(
         **flags,
         scheme_source=job.scheme_source,
         dataset_checksum=job.data.checksum,
@@ -369,11 +385,6 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
         started=started.isoformat(timespec="milliseconds"),
         duration_s=duration_s,
     )
-    try:
-        return _sealed(job, answer, provenance)
-    except ValueError as error:  # a NaN among what stands beside the value
-        failed = without_value(Outcome.ERROR, relative_traceback(error))
-        return _sealed(job, answer._replace(measured=failed), provenance)
 
 
 def answer_here(job: Job, report: Callable[[str], None]) -> Answer:
@@ -417,8 +428,7 @@ def _facets(job: Job) -> Facets:
     return Facets(tuple(word for word in FACETS if word in (*found.words, "unchecked")), found.costs)
 
 
-def _sealed(job: Job, answer: Answer, provenance: Provenance) -> Record:
-    facets = _facets(job)
+def _sealed(job: Job, answer: Answer, provenance: Provenance, facets: Facets) -> Record:
     return Record(
         **dict(answer.measured),
         **job.cell.model_dump(),

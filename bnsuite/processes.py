@@ -1,17 +1,19 @@
-"""Worker processes: a channel by which they tell the parent what they have found so far, and how they end."""
+"""Worker processes: each works on one item at a time and tells what it finds; a lost one is replaced."""
 
-import json
 import os
+import pickle
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Listener
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from threading import Thread, current_thread, main_thread
-from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, TypeVar
 
 # Large blocks come back from the heap, in huge pages, and not fresh from the kernel at every operation:
 # a quarter less time a step (glibc; ignored elsewhere). Read when a process starts, so for workers only.
@@ -24,50 +26,234 @@ WORKER_ENVIRONMENT = {
 }
 
 
-class Channel:
-    """Listens in a thread and hands each (name, text) on; within `with`, its `address` takes messages."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Environment variables from which numerical libraries read their number of threads when they are loaded."""
 
-    def __init__(self, receive: Callable[[str, str], None]) -> None:
-        self._receive = receive
-        self._key = os.urandom(16)
+ATTEMPTS = 2
+"""Worker processes that one item may lose."""
 
-    def __enter__(self) -> Self:
-        self._listener = Listener(authkey=self._key)
-        self.address: tuple[str, bytes] = (str(self._listener.address), self._key)
-        self._thread = Thread(target=self._serve, daemon=True)
-        self._thread.start()
-        return self
+_PROGRAM = (
+    "import sys; fd, parent, *sys.path[:] = sys.argv[1:]; "
+    "from bnsuite.processes import serve_parent; serve_parent(int(fd), int(parent))"
+)
+_LOOK_EVERY_S = 0.5
+_EXIT_WITHIN_S = 5.0
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        send(self.address, "", "")
-        self._thread.join(timeout=1)
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                with self._listener.accept() as connection:
-                    name, text = json.loads(connection.recv_bytes())
-            except (OSError, EOFError, ValueError, AuthenticationError):  # a worker that died while speaking
-                continue
-            if not name:
-                return
-            self._receive(name, text)
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-def send(address: tuple[str, bytes], name: str, text: str) -> None:
-    """Tell the channel at this address; a parent that is gone ends the worker's cell."""
-    place, key = address
-    with Client(place, authkey=key) as connection:
-        connection.send_bytes(json.dumps([name, text]).encode())
+class Failed(NamedTuple):
+    """Result of an item that no worker could finish; `reason` is one line."""
+
+    reason: str
 
 
-@cache
+def side_by_side(
+    work: Callable[[T, Callable[[str], None]], R],
+    items: Sequence[T],
+    workers: int,
+    hear: Callable[[T, str], None],
+    defaults: Mapping[str, str],
+) -> Iterator[tuple[T, R | Failed]]:
+    """Results of `work(item, report)` from worker processes, as they come.
+
+    A worker that is lost, however it ended, costs its own item one retry, and is replaced. An item that
+    loses `ATTEMPTS` workers, or that cannot be pickled, is `Failed`. An exception of `work` is raised here.
+
+    Args:
+        work: called in a worker; its `report` calls `hear` in this process.
+        items: each is pickled when a worker is free for it; what `__main__` defines, by value.
+        workers: number of processes.
+        hear: called with an item and a text.
+        defaults: environment variables of the workers, where this process does not have them.
+    """
+    due = deque(range(len(items)))
+    ends: dict[int, list[str]] = {i: [] for i in due}
+    crew: list[_Worker] = []
+    environment = {**defaults, **os.environ}
+    busy = True
+    try:
+        while busy:
+            while due and (worker := _free(crew, workers, environment)):
+                worker.item = due.popleft()
+                worker.give((work, items[worker.item]))
+            for worker, kind, content in _messages(crew):
+                i = worker.item
+                if kind == "raised":
+                    raise content
+                if kind == "found" and i is not None:
+                    hear(items[i], content)
+                    continue
+                worker.item = None
+                if i is None:  # lost between two items
+                    continue
+                if kind == "lost":
+                    ends[i].append(content)
+                    if len(ends[i]) < ATTEMPTS:
+                        hear(items[i], f"worker {content}: once more")
+                        due.appendleft(i)
+                        continue
+                    content = Failed(f"lost {ATTEMPTS} worker processes: {' and '.join(ends[i])}")
+                yield items[i], Failed(content) if kind == "unreadable" else content
+            busy = bool(due) or any(worker.item is not None for worker in crew)
+    finally:
+        for worker in crew:
+            worker.dismiss(at_once=busy)
+        for worker in crew:
+            worker.end()
+
+
+class _Worker:
+    """A process that works on one item at a time, and this process's end of the pipe to it.
+
+    It runs a program of its own and never imports this process's `__main__`: a script needs no guard.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.connection, theirs = Pipe()
+        self.item: int | None = None
+        with theirs:
+            command = [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid()), *sys.path]
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment
+            )
+
+    def give(self, task: object) -> None:
+        """Hand a task over; that the worker is gone by now is found out when it is listened to."""
+        from joblib.externals.loky.backend.reduction import dumps
+
+        try:
+            message = dumps(task)
+        except Exception as error:
+            message = pickle.dumps(_one_line(error))
+        with suppress(OSError):
+            self.connection.send_bytes(message)
+
+    def hear(self, ready: bool) -> tuple[str, Any] | None:
+        """What it says now: `found` and a text, `done` and a result, `raised` and an exception,
+        `unreadable` and why; or what it suffered: `lost` and how it ended.
+
+        The process is asked besides the pipe, which a process that it has forked may hold open.
+        """
+        try:
+            if ready:
+                kind, content = self.connection.recv()
+                return kind, content
+            if self.process.poll() is None or self.connection.poll():
+                return None
+        except Exception:  # broken off, perhaps within a message, or garbled
+            self.connection.close()
+        return "lost", self.end()
+
+    def dismiss(self, at_once: bool) -> None:
+        """Close the pipe, which ends a worker that waits for an item; `at_once`: any."""
+        self.connection.close()
+        if at_once:
+            self.process.kill()
+
+    def end(self) -> str:
+        """How it ended, in words; where it goes on, it is killed."""
+        try:
+            return ending(self.process.wait(_EXIT_WITHIN_S))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return "stopped, since it fell silent"
+
+
+def _free(crew: list[_Worker], most: int, environment: Mapping[str, str]) -> _Worker | None:
+    """A worker without an item, perhaps a new one.
+
+    Ctrl-C waits until that is started, and is blocked in it: this process ends its workers.
+    """
+    for worker in crew:
+        if worker.item is None:
+            return worker
+    if len(crew) == most:
+        return None
+    with interrupts_wait():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            crew.append(_Worker(environment))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return crew[-1]
+
+
+def _messages(crew: list[_Worker]) -> Iterator[tuple[_Worker, str, Any]]:
+    """At most one message of each worker, after a wait for any; who is lost is of the crew no more."""
+    ready = wait([worker.connection for worker in crew], _LOOK_EVERY_S)
+    for worker in [*crew]:
+        if heard := worker.hear(worker.connection in ready):
+            kind, content = heard
+            if kind == "lost":
+                crew.remove(worker)
+                worker.connection.close()
+            yield worker, kind, content
+
+
+def ending(status: int) -> str:
+    """How a process ended, by its return code: `killed by SIGSEGV`, `ended with exit status 1`."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    names = {one.value: one.name for one in signal.Signals}
+    memory = ", perhaps for memory" if -status == signal.SIGKILL else ""
+    return f"killed by {names.get(-status, f'signal {-status}')}{memory}"
+
+
+def serve_parent(fd: int, parent: int) -> None:
+    """Work on what the parent hands over until it closes the pipe: the program of a worker.
+
+    Args:
+        fd: file descriptor of the worker's end of the pipe.
+        parent: process id.
+    """
+    os.set_inheritable(fd, False)
+    connection = Connection(fd)
+    leave_with_parent(parent)
+
+    def say(kind: str, content: object) -> None:
+        try:
+            connection.send((kind, content))
+        except OSError:  # the parent is gone
+            os._exit(1)
+
+    while True:
+        try:
+            message = connection.recv_bytes()
+        except (EOFError, OSError):
+            return
+        try:
+            task = pickle.loads(message)
+        except Exception as error:
+            task = _one_line(error)
+        if isinstance(task, str):
+            say("unreadable", f"cannot be handed to a worker process ({task}). Measure it with --workers 1.")
+            continue
+        work, item = task
+        try:
+            answer = "done", work(item, lambda text: say("found", text))
+        except Exception as error:
+            answer = "raised", _portable(error)
+        say(*answer)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _portable(error: Exception) -> Exception:
+    """An exception that can be pickled and read again, with its traceback as a note."""
+    words = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(words)
+    error.add_note(words)
+    return error
+
+
 def leave_with_parent(parent: int) -> None:
     """From now on, end this worker within a second of its parent (a process id), however that ended.
 

@@ -1,5 +1,6 @@
 """A run: complete records, the same again from the same seeds, nothing measured twice, errors as results."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bnsuite import execute
+from bnsuite.audit import objections_to
 from bnsuite.execute import DeviceError, Event, plan, relative_traceback, resolve_device, run
 from bnsuite.profiles import Profile
 from bnsuite.records import Measurement, Outcome, Record, RecordError, Store
@@ -204,6 +206,27 @@ def test_a_cell_that_raises_is_a_record_and_the_run_goes_on(tmp_path: Path, meas
     assert measured.count("stable_lr batchnorm mlp/digits") == 1
     assert {record.id for record in Store(tmp_path)} == {bad.id, again.id, good.id}
     assert kept == good
+
+
+class Exiting(nn.Module):
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        os._exit(9)
+
+
+def test_a_cell_that_ends_its_workers_is_a_record_and_the_run_goes_on(tmp_path: Path) -> None:
+    schemes = ["none", Scheme("exiting", Exiting), "batchnorm"]
+    asked: dict[str, Any] = {"tasks": ["stable_lr"], "schemes": schemes, "records": tmp_path, **MLP}
+    heard: list[str] = []
+    none, bad, good = run("tiny", **asked, workers=2, observe=lambda event: heard.append(event.found))
+    how = "ended with exit status 9"
+    assert (bad.outcome, bad.value) == (Outcome.ERROR, None)
+    assert bad.error == f"lost 2 worker processes: {how} and {how}"
+    assert bad.facets == (), "not tried in this process, which they would end"
+    assert objections_to(bad) == []
+    assert Outcome.ERROR not in (none.outcome, good.outcome)
+    assert len(Store(tmp_path)) == 3
+    assert heard.count(f"worker {how}: once more") == 1
 
 
 def test_what_cannot_be_built_is_a_result(tmp_path: Path, measured: list[str]) -> None:

@@ -87,9 +87,9 @@ def stop_early(folder: Path, with_signal: signal.Signals, workers: int) -> tuple
 
 
 def workers_of(session: int) -> int:
-    """Worker processes of the command, by the name that joblib gives them."""
+    """Worker processes of the command, by the function that they run."""
     lines = (Path("/proc", one, "cmdline") for one in processes_of(session))
-    return sum(b"LokyProcess" in line.read_bytes() for line in lines if line.exists())
+    return sum(b"serve_parent" in line.read_bytes() for line in lines if line.exists())
 
 
 def processes_of(session: int) -> list[str]:

@@ -171,9 +171,9 @@ def verify(
     confine: SandboxOption = SandboxChoice.prefer,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as a JSON list.")] = False,
 ) -> None:
-    """Measure a sample of a submission's records again, and show how far they are off.
+    """Measure a sample of a submission's records again, after canaries, and show how far they are off.
 
-    As long as measuring them took. Exit status 1 where one does not agree.
+    Some two to three times as long as measuring them took. Exit status 1 where one does not agree.
     """
     with interrupts_wait():
         from bnsuite.datasets import find
@@ -184,7 +184,8 @@ def verify(
     try:
         store = VERIFICATION if keep else None
         data = [find(one, to_rgb=to_rgb) for one in dataset or ()]
-        for difference in reruns(path, sandbox(confine), cells, seed, store, data):
+        tell = (lambda line: None) if as_json else (lambda line: print(line, flush=True))
+        for difference in reruns(path, sandbox(confine), cells, seed, store, data, tell):
             again.append(difference)
             if not as_json:
                 print(difference.words, flush=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 from bnsuite.audit import objections_to
 from bnsuite.audit.rerun import Difference, compare, sample_cells
 from bnsuite.datasets import DATASETS, Source, find
-from bnsuite.execute import DeviceError, job_of, measure, resolve_device
+from bnsuite.execute import DeviceError, Job, job_of, measure, resolve_device
 from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.store import age
 from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.submission.canary import canaries
 from bnsuite.submission.foreign import SCHEME, Foreign, check, load, scheme_file, source_of
 from bnsuite.submission.sandbox import Limits, Sandbox
 
@@ -130,16 +131,19 @@ def reruns(
     seed: int,
     keep: Path | None = None,
     data: Sequence[Source] = (),
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Difference]:
-    """Measure a sample of a submission's records again; each difference as it is known.
+    """Measure a sample of a submission's records again, canaries first; each difference as it is known.
 
     Args:
         keep: folder to store the new records in, below the submission's name.
         data: data sets by path, for records that were measured on such.
+        tell: called with a line for each canary that is sound.
 
     Raises:
         DataError: a data set by name that cannot be had.
-        RecordError: a folder, manifest or record that is not sound, or of another scheme than its file.
+        RecordError: a folder, manifest or record that is not sound, or of another scheme than its file; a
+            `CanaryError`, before anything is stored.
     """
     if not path.is_dir():
         raise RecordError(f"{path}: no such folder. A submission lies in leaderboard/submissions/NAME.")
@@ -155,8 +159,11 @@ def reruns(
             raise RecordError(f"{path}: record {record.id} of {record.cell}: {doubts[0]}")
     if not stored:
         raise RecordError(f"{path}: holds no records. `bnsuite submit` puts them there.")
-    for record in sample_cells(stored, cells, seed):
-        again = _again(record, scheme, data)
+    jobs = [(record, _job_again(record, scheme, data)) for record in sample_cells(stored, cells, seed)]
+    for line in canaries([(record, job.data) for record, job in jobs], scheme):
+        tell(line)
+    for record, job in jobs:
+        again = measure(job, lambda found: None)
         if keep is not None:
             Store(keep / manifest.name).add(again)
         yield compare(record, again)
@@ -187,7 +194,8 @@ def rerun(
     (path, record), *_ = found.items()
     if record.task == CALIBRATION:
         raise RecordError(f"{record.id} is a calibration: `bnsuite calibrate` measures all of it again.")
-    return compare(record, _again(record, _scheme_of(path, record, sandbox, scheme), data))
+    job = _job_again(record, _scheme_of(path, record, sandbox, scheme), data)
+    return compare(record, measure(job, lambda found: None))
 
 
 def _scheme_of(
@@ -220,7 +228,8 @@ def _data_of(record: Record, given: Sequence[Source]) -> Source:
     )
 
 
-def _again(record: Record, scheme: Scheme | Foreign, given: Sequence[Source]) -> Record:
+def _job_again(record: Record, scheme: Scheme | Foreign, given: Sequence[Source]) -> Job:
+    """The job that measures a record again; RecordError where that is no longer what it was, or not here."""
     job = job_of(record.cell, record.settings, scheme, _data_of(record, given))
     if job.key != record.key:
         what = [
@@ -238,4 +247,4 @@ def _again(record: Record, scheme: Scheme | Foreign, given: Sequence[Source]) ->
         resolve_device(record.device)
     except DeviceError as error:
         raise RecordError(f"{record.id} was measured on a GPU: {error}") from error
-    return measure(job, lambda found: None)
+    return job

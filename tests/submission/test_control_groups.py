@@ -47,6 +47,7 @@ def test_a_group_of_this_process_alone_is_divided(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("controllers", "processes"),
     [("memory pids", f"1\n{os.getpid()}\n"), ("cpu pids", f"{os.getpid()}\n"), ("hugetlb", "")],
+    ids=["of others", "without memory", "without both"],
 )
 def test_a_group_of_others_or_without_the_controllers_is_left_alone(
     tmp_path: Path, controllers: str, processes: str
