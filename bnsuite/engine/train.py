@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bnsuite.engine.shapes import check_examples, check_network
+
 Parameters = dict[str, Tensor]
 """By name, each (*lanes, *shape)."""
 
@@ -71,6 +73,11 @@ def training_step(
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
     logits = forward(leaves, x)
     losses = (loss or mean_cross_entropy)(logits, y)
+    if losses.dim() != rate.dim():
+        raise ValueError(
+            f"a loss gives one number per lane, {tuple(rate.shape)}: got {tuple(losses.shape)}. Average over "
+            "the examples of each lane alone."
+        )
     gradient = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
     with torch.no_grad():
         if momentum:
@@ -103,11 +110,18 @@ def parameters_of(network: nn.Module) -> Parameters:
 def train(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rate: float, sgd: Sgd = PLAIN
 ) -> Tensor:
-    """The loop over one network, which is changed in place: losses (steps,) before each step."""
+    """The loop over one network, which is changed in place: losses (steps,) before each step.
+
+    Raises:
+        ValueError: no batch; sizes, labels, device or dtype that cannot be.
+    """
     params = parameters_of(network)
     velocity: Velocity | None = None
     losses = []
     for step, (x, y) in enumerate(batches):
+        if step == 0:
+            check_examples(x, y, wait=False)
+            check_network(network, x)
         eta = x.new_full((), rate * sgd.factor(step))  # new_tensor would wait for a GPU
         stepped = training_step(
             lambda params, x: functional_call(network, params, (x,)),
@@ -120,4 +134,6 @@ def train(
         )
         velocity = stepped.velocity
         losses.append(stepped.losses)
+    if not losses:
+        raise ValueError("training takes at least 1 batch: got none")
     return torch.stack(losses)
