@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "activations": {"words"},
     "theory": {"activations", "words"},
     "schemes": {"norms", "records", "words"},
-    "networks": {"schemes"},
+    "networks": {"engine", "schemes"},
     "profiles": {"records", "words"},
     "provenance": {""},
     "tasks": {

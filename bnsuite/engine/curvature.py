@@ -10,18 +10,17 @@ import torch
 from hessian_eigenthings import CurvatureOperator
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from bnsuite.engine.lanes import Stack, can_stack
 from bnsuite.engine.shapes import check_minibatches, check_network
-from bnsuite.engine.train import Loss, Parameters, mean_cross_entropy
+from bnsuite.engine.train import Loss, Parameters, mean_cross_entropy, trainable, vector_of
 from bnsuite.engine.twice import Twice
 
 MINIBATCHES_AT_ONCE = 16
 
 
 class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library ships no types
-    """v ↦ H v, H the Hessian of the mean loss over M minibatches at the network's parameters.
+    """v ↦ H v, H the Hessian of the mean loss over M minibatches in the network's trainable parameters (P,).
 
     Batch statistics are those of each minibatch. The graph of the gradient is built once and kept, so a
     product costs one backward pass through it; memory grows with the number of examples. Any algorithm
@@ -35,7 +34,7 @@ class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library s
         loss: (logits (m, N, classes), y (m, N, …)) → (m,), one mean per minibatch; None: cross-entropy.
 
     Raises:
-        ValueError: sizes, labels, device or dtype that cannot be.
+        ValueError: sizes, labels, device or dtype that cannot be; no trainable parameter, or one with a hook.
 
     >>> x, y = torch.ones(1, 4, 1, dtype=torch.float64), torch.tensor([[0, 1, 0, 1]])
     >>> at_zero = nn.Linear(1, 2, bias=False, dtype=torch.float64)
@@ -58,7 +57,7 @@ class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library s
         check_network(network, x)
         if stacked is None:
             stacked = can_stack(network, x[0], y[0], loss)
-        self._params = parameters_to_vector(network.parameters()).detach().requires_grad_()
+        self._params = vector_of(network).requires_grad_()
         self._gradients: list[Tensor] = []
         with Twice():
             for part, logits in outputs(network, self._params, x, stacked=stacked):
@@ -111,8 +110,8 @@ def outputs(
 
 
 def unflatten(vector: Tensor, network: nn.Module) -> Parameters:
-    """Views of a vector (P,) as the parameters of a network by name."""
-    named = dict(network.named_parameters())
+    """Views of a vector (P,) as the trainable parameters of a network by name."""
+    named = trainable(network)
     parts = torch.split(vector, [p.numel() for p in named.values()])
     return {name: part.view(p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
 

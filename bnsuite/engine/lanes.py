@@ -46,7 +46,7 @@ CUDA_CHECK_EVERY = 10
 
 
 class Stack:
-    """R networks of one architecture behind one call, their parameters (R, *shape) by name.
+    """R networks of one architecture behind one call, their trainable parameters (R, *shape) by name.
 
     Stacked, they share one call (`engine.stacked`); otherwise each network is called in turn with its own
     Python state and random numbers of its own (seed, call), so that dropping lanes shifts nobody's stream.
@@ -62,6 +62,7 @@ class Stack:
         self.stacked = stacked
         if stacked:
             self.params = laid(self.params)
+            self._frozen = laid(_stack([_frozen(network) for network in networks]))
             self._template = networks[0]
             self._buffers = _stack([dict(network.named_buffers()) for network in networks])
             self._call = StackedCall(self._template)
@@ -75,7 +76,7 @@ class Stack:
     def forward(self, params: Parameters, x: Tensor) -> Tensor:
         """params (R, *shape) each, x (R, N, …) → logits (R, N, classes)."""
         if self.stacked:
-            return self._call(params, self._buffers, x)
+            return self._call({**self._frozen, **params}, self._buffers, x)
         self._calls += 1
         return torch.stack([self._call_one(i, _row(params, i), x[i]) for i in range(len(x))])
 
@@ -89,7 +90,7 @@ class Stack:
         """Drop every lane but those that the mask (R,) names."""
         self.params = _row(self.params, staying)
         if self.stacked:
-            self._buffers = _row(self._buffers, staying)
+            self._frozen, self._buffers = (_row(each, staying) for each in (self._frozen, self._buffers))
         else:
             self._networks = list(compress(self._networks, staying.tolist()))
             self._seeds = list(compress(self._seeds, staying.tolist()))
@@ -97,7 +98,7 @@ class Stack:
     def network(self, i: int) -> nn.Module:
         """A network of its own with the parameters and buffers of lane i."""
         network = copy.deepcopy(self._template if self.stacked else self._networks[i])
-        state = _row(self.params, i) | (_row(self._buffers, i) if self.stacked else {})
+        state = _row({**self.params, **self._frozen, **self._buffers} if self.stacked else self.params, i)
         with torch.no_grad():
             for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
                 tensor.copy_(state.get(name, tensor))
@@ -113,13 +114,18 @@ class Stack:
         """Logits (R, N, classes) of every lane on the same x (N, …), in evaluation mode."""
         parts = (part.expand(len(self), *part.shape) for part in torch.split(x, EVALUATED))
         if self.stacked:
-            return torch.cat([self._evaluating(self.params, self._buffers, part) for part in parts], 1)
+            params = {**self._frozen, **self.params}
+            return torch.cat([self._evaluating(params, self._buffers, part) for part in parts], 1)
         for network in self._networks:
             network.eval()
         logits = torch.cat([self.forward(self.params, part) for part in parts], 1)
         for network in self._networks:
             network.train()
         return logits
+
+
+def _frozen(network: nn.Module) -> Parameters:
+    return {name: p.detach() for name, p in network.named_parameters() if not p.requires_grad}
 
 
 def _stack(named: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -102,9 +102,35 @@ def accuracy(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.argmax(-1) == y).double().mean(-1)  # 342 of 360 is .95 and no less
 
 
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by name that training moves, those with `requires_grad`; one of several names once.
+
+    Raises:
+        ValueError: a parameter has a hook, which this engine would pass by; or none requires a gradient.
+    """
+    named = dict(network.named_parameters())
+    for name, p in named.items():
+        if p._backward_hooks or p._post_accumulate_grad_hooks:
+            raise ValueError(
+                f"parameter {name} has a hook, which training here would pass by. Change the gradient in an "
+                "autograd.Function, or freeze the parameter by requires_grad_(False)."
+            )
+    found = {name: p for name, p in named.items() if p.requires_grad}
+    if not found:
+        raise ValueError(
+            f"none of {len(named)} parameters is trainable. Leave requires_grad=True for one at least."
+        )
+    return found
+
+
 def parameters_of(network: nn.Module) -> Parameters:
-    """The parameters of a network by name, detached; one that goes by several names once."""
-    return {name: p.detach() for name, p in network.named_parameters()}
+    """The `trainable` parameters of a network by name, detached."""
+    return {name: p.detach() for name, p in trainable(network).items()}
+
+
+def vector_of(network: nn.Module) -> Tensor:
+    """The `trainable` parameters of a network as one detached vector (P,)."""
+    return torch.cat([p.flatten() for p in parameters_of(network).values()])
 
 
 def train(

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnsuite.networks import UnsupportedError
+from bnsuite.networks import UnsupportedError, checked
 from bnsuite.schemes import Scheme
 
 SIDE = 16
@@ -116,4 +116,4 @@ def build(scheme: Scheme, width: int, shape: torch.Size, classes: int, seed: int
             scheme.init(network)
         if scheme.weight is not None:
             network.layers = nn.ModuleList(map(scheme.weight, network.layers))
-    return network
+    return checked(network, scheme)
