@@ -5,13 +5,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnsuite.engine.train import trainable
 from bnsuite.schemes import Factory, Scheme
+
+N = TypeVar("N", bound=nn.Module)
 
 SIDE = 8
 """Largest height and width of what the `cnn` has after its stem: above it pools once, by averages."""
@@ -302,7 +305,8 @@ class Family:
             activation: φ from `num_features`; ReLU by default. A scheme with its own keeps it.
 
         Raises:
-            UnsupportedError: the family or the scheme's parts refuse this size, with a ValueError.
+            UnsupportedError: the family or the scheme's parts refuse this size, with a ValueError; or its
+                parameters cannot be trained (see `checked`).
             ValueError: depth below 1.
         """
         if depth < 1:
@@ -321,7 +325,20 @@ class Family:
                 for name in network.gains:
                     network.set_submodule(name, scheme.weight(network.get_submodule(name)))
         refuse_unbatched(network)
-        return network
+        return checked(network, scheme)
+
+
+def checked(network: N, scheme: Scheme) -> N:
+    """The network, where its parameters can be trained (see `engine.train.trainable`).
+
+    Raises:
+        UnsupportedError: they cannot; names the parameter.
+    """
+    try:
+        trainable(network)
+    except ValueError as error:
+        raise UnsupportedError(f"{scheme.name} cannot be trained: {error}") from error
+    return network
 
 
 def refuse_unbatched(network: nn.Module) -> None:

@@ -17,6 +17,9 @@ WINDOW = 5
 EDGE = 0.5
 """rate · λ/2 above which the rate, not the loss, sets λ (1 is the edge of stability)."""
 
+HALVINGS = 8
+"""Times that the rate of a checkpoint is halved, at most; the steps of its budget double each time."""
+
 ROUNDS, STEPS_A_ROUND = 10, 5
 """Of the race against `batchnorm` that gives the seconds."""
 

@@ -250,7 +250,7 @@ def test_as_a_program(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     assert done.stdout == f"{bnsuite.__version__}\n"

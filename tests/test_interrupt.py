@@ -73,13 +73,13 @@ def stop_early(folder: Path, with_signal: signal.Signals, workers: int) -> tuple
         start_new_session=True,
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while process.poll() is None and time.monotonic() < end:
             if len(records_in(folder)) > before or (workers > 1 and workers_of(process.pid) == workers):
                 break
             time.sleep(0.01)
         process.send_signal(with_signal)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=600)
     finally:
         process.kill()
     assert before + (workers == 1) <= len(records_in(folder)) < CELLS, said
@@ -117,7 +117,7 @@ def check_tidy(folder: Path, code: int, said: str, session: int) -> None:
     assert "the same command" in said
     files = {path for path in folder.rglob("*") if path.is_file()}
     assert files == set(records_in(folder)), "nothing half written"
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while processes_of(session) and time.monotonic() < end:
         time.sleep(0.1)
     assert not processes_of(session), "no worker is left behind"
@@ -143,7 +143,7 @@ def test_worker_processes_measure_the_same_even_a_scripts_own_class(
         [sys.executable, str(script), json.dumps(TINY), str(tmp_path / "side by side")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

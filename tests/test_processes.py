@@ -241,14 +241,14 @@ def test_how_a_process_ended(status: int, words: str) -> None:
 def test_a_worker_leaves_with_a_parent_that_was_killed() -> None:
     worker = (
         "import os, time; from bnsuite.processes import leave_with_parent; leave_with_parent(os.getppid()); "
-        "print('ready', flush=True); time.sleep(60)"
+        "print('ready', flush=True); time.sleep(3600)"
     )
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         parent.kill()
-        parent.communicate(timeout=20)  # ends when the worker lets go of the pipe, too
+        parent.communicate(timeout=600)  # ends when the worker lets go of the pipe, too
 
 
 def test_an_interrupt_waits_for_the_end_of_the_block() -> None:

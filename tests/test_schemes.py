@@ -135,7 +135,7 @@ def test_the_hash_is_the_same_in_another_process(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONHASHSEED": "7"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     assert dict(line.split() for line in done.stdout.splitlines()) == hashes(tmp_path, SOURCE)

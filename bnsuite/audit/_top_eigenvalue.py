@@ -1,6 +1,5 @@
 """top_eigenvalue: every λ within its own error, at a step, a rate and a cost that can be."""
 
-import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated
@@ -24,7 +23,7 @@ from bnsuite.audit._trace import (
     read,
 )
 from bnsuite.engine.search import best_rate, grid
-from bnsuite.protocol import EDGE, WINDOW, beside_sharpness, sharpness
+from bnsuite.protocol import EDGE, HALVINGS, WINDOW, beside_sharpness, sharpness
 from bnsuite.records import Json, Measurement, Outcome, Sample
 
 SLACK = 1e-9
@@ -116,10 +115,11 @@ def _beside(found: _Beside, wanted: bool, best: float | None) -> Iterator[str]:
 
 def _checkpoint(found: _Detail, own: _Settings, listed: int | None) -> Iterator[str]:
     """Objections to what one seed measured at its checkpoint; `listed` eigenvalues are asked for."""
-    if not WINDOW <= found.step <= own.steps:
-        yield f"step: got {found.step}, must be from {WINDOW} to {own.steps}"
-    if found.rate > own.rate or math.frexp(own.rate / found.rate)[0] != 0.5:
-        yield f"rate: got {found.rate}, must be {own.rate} / 2^k"
+    most = {own.rate / 2**k: own.steps * 2**k for k in range(HALVINGS + 1)}  # steps by rate
+    if found.rate not in most:
+        yield f"rate: got {found.rate}, must be {own.rate} / 2^k, k from 0 to {HALVINGS}"
+    elif not WINDOW <= found.step <= most[found.rate]:
+        yield f"step: got {found.step}, must be from {WINDOW} to {most[found.rate]} at rate {found.rate}"
     top, bottom = found.eigenvalues, found.lambda_min
     if found.rate * top[0] / 2 > EDGE:
         yield f"eigenvalues: got {top[0]}, must be at most {2 * EDGE / found.rate}, where its rate bears it"

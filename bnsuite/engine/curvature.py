@@ -10,17 +10,17 @@ import torch
 from hessian_eigenthings import CurvatureOperator
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
-from bnsuite.engine.lanes import Stack
-from bnsuite.engine.train import Parameters, mean_cross_entropy
+from bnsuite.engine.lanes import Stack, can_stack
+from bnsuite.engine.shapes import check_minibatches, check_network
+from bnsuite.engine.train import Loss, Parameters, mean_cross_entropy, trainable, vector_of
 from bnsuite.engine.twice import Twice
 
 MINIBATCHES_AT_ONCE = 16
 
 
 class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library ships no types
-    """v ↦ H v, H the Hessian of the mean loss over M minibatches at the network's parameters.
+    """v ↦ H v, H the Hessian of the mean loss over M minibatches in the network's trainable parameters (P,).
 
     Batch statistics are those of each minibatch. The graph of the gradient is built once and kept, so a
     product costs one backward pass through it; memory grows with the number of examples. Any algorithm
@@ -28,16 +28,47 @@ class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library s
 
     Args:
         network: in training mode; neither its parameters nor its buffers are changed.
-        x, y: (M, N, …) and (M, N), on the network's device; the products have the network's dtype.
+        x, y: (M, N, …) and (M, N), on the network's device and in its dtype, y class indices; one minibatch
+            is x[None], y[None].
+        stacked: whether minibatches may share one `vmap`; None: as `can_stack` finds on the first of them.
+        loss: (logits (m, N, classes), y (m, N, …)) → (m,), one mean per minibatch; None: cross-entropy.
+
+    Raises:
+        ValueError: sizes, labels, device or dtype that cannot be; no trainable parameter, or one with a hook.
+
+    >>> x, y = torch.ones(1, 4, 1, dtype=torch.float64), torch.tensor([[0, 1, 0, 1]])
+    >>> at_zero = nn.Linear(1, 2, bias=False, dtype=torch.float64)
+    >>> _ = nn.init.zeros_(at_zero.weight)
+    >>> H = HessianOperator(at_zero, x, y)  # (diag(p) − ppᵀ) x², p = ½
+    >>> H.matvec(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+    [0.25, -0.25]
     """
 
-    def __init__(self, network: nn.Module, x: Tensor, y: Tensor, *, stacked: bool) -> None:
-        self._params = parameters_to_vector(network.parameters()).detach().requires_grad_()
+    def __init__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        stacked: bool | None = None,
+        loss: Loss | None = None,
+    ) -> None:
+        check_minibatches(x, y, labels=loss is None)
+        check_network(network, x)
+        if stacked is None:
+            stacked = can_stack(network, x[0], y[0], loss)
+        self._params = vector_of(network).requires_grad_()
         self._gradients: list[Tensor] = []
         with Twice():
             for part, logits in outputs(network, self._params, x, stacked=stacked):
-                loss = mean_cross_entropy(logits, y[part]).sum() / len(x)
-                self._gradients += torch.autograd.grad(loss, self._params, create_graph=True)
+                losses = (loss or mean_cross_entropy)(logits, y[part])
+                if losses.shape != part.shape:
+                    raise ValueError(
+                        f"a loss gives one number per minibatch, {tuple(part.shape)}: got "
+                        f"{tuple(losses.shape)}. Average over the examples of each alone."
+                    )
+                mean = losses.sum() / len(x)
+                self._gradients += torch.autograd.grad(mean, self._params, create_graph=True)
 
     @property
     def size(self) -> int:
@@ -79,8 +110,8 @@ def outputs(
 
 
 def unflatten(vector: Tensor, network: nn.Module) -> Parameters:
-    """Views of a vector (P,) as the parameters of a network by name."""
-    named = dict(network.named_parameters())
+    """Views of a vector (P,) as the trainable parameters of a network by name."""
+    named = trainable(network)
     parts = torch.split(vector, [p.numel() for p in named.values()])
     return {name: part.view(p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
 

@@ -13,8 +13,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bnsuite.engine.search import Lane as Lane
+from bnsuite.engine.shapes import check_examples, check_network
 from bnsuite.engine.stacked import StackedCall, laid
-from bnsuite.engine.train import PLAIN, Parameters, Sgd, Velocity, accuracy, parameters_of, training_step
+from bnsuite.engine.train import (
+    PLAIN,
+    Loss,
+    Parameters,
+    Sgd,
+    Velocity,
+    accuracy,
+    parameters_of,
+    training_step,
+)
 
 CHUNK = 32
 """Lanes that train together on a CPU, for its caches; more run in turn."""
@@ -28,22 +38,31 @@ MARGIN = 0.2
 EVALUATED = 512
 """Examples that `Stack.evaluate` takes at a time: activations of a whole test set would not fit."""
 
+TRIED = 32
+"""Examples on which `sweep` finds out whether networks stack."""
+
 CUDA_CHECK_EVERY = 10
 """Steps between looks for dead lanes on a GPU, where each look waits for the device."""
 
 
 class Stack:
-    """R networks of one architecture behind one call, their parameters (R, *shape) by name.
+    """R networks of one architecture behind one call, their trainable parameters (R, *shape) by name.
 
     Stacked, they share one call (`engine.stacked`); otherwise each network is called in turn with its own
     Python state and random numbers of its own (seed, call), so that dropping lanes shifts nobody's stream.
     """
 
     def __init__(self, networks: Sequence[nn.Module], seeds: Sequence[int], *, stacked: bool) -> None:
+        if not networks or len(networks) != len(seeds):
+            raise ValueError(
+                f"a stack has at least 1 network and a seed of each: got {len(networks)} networks and "
+                f"{len(seeds)} seeds"
+            )
         self.params = _stack([parameters_of(network) for network in networks])
         self.stacked = stacked
         if stacked:
             self.params = laid(self.params)
+            self._frozen = laid(_stack([_frozen(network) for network in networks]))
             self._template = networks[0]
             self._buffers = _stack([dict(network.named_buffers()) for network in networks])
             self._call = StackedCall(self._template)
@@ -57,7 +76,7 @@ class Stack:
     def forward(self, params: Parameters, x: Tensor) -> Tensor:
         """params (R, *shape) each, x (R, N, …) → logits (R, N, classes)."""
         if self.stacked:
-            return self._call(params, self._buffers, x)
+            return self._call({**self._frozen, **params}, self._buffers, x)
         self._calls += 1
         return torch.stack([self._call_one(i, _row(params, i), x[i]) for i in range(len(x))])
 
@@ -71,7 +90,7 @@ class Stack:
         """Drop every lane but those that the mask (R,) names."""
         self.params = _row(self.params, staying)
         if self.stacked:
-            self._buffers = _row(self._buffers, staying)
+            self._frozen, self._buffers = (_row(each, staying) for each in (self._frozen, self._buffers))
         else:
             self._networks = list(compress(self._networks, staying.tolist()))
             self._seeds = list(compress(self._seeds, staying.tolist()))
@@ -79,7 +98,7 @@ class Stack:
     def network(self, i: int) -> nn.Module:
         """A network of its own with the parameters and buffers of lane i."""
         network = copy.deepcopy(self._template if self.stacked else self._networks[i])
-        state = _row(self.params, i) | (_row(self._buffers, i) if self.stacked else {})
+        state = _row({**self.params, **self._frozen, **self._buffers} if self.stacked else self.params, i)
         with torch.no_grad():
             for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
                 tensor.copy_(state.get(name, tensor))
@@ -95,13 +114,18 @@ class Stack:
         """Logits (R, N, classes) of every lane on the same x (N, …), in evaluation mode."""
         parts = (part.expand(len(self), *part.shape) for part in torch.split(x, EVALUATED))
         if self.stacked:
-            return torch.cat([self._evaluating(self.params, self._buffers, part) for part in parts], 1)
+            params = {**self._frozen, **self.params}
+            return torch.cat([self._evaluating(params, self._buffers, part) for part in parts], 1)
         for network in self._networks:
             network.eval()
         logits = torch.cat([self.forward(self.params, part) for part in parts], 1)
         for network in self._networks:
             network.train()
         return logits
+
+
+def _frozen(network: nn.Module) -> Parameters:
+    return {name: p.detach() for name, p in network.named_parameters() if not p.requires_grad}
 
 
 def _stack(named: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -118,7 +142,8 @@ class Curves(NamedTuple):
 
     Attributes:
         losses: (steps, R) mean cross-entropy of the batch.
-        accuracies: (steps, R) fraction of the batch classified right; NaN before the last 10 % of steps.
+        accuracies: (steps, R) fraction of the batch classified right; NaN before the last 10 % of steps, and
+            where y holds no class indices.
     """
 
     losses: Tensor
@@ -144,11 +169,20 @@ Lanes that memory does not hold together start again, from step 1: what a watch 
 
 @dataclass(frozen=True)
 class Examples:
-    """Training examples on a device: x (N, …), y (N,); every seed visits them in its own order."""
+    """Training examples on a device: x (N, …), y (N,); every seed visits them in its own order.
+
+    Raises:
+        ValueError: x and y of different lengths, or a batch below 1.
+    """
 
     x: Tensor
     y: Tensor
     batch: int
+
+    def __post_init__(self) -> None:
+        check_examples(self.x, self.y, labels=False)
+        if self.batch < 1:
+            raise ValueError(f"a batch has at least 1 example: got {self.batch}")
 
     def order(self, seed: int, steps: int) -> Tensor:
         """Indices (steps, batch): epoch after epoch of random permutations, the short batch left out."""
@@ -170,22 +204,37 @@ def sweep(
     examples: Examples,
     steps: int,
     *,
-    stacked: bool,
+    stacked: bool | None = None,
     sgd: Sgd = PLAIN,
     watch: Watch | None = None,
+    loss: Loss | None = None,
 ) -> Curves:
     """Train every lane for `steps` steps, or until its loss is not finite or `watch` lets it go.
 
     As many train together as memory holds; that changes their curves by rounding alone.
 
     Args:
-        build: a freshly initialized network of a seed, on the device of the examples.
-        stacked: whether the networks may share one `vmap` (see `can_stack`).
+        build: a freshly initialized network of a seed, with the device and dtype of the examples.
+        lanes: seed and learning rate of each; at least one.
+        steps: of each lane, at least 1.
+        stacked: whether the networks may share one `vmap`; None: as `can_stack` finds for the first lane's.
+        sgd: momentum and warm-up.
         watch: called after every step; the rows that it returns have reached their goal and leave.
+        loss: of each lane, (logits (R, N, classes), y (R, N, …)) → (R,); None: mean cross-entropy of class
+            indices y (N,).
+
+    Raises:
+        ValueError: no lane, no step, labels that are not class indices, or a network of another device or
+            dtype than the examples.
     """
+    if not lanes or steps < 1:
+        raise ValueError(f"a sweep has at least 1 lane and 1 step: got {len(lanes)} lanes and {steps} steps")
+    check_examples(examples.x, examples.y, labels=loss is None)
+    if stacked is None:
+        stacked = can_stack(build(lanes[0].seed), examples.x[:TRIED], examples.y[:TRIED], loss)
 
     def train(part: Sequence[Lane], steps: int = steps, watch: Watch | None = watch) -> Curves:
-        return _together(build, part, examples, steps, stacked=stacked, sgd=sgd, watch=watch)
+        return _together(build, part, examples, steps, stacked=stacked, sgd=sgd, watch=watch, loss=loss)
 
     if len(lanes) == 1:
         return train(lanes)
@@ -233,9 +282,12 @@ def _together(
     stacked: bool,
     sgd: Sgd,
     watch: Watch | None,
+    loss: Loss | None,
 ) -> Curves:
     seeds = sorted({lane.seed for lane in lanes})
     networks = {seed: build(seed) for seed in seeds}
+    check_network(networks[seeds[0]], examples.x)
+    has_classes = examples.y.dim() == 1 and not examples.y.is_floating_point()
     stack = Stack([networks[lane.seed] for lane in lanes], [lane.seed for lane in lanes], stacked=stacked)
     device, dtype = examples.x.device, examples.x.dtype
     orders = torch.stack([examples.order(seed, steps) for seed in seeds])  # (seeds, steps, batch)
@@ -250,10 +302,10 @@ def _together(
     for step in range(steps):
         chosen = orders[seed_of, step]  # (R, batch)
         x, y, rate = examples.x[chosen], examples.y[chosen], rates * sgd.factor(step)
-        stepped = training_step(stack.forward, stack.params, velocity, x, y, rate, sgd.momentum)
+        stepped = training_step(stack.forward, stack.params, velocity, x, y, rate, sgd.momentum, loss)
         velocity, (losses, accuracies) = stepped.velocity, own
         losses[step] = stepped.losses
-        if step >= judged_from(steps):
+        if has_classes and step >= judged_from(steps):
             accuracies[step] = accuracy(stepped.logits, y)
 
         leaving = watch(step + 1, stack, rows, losses[: step + 1]) if watch else []
@@ -278,19 +330,29 @@ def _together(
     return Curves(losses.cpu(), accuracies.cpu())
 
 
-def can_stack(network: nn.Module, x: Tensor, y: Tensor) -> bool:
+def can_stack(network: nn.Module, x: Tensor, y: Tensor, loss: Loss | None = None) -> bool:
     """Whether copies, stacked, take the same two steps as the loop over each; x (N, …), y (N,).
 
     Modules that branch on their data, keep Python state or draw random numbers do not. One of three
     copies is dropped between the steps: state that is no buffer would not be dropped with it.
+
+    Args:
+        network: in training mode, with the device and dtype of x; left as it was.
+        x, y: examples to try it on.
+        loss: as that of `sweep`.
+
+    Raises:
+        ValueError: sizes, labels, device or dtype that cannot be.
     """
+    check_examples(x, y, labels=loss is None)
+    check_network(network, x)
 
     def two_steps(stacked: bool) -> Tensor:
         stack = Stack([network] * 3, [0] * 3, stacked=stacked)
         rates = torch.tensor([1e-3, 3e-3, 1e-2], device=x.device, dtype=x.dtype)
         for staying in ([True, False, True], [True, True]):
-            xs, ys = x.expand(len(stack), *x.shape), y.expand(len(stack), -1)
-            training_step(stack.forward, stack.params, None, xs, ys, rates, 0.0)
+            xs, ys = (tensor.expand(len(stack), *tensor.shape) for tensor in (x, y))
+            training_step(stack.forward, stack.params, None, xs, ys, rates, 0.0, loss)
             mask = torch.tensor(staying, device=x.device)
             stack.keep(mask)
             rates = rates[mask]

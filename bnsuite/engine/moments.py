@@ -5,9 +5,10 @@ from typing import NamedTuple
 import torch
 from hessian_eigenthings import CurvatureOperator
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from bnsuite.engine.curvature import outputs
+from bnsuite.engine.shapes import check_minibatches, check_network
+from bnsuite.engine.train import vector_of
 
 
 class Moments(NamedTuple):
@@ -21,8 +22,13 @@ def output_moments(network: nn.Module, x: Tensor, *, stacked: bool) -> Moments:
     """Of the outputs f_c, one a class, over all examples of the minibatches x (M, N, …).
 
     Batch statistics are those of each minibatch; E and Var run over all M N examples.
+
+    Raises:
+        ValueError: sizes, device or dtype that cannot be.
     """
-    params = parameters_to_vector(network.parameters()).detach().requires_grad_()
+    check_minibatches(x)
+    check_network(network, x)
+    params = vector_of(network).requires_grad_()
     f = torch.cat([logits for _, logits in outputs(network, params, x, stacked=stacked)]).flatten(0, 1)
     deviations = f - f.mean(0)
     found = [

@@ -61,7 +61,8 @@ class StackedCall:
     def _way(self, part: nn.Module) -> Way:
         """Hooks and parametrizations change what a class computes; so does a `forward` of its own."""
         owner = vars(next(base for base in type(part).__mro__ if "forward" in vars(base)))
-        plain = not (part._forward_pre_hooks or part._forward_hooks or hasattr(part, "parametrizations"))
+        hooks = part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks
+        plain = not (any(hooks) or hasattr(part, "parametrizations"))
         self._ways[part] = Way(
             owner.get("compose") if plain else None,
             owner.get("stacked", RULES.get(type(part).forward)) if plain else None,

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bnsuite.engine.shapes import check_examples, check_network
+
 Parameters = dict[str, Tensor]
 """By name, each (*lanes, *shape)."""
 
@@ -71,6 +73,11 @@ def training_step(
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
     logits = forward(leaves, x)
     losses = (loss or mean_cross_entropy)(logits, y)
+    if losses.dim() != rate.dim():
+        raise ValueError(
+            f"a loss gives one number per lane, {tuple(rate.shape)}: got {tuple(losses.shape)}. Average over "
+            "the examples of each lane alone."
+        )
     gradient = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
     with torch.no_grad():
         if momentum:
@@ -95,19 +102,52 @@ def accuracy(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.argmax(-1) == y).double().mean(-1)  # 342 of 360 is .95 and no less
 
 
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by name that training moves, those with `requires_grad`; one of several names once.
+
+    Raises:
+        ValueError: a parameter has a hook, which this engine would pass by; or none requires a gradient.
+    """
+    named = dict(network.named_parameters())
+    for name, p in named.items():
+        if p._backward_hooks or p._post_accumulate_grad_hooks:
+            raise ValueError(
+                f"parameter {name} has a hook, which training here would pass by. Change the gradient in an "
+                "autograd.Function, or freeze the parameter by requires_grad_(False)."
+            )
+    found = {name: p for name, p in named.items() if p.requires_grad}
+    if not found:
+        raise ValueError(
+            f"none of {len(named)} parameters is trainable. Leave requires_grad=True for one at least."
+        )
+    return found
+
+
 def parameters_of(network: nn.Module) -> Parameters:
-    """The parameters of a network by name, detached; one that goes by several names once."""
-    return {name: p.detach() for name, p in network.named_parameters()}
+    """The `trainable` parameters of a network by name, detached."""
+    return {name: p.detach() for name, p in trainable(network).items()}
+
+
+def vector_of(network: nn.Module) -> Tensor:
+    """The `trainable` parameters of a network as one detached vector (P,)."""
+    return torch.cat([p.flatten() for p in parameters_of(network).values()])
 
 
 def train(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rate: float, sgd: Sgd = PLAIN
 ) -> Tensor:
-    """The loop over one network, which is changed in place: losses (steps,) before each step."""
+    """The loop over one network, which is changed in place: losses (steps,) before each step.
+
+    Raises:
+        ValueError: no batch; sizes, labels, device or dtype that cannot be.
+    """
     params = parameters_of(network)
     velocity: Velocity | None = None
     losses = []
     for step, (x, y) in enumerate(batches):
+        if step == 0:
+            check_examples(x, y, wait=False)
+            check_network(network, x)
         eta = x.new_full((), rate * sgd.factor(step))  # new_tensor would wait for a GPU
         stepped = training_step(
             lambda params, x: functional_call(network, params, (x,)),
@@ -120,4 +160,6 @@ def train(
         )
         velocity = stepped.velocity
         losses.append(stepped.losses)
+    if not losses:
+        raise ValueError("training takes at least 1 batch: got none")
     return torch.stack(losses)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bnsuite.engine.lanes import can_stack
-from bnsuite.engine.train import mean_cross_entropy
+from bnsuite.engine.train import mean_cross_entropy, trainable
 from bnsuite.facets.costs import costs_of
 from bnsuite.facets.stage import Stage, epsilon, own_streams, rounding, stages
 from bnsuite.networks import softplus
@@ -188,9 +188,9 @@ def gradient_gap(stage: Stage) -> float:
         torch.default_generator.manual_seed(0)
         network = stage.network(activation=softplus, moved=True)
         with torch.no_grad():
-            for p, v in zip(network.parameters(), move, strict=False):
+            for p, v in zip(trainable(network).values(), move, strict=False):
                 p.add_(h * v)
-        return (mix * network(x)).sum(), list(network.parameters())
+        return (mix * network(x)).sum(), list(trainable(network).values())
 
     start, parameters = value([], 0.0)
     gradient = torch.autograd.grad(start, parameters, materialize_grads=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnsuite.engine.train import mean_cross_entropy
+from bnsuite.engine.train import mean_cross_entropy, trainable
 from bnsuite.facets.stage import Stage
 from bnsuite.networks import FAMILIES, Network
 from bnsuite.schemes import Scheme
@@ -82,7 +82,7 @@ def train(stage: Stage, network: nn.Module, steps: int = 2, seed: int = 0, rate:
 
 def descend(network: nn.Module, x: Tensor, y: Tensor, rate: float = 0.05) -> float:
     loss = mean_cross_entropy(network.train()(x), y)
-    parameters = list(network.parameters())
+    parameters = list(trainable(network).values())
     gradient = torch.autograd.grad(loss, parameters, materialize_grads=True)
     with torch.no_grad():
         for p, g in zip(parameters, gradient, strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bnsuite.engine.train import mean_cross_entropy
+from bnsuite.engine.train import mean_cross_entropy, trainable
 from bnsuite.facets import gradient_gap
 from bnsuite.facets.stage import Stage
 from bnsuite.networks import FAMILIES, softplus
@@ -181,7 +181,7 @@ def second_derivative(scheme: Scheme) -> str:
     def gradient(move: Sequence[Tensor], h: float) -> tuple[Sequence[Tensor], list[Tensor]]:
         torch.default_generator.manual_seed(0)
         network = stage.network(activation=softplus, moved=True)
-        ps: list[Tensor] = list(network.parameters())
+        ps: list[Tensor] = [*trainable(network).values()]
         with torch.no_grad():
             for p, v in zip(ps, move, strict=True):
                 p.add_(h * v)
@@ -189,7 +189,7 @@ def second_derivative(scheme: Scheme) -> str:
         return torch.autograd.grad(loss, ps, create_graph=True, materialize_grads=True), ps
 
     draw = torch.Generator().manual_seed(0)
-    like = [p.detach() for p in stage.network().parameters()]
+    like = [p.detach() for p in trainable(stage.network()).values()]
     u, v = ([torch.randn(p.shape, generator=draw, dtype=p.dtype) for p in like] for _ in range(2))
     first, ps = gradient(v, 0.0)
     if not _dot(first, v).requires_grad:

@@ -244,7 +244,7 @@ def working_bwrap() -> str | None:
     trial = [found, "--ro-bind", "/", "/", "--unshare-pid", "--unshare-net", "--proc", "/proc", "true"]
     trial[1:1] = [] if os.geteuid() == 0 else ["--unshare-user"]
     try:
-        done = subprocess.run(trial, capture_output=True, timeout=10, check=False)
+        done = subprocess.run(trial, capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found if done.returncode == 0 else None

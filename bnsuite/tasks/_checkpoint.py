@@ -13,7 +13,7 @@ from bnsuite.engine.curvature import HessianOperator, Spectrum
 from bnsuite.engine.lanes import Examples, Lane, Stack
 from bnsuite.engine.train import accuracy, mean_cross_entropy
 from bnsuite.networks import softplus
-from bnsuite.protocol import EDGE, WINDOW
+from bnsuite.protocol import EDGE, HALVINGS, WINDOW
 from bnsuite.records import Json, Outcome, Sample
 from bnsuite.schemes import Factory
 from bnsuite.tasks._guessing import frequencies_reach
@@ -47,7 +47,8 @@ class MatchedLoss(Task):
 
     The checkpoint is the first step of plain SGD at `rate` at which the loss, mean over 5 steps, is at
     most `loss_ratio` · ln C; where rate · λ/2 > ½ there, training starts again at half the rate, so that λ
-    is the loss's own and not 2 / rate. Never reached in `steps` steps: `stuck`.
+    is the loss's own and not 2 / rate. Never reached in `steps` · 2^k steps after k halvings, as far as
+    `steps` steps go at the first rate: `stuck`. So is what is too sharp after `HALVINGS` of them.
 
     Attributes:
         minibatches: of the partition, from its first, that the Hessian is taken over; 0 for all.
@@ -101,22 +102,24 @@ class MatchedLoss(Task):
     def at_matched_loss(self, subject: Subject, measure: Measure, symbol: str) -> list[Sample]:
         """One sample a confirmation seed, at the largest rate · 2^-k that its curvature bears."""
         samples: dict[int, Sample] = {}
-        rate = self.rate
-        while len(samples) < len(self.confirmation):
+        for k in range(HALVINGS + 1):
+            rate, steps = self.rate / 2**k, self.steps * 2**k
             waiting = [Lane(seed, rate) for seed in self.confirmation if seed not in samples]
-            reached = self.train(subject, waiting, self.steps, self.limit(subject))
+            if not waiting:
+                break
+            reached = self.train(subject, waiting, steps, self.limit(subject))
             for lane in waiting:
                 there = reached[lane.seed]
                 if isinstance(there, Outcome):
                     sample: Sample | None = Sample(seed=lane.seed, value=None, outcome=there)
                 else:
                     sample = measure(lane, there)
-                if sample is None:
+                if sample is None and k < HALVINGS:
                     continue
+                sample = sample or Sample(seed=lane.seed, value=None, outcome=Outcome.STUCK)
                 samples[lane.seed] = sample
                 value = str(sample.outcome) if sample.value is None else f"{symbol} = {sample.value:.4g}"
                 subject.report(value)
-            rate /= 2
         return [samples[seed] for seed in self.confirmation]
 
     def train(

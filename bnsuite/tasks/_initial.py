@@ -52,12 +52,20 @@ class AtInitialization(Task):
 
 
 def backward(network: Network, x: Tensor, y: Tensor) -> Backward:
-    """Gradients of the mean cross-entropy, batch statistics in training mode."""
+    """Gradients of the mean cross-entropy, batch statistics in training mode.
+
+    ∂L/∂W_l of weights that training leaves as they are, too: it is a property of the function.
+    """
     hidden: list[Tensor] = []
-    logits = network.compose(x, lambda part, h: part(h), hidden.append)
     layers = network.weights()
     flat = [matrix for layer in layers for matrix in layer]
+    frozen = [matrix for matrix in flat if not matrix.requires_grad]
+    for matrix in frozen:
+        matrix.requires_grad_()
+    logits = network.compose(x, lambda part, h: part(h), hidden.append)
     found = torch.autograd.grad(mean_cross_entropy(logits, y), [*hidden, *flat])
+    for matrix in frozen:
+        matrix.requires_grad_(False)
     rest = iter(found[len(hidden) :])
     weights = [torch.cat([next(rest).flatten() for _ in layer]) for layer in layers]
     return Backward(list(found[: len(hidden)]), weights)

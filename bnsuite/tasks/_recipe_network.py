@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnsuite.networks import UnsupportedError, refuse_unbatched
+from bnsuite.networks import UnsupportedError, checked, refuse_unbatched
 from bnsuite.schemes import Scheme
 
 SIDE = 16
@@ -117,4 +117,4 @@ def build(scheme: Scheme, width: int, shape: torch.Size, classes: int, seed: int
         if scheme.weight is not None:
             network.layers = nn.ModuleList(map(scheme.weight, network.layers))
     refuse_unbatched(network)
-    return network
+    return checked(network, scheme)

@@ -92,7 +92,7 @@ class LayerCost(Task):
     def repeat(self, layer: nn.Module, x: Tensor) -> None:
         """Forward and backward, to the input and the parameters, `repeats` times."""
         for _ in range(self.repeats):
-            torch.autograd.grad(layer(x).sum(), [x, *layer.parameters()])
+            torch.autograd.grad(layer(x).sum(), [x, *(p for p in layer.parameters() if p.requires_grad)])
 
 
 def kept(layer: nn.Module, x: Tensor) -> int:

@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 
 from bnsuite.engine.search import Bracket, Climb, climb
-from bnsuite.engine.train import mean_cross_entropy
+from bnsuite.engine.train import mean_cross_entropy, trainable
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.tasks._initial import AtInitialization, with_medians
 from bnsuite.tasks._task import Subject
@@ -77,7 +77,7 @@ class OverflowDepth(AtInitialization):
         network = self.network(subject, depth, seed).to(dtype)
         x, y = self.minibatch(subject, seed)
         loss = mean_cross_entropy(network(x.to(dtype)), y)
-        found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        found = torch.autograd.grad(loss, list(trainable(network).values()), allow_unused=True)
         gradients = [gradient for gradient in found if gradient is not None]
         total = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
         broken = not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)

@@ -8,12 +8,11 @@ from typing import ClassVar, NamedTuple, final
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import parameters_to_vector
 
 from bnsuite.activations import activation
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues, unflatten
 from bnsuite.engine.lanes import Examples, Lane, Stack
-from bnsuite.engine.train import Loss, mean_cross_entropy
+from bnsuite.engine.train import Loss, mean_cross_entropy, vector_of
 from bnsuite.protocol import number
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.tasks._initial import AtInitialization, with_medians
@@ -113,7 +112,7 @@ def along_gradient(
         value = loss(functional_call(network, {**unflatten(vector, network), **buffers}, (x,)), y)
         return float(value.detach()), torch.autograd.grad(value, vector)[0]
 
-    start = parameters_to_vector(network.parameters()).detach()
+    start = vector_of(network)
     here, gradient = loss_and_gradient(start)
     there = [loss_and_gradient(start - eta * gradient) for eta in steps]
     losses = [here, *(moved for moved, _ in there)]

@@ -182,7 +182,7 @@ def test_a_foreign_scheme_sees_the_tensors_alone(tmp_path: Path, bwrap: str | No
     file.write_text(FOREIGN)
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)  # without bubblewrap, a user without an account reads it
-    scheme = load(file, Sandbox(bwrap), Limits(wall_s=120))
+    scheme = load(file, Sandbox(bwrap), Limits(wall_s=600))
     there, here = measured(place, tmp_path / "there", scheme), measured(place, tmp_path / "here")
     assert there.error is None
     assert (there.samples, there.trace) == (here.samples, here.trace)
@@ -200,6 +200,6 @@ def test_what_is_shown_cannot_be_written(tmp_path: Path) -> None:
         "try:\n    open('/data/tensors', 'r+b')\nexcept OSError as error:\n    found.append(error.errno)\n"
         "raise ValueError(found)"
     )
-    said = Sandbox(bwrap).ask(file, {"ask": "describe"}, Limits(wall_s=60), data=source.file)
+    said = Sandbox(bwrap).ask(file, {"ask": "describe"}, Limits(wall_s=600), data=source.file)
     size = source.file.stat().st_size
     assert f"[['tensors'], {size}, 30]" in said["failed"] or f"[['tensors'], {size}, 13]" in said["failed"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from calm import assert_calm
 from torch import Tensor, nn
 
 from bnsuite.datasets import digits
@@ -117,6 +118,8 @@ def test_a_lane_alone_is_the_lane_in_company(norm: Any) -> None:
         own = curves(norm, [lane])[:, 0]
         assert torch.allclose(company[:, i], own, rtol=1e-12, atol=0, equal_nan=True)
         assert bool(own.isfinite().all()) == (lane.rate < 1)
+        if lane.rate < 1:
+            assert_calm(own)
     backwards = curves(norm, lanes[::-1])
     assert torch.allclose(backwards.flip(1), company, rtol=1e-12, atol=0, equal_nan=True)
 
@@ -128,6 +131,7 @@ def test_lane_by_lane_is_the_single_loop(norm: Any) -> None:
     network = build(Scheme("odd", norm), 1)
     order = examples.order(1, STEPS)
     expected = train(network, [(examples.x[row], examples.y[row]) for row in order], 0.1)
+    assert_calm(expected)
     assert torch.allclose(curves(norm, [Lane(4, 0.1), Lane(1, 0.1)])[:, 1], expected, rtol=1e-12)
 
 

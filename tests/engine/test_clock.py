@@ -92,8 +92,8 @@ def test_drift_is_a_tenth_between_the_halves(change: float, drifts: bool) -> Non
 
 
 def test_real_seconds() -> None:
-    found = race([lambda: time.sleep(0.02), lambda: None], rounds=2, device=CPU)
-    assert found.median(0) >= 0.02 > found.median(1)
+    found = race([lambda: time.sleep(0.02), lambda: None], rounds=9, device=CPU)
+    assert found.median(0) >= 0.02 > found.median(1)  # a busy machine delays some rounds, not most
 
 
 def test_a_gpu_is_timed_by_events_and_its_joules_are_of_each_alone(gpu: gpu_stand_in.StandIn) -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from calm import assert_calm
 from torch import Tensor, nn
 
 from bnsuite.engine.train import (
@@ -56,6 +57,7 @@ def test_against_torch(momentum: float, warmup: int) -> None:
         loss.backward()
         optimizer.step()
         expected.append(loss.item())
+    assert_calm(losses)
     assert losses.tolist() == pytest.approx(expected, rel=1e-12)
     found = ours.state_dict()
     for name, value in theirs.state_dict().items():

@@ -192,7 +192,7 @@ def test_a_norm_that_computes_in_float32_has_the_facets_of_rms_norm(tmp_path: Pa
 def test_a_file_beside_the_scheme_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "norms.py").write_text("from torch.nn import Identity\n")
     path = written(tmp_path, "from norms import Identity\nscheme = Scheme('case', Identity)\n")
-    for ask in (lambda: load(path, SANDBOX, Limits(wall_s=60)), lambda: check(path, SANDBOX)):
+    for ask in (lambda: load(path, SANDBOX, Limits(wall_s=600)), lambda: check(path, SANDBOX)):
         with pytest.raises(RecordError, match=r"no module 'norms' here\. A scheme is one file: if norms\.py"):
             ask()
 

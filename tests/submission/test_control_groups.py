@@ -107,13 +107,13 @@ def test_what_runs_inside_joins_its_group_first(tmp_path: Path) -> None:
     sandbox = Sandbox(working_bwrap())
     sandbox.group = tmp_path / "groups"
     sandbox.group.mkdir()
-    assert "ran" in sandbox.ask(tmp_path / "mine.py", {"ask": "describe"}, Limits(wall_s=20))["failed"]
+    assert "ran" in sandbox.ask(tmp_path / "mine.py", {"ask": "describe"}, Limits(wall_s=600))["failed"]
     (group,) = sandbox.group.iterdir()
     assert (group / "cgroup.procs").read_text() == "0\n"
     assert not any("control group" in gap for gap in sandbox.gaps)
     sandbox.group = tmp_path / "none"
     with pytest.raises(SandboxError, match=r"no control group can be made for it \(.*No such file"):
-        sandbox.ask(tmp_path / "mine.py", {"ask": "describe"}, Limits(wall_s=20))
+        sandbox.ask(tmp_path / "mine.py", {"ask": "describe"}, Limits(wall_s=600))
 
 
 def test_an_end_for_memory_is_told_from_others(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_an_end_for_memory_is_told_from_others(tmp_path: Path) -> None:
             "os._exit(1)"
         )
         with pytest.raises(SandboxError) as caught:
-            sandbox.ask(tmp_path / "mine.py", {"ask": "describe"}, Limits(wall_s=20))
+            sandbox.ask(tmp_path / "mine.py", {"ask": "describe"}, Limits(wall_s=600))
         assert caught.type is kind
     assert not ran_out_of_memory(None)
     assert not ran_out_of_memory(tmp_path)
@@ -140,7 +140,7 @@ def test_a_real_group_counts_what_no_resident_size_does(tmp_path: Path) -> None:
     """Files in the sandbox's own room, of which a look at its processes sees nothing."""
     if delegated_group() is None or working_bwrap() is None:
         pytest.skip("no control group with a limit on memory is to be had, or no bubblewrap")
-    limits = Limits(wall_s=60, memory=768 * MIB, file=512 * MIB)
+    limits = Limits(wall_s=600, memory=768 * MIB, file=512 * MIB)
     code = (
         "import time\nfor i in (1, 2):\n with open(f'/tmp/{i}', 'wb') as file:\n"
         "  for _ in range(400): file.write(bytes(1 << 20))\ntime.sleep(9)"

@@ -39,7 +39,7 @@ def foreign(tmp_path: Path, sandbox: Sandbox, text: str = "x = 1") -> Foreign:
     path = tmp_path / "mine.py"
     path.write_text(text)
     facets = Facets(("batch-1", "own-init"), {})
-    return Foreign("mine", "plain, Norm", facets, path, source_of(path), sandbox, Limits(wall_s=60))
+    return Foreign("mine", "plain, Norm", facets, path, source_of(path), sandbox, Limits(wall_s=600))
 
 
 @pytest.fixture(autouse=True)

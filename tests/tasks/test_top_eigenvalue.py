@@ -9,10 +9,12 @@ import pytest
 import torch
 from by_hand import checkpoint, hessian
 
-from bnsuite.engine.lanes import Stack
+from bnsuite.engine.lanes import Lane, Stack
 from bnsuite.networks import softplus
-from bnsuite.records import Outcome
+from bnsuite.protocol import HALVINGS
+from bnsuite.records import Outcome, Sample
 from bnsuite.tasks import Subject, TopEigenvalue
+from bnsuite.tasks._checkpoint import Checkpoint
 
 SEEDS = (101, 102)
 TASK = TopEigenvalue(
@@ -91,6 +93,33 @@ def test_a_rate_that_sets_its_own_curvature_is_halved(subject: Subject) -> None:
         assert rate * value / 2 <= 0.5
         network, _ = checkpoint(subject, TASK, sample)
         assert value == pytest.approx(float(spectrum(subject, network)[-1]), rel=2e-3)
+
+
+@pytest.mark.parametrize("too_sharp", [0, 2, HALVINGS, math.inf])
+def test_the_budget_doubles_with_every_halving(
+    too_sharp: float, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second seed bears its rate after so many halvings, the first at once."""
+    asked: list[tuple[list[Lane], int]] = []
+
+    def train(
+        self: TopEigenvalue, subject: Subject, lanes: list[Lane], steps: int, limit: float
+    ) -> dict[int, Checkpoint]:
+        asked.append((lanes, steps))
+        return {lane.seed: Checkpoint(torch.nn.Linear(1, 1), steps) for lane in lanes}
+
+    def measure(lane: Lane, there: Checkpoint) -> Sample | None:
+        bears = lane.seed == 101 or lane.rate <= 0.1 / 2**too_sharp
+        return Sample(seed=lane.seed, value=float(there.step)) if bears else None
+
+    monkeypatch.setattr(TopEigenvalue, "train", train)
+    first, second = TASK.at_matched_loss(subject, measure, "λ")
+    last = int(min(too_sharp, HALVINGS))
+    assert [steps for _, steps in asked] == [200 * 2**k for k in range(last + 1)]
+    assert [lanes[-1] for lanes, _ in asked] == [Lane(102, 0.1 / 2**k) for k in range(last + 1)]
+    assert (first.value, first.outcome) == (200, Outcome.OK)
+    expected = (None, Outcome.STUCK) if too_sharp > HALVINGS else (200 * 2**last, Outcome.OK)
+    assert (second.value, second.outcome) == expected
 
 
 def test_never_reached_is_stuck(subject: Subject) -> None:

@@ -1,0 +1,81 @@
+"""Every task on a scheme whose hidden weights are frozen: it trains what is left, and nothing else."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from test_speedrun import TASK as SPEEDRUN
+from test_speedrun import patches
+from test_task import DIAGNOSTICS, TINY
+from torch import nn
+
+from bnsuite.networks import FAMILIES, UnsupportedError
+from bnsuite.records import Outcome
+from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.tasks import Subject, Task, speedrun
+
+
+def frozen(layer: nn.Module) -> nn.Module:
+    layer.weight.requires_grad_(False)  # type: ignore[union-attr, operator]
+    return layer
+
+
+FROZEN = Scheme("frozen", weight=frozen)
+TRAINING = ("max_depth", "stable_lr", "time_to_accuracy", "first_step")
+
+
+@pytest.mark.parametrize("task", [*TINY.values(), *DIAGNOSTICS.values()], ids=[*TINY, *DIAGNOSTICS])
+def test_a_task_leaves_frozen_weights_alone(
+    task: Task, make_subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+    whole = Subject.network
+
+    def network(self: Subject, *args: Any, **more: Any) -> Any:
+        found = whole(self, *args, **more)
+        weights = [p for layer in found.weights() for p in layer if not p.requires_grad]
+        built.extend((p, p.detach().clone()) for p in weights if self.scheme is FROZEN)
+        return found
+
+    monkeypatch.setattr(Subject, "network", network)
+    subject = replace(make_subject(), scheme=FROZEN)
+    found = task(subject)
+    assert all(sample.outcome is not Outcome.ERROR for sample in found.samples)
+    if task.name != "layer_cost":
+        assert built
+    assert not any(p.requires_grad for p, _ in built)
+    if task.name not in ("scale_law", "overflow_depth"):  # which scale weights, or lower their precision
+        assert all(torch.equal(p.double(), before.double()) for p, before in built)
+    if task.name in TRAINING:
+        assert found.trace != task(make_subject()).trace
+
+
+def test_the_recipe_leaves_frozen_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    whole = speedrun.build
+
+    def build(*args: Any) -> Any:
+        network = whole(*args)
+        built.extend((p, p.detach().clone()) for p in network.parameters() if not p.requires_grad)
+        return network
+
+    monkeypatch.setattr(speedrun, "build", build)
+    subject = Subject(FROZEN, FAMILIES["cnn"], patches())
+    found = replace(SPEEDRUN, confirmation=(101,), epochs=1, rate=0.1)(subject)
+    assert found.outcome is Outcome.OK
+    assert len(built) == 6
+    assert all(torch.equal(p, before) for p, before in built)
+
+
+def test_a_hook_is_unsupported(make_subject: Callable[..., Subject]) -> None:
+    def hooked(layer: nn.Module) -> nn.Module:
+        layer.weight.register_hook(lambda g: 0 * g)  # type: ignore[union-attr, operator]
+        return layer
+
+    subject = replace(make_subject(), scheme=replace(SCHEMES["none"], name="hooked", weight=hooked))
+    with pytest.raises(
+        UnsupportedError, match=r"hooked cannot be trained: parameter stem\.weight has a hook"
+    ):
+        TINY["stable_lr"](subject)
