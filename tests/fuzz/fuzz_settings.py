@@ -72,7 +72,10 @@ def _written(value: Any) -> str:
 
 
 STRATEGY = _cases()
-REFUSAL = re.compile(r".*: got .*, wanted .*\. .+\.|.*: both hold .*\. .+\.|unknown activation .*")
+REFUSAL = re.compile(
+    r".*: got .*, wanted .*\. .+\.|.*: both hold .*\. .+\.|unknown activation .*"
+    r"|digits: .*(fewer than the batch|reaches its).*\. .+\."  # settings that its data cannot serve
+)
 
 
 def try_one(case: Case) -> str:

@@ -25,17 +25,30 @@ _VALUES = [
     "[" * 500,
     '"\\u0000"',
 ]
-_TEXT = st.text(st.characters(codec="utf-8"), max_size=40).map(
-    lambda text: json.dumps(text, ensure_ascii=False)
-)
+_TEXT = st.text(max_size=40).map(lambda text: json.dumps(text, ensure_ascii=False))
 _LINE = st.tuples(st.sampled_from(_KEYS), st.sampled_from(_VALUES) | _TEXT).map(" = ".join)
-_GOOD = 'name = "mine"\nauthors = ["A"]\nlicence = "MIT"\n'
+_SOUND = {
+    "name": '"mine"',
+    "authors": '["A"]',
+    "licence": '"MIT"',
+    "paper": '"arXiv 1502.03167"',
+    "notes": '"two\\nlines"',
+    "requires": '["e3nn==0.6.0"]',
+    "github": '["somebody"]',
+}
+
+
+def _changed(changes: list[tuple[str, str | None]]) -> bytes:
+    fields: dict[str, str | None] = {**_SOUND, **dict(changes)}
+    return "\n".join(f"{key} = {value}" for key, value in fields.items() if value is not None).encode()
+
 
 STRATEGY = st.one_of(
+    st.lists(
+        st.tuples(st.sampled_from([*_SOUND]), st.none() | st.sampled_from(_VALUES) | _TEXT), max_size=3
+    ).map(_changed),
+    st.lists(st.tuples(st.sampled_from(["paper", "notes"]), _TEXT), max_size=2).map(_changed),
     st.lists(_LINE, max_size=5).map(lambda lines: "\n".join(lines).encode()),
-    st.tuples(st.sampled_from([_GOOD, _GOOD.replace('"mine"', '"other"')]), _LINE).map(
-        lambda parts: "".join(parts).encode()
-    ),
     st.binary(max_size=60),
 )
 """The bytes of a submission.toml."""

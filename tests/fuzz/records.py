@@ -3,6 +3,7 @@
 import json
 import math
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -25,12 +26,15 @@ _WORDS = ["", "a", "a\x00b", "\u202ex", "\ud800", "../x", "x" * 300, "a\nb", "<b
 _MOMENTS = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "yesterday"]
 ODD = st.sampled_from([*_NUMBERS, *_WORDS, *_MOMENTS, None, True, False, [], {}, [64], {"a": 1}, "deep"])
 
+FREE = ("provenance", "costs", "facets", "about", "error")
+"""Fields that do not follow from the trace, so that an odd value may stand."""
+
 STRATEGY = st.tuples(
     st.integers(0, 10**6),
-    st.lists(st.tuples(st.integers(0, 10**6), ODD), min_size=1, max_size=3),
-    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 10**6), ODD, st.booleans()), min_size=1, max_size=3),
+    st.sampled_from([True, True, True, False]),
 )
-"""(which record, changes as (place, value), whether it is sealed again)."""
+"""(which record, changes as (place, value, whether the field is free), whether it is sealed again)."""
 
 _calls = count(1)
 _admitted: dict[str, str] = {}
@@ -43,9 +47,10 @@ def originals() -> list[str]:
     return [json.dumps({**json.loads(path.read_text(encoding="utf-8")), "scheme": "mine"}) for path in paths]
 
 
-def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every (holder, key) in a JSON value."""
-    found, waiting = [], [value]
+def _places(data: dict[str, Any], fields: Iterable[str]) -> list[tuple[Any, Any]]:
+    """Every (holder, key) in some fields of a record."""
+    found: list[tuple[Any, Any]] = [(data, name) for name in fields]
+    waiting = [data[name] for name in fields if isinstance(data[name], (dict, list))]
     while waiting:
         holder = waiting.pop()
         keys = list(holder) if isinstance(holder, dict) else range(min(len(holder), 3))
@@ -67,8 +72,8 @@ def mutated(case: Any) -> str:
     """The text of the record that a case stands for."""
     which, changes, seal = case
     data = json.loads(originals()[which % len(originals())])
-    for place, value in changes:
-        places = _places(data)
+    for place, value, free in changes:
+        places = _places(data, [name for name in FREE if name in data] if free else [*data])
         holder, key = places[place % len(places)]
         holder[key] = _deep() if value == "deep" else value
     if seal:

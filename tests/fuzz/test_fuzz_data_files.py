@@ -1,26 +1,12 @@
-"""Some hundred fuzzed data sets: each is accepted with sound tensors, or refused in one line."""
+"""The trial of a fuzzed data set: sound ones are accepted, and a traceback is told from a refusal."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from data_files import MUTATIONS, STRATEGY, Case, try_one
-from hypothesis import HealthCheck, given, settings
+from data_files import MUTATIONS, Case, try_one
 
 import bnsuite.datasets
 from bnsuite.datasets import DataError
-
-
-def test_what_is_fuzzed_is_accepted_or_refused_in_one_line(tmp_path: Path) -> None:
-    seen: Counter[str] = Counter()
-
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(case=STRATEGY)
-    def each(case: Case) -> None:
-        seen[try_one(case, tmp_path)] += 1
-
-    each()
-    assert min(seen["accepted"], seen["refused"]) > 30
 
 
 @pytest.mark.parametrize("layout", MUTATIONS)

@@ -1,14 +1,7 @@
-"""Random settings, valid and absurd, are planned or refused by one line: no traceback, no nonsense."""
+"""The trial of fuzzed settings tells what is planned from what is refused."""
 
 import pytest
-from fuzz_settings import STRATEGY, Case, try_one
-from hypothesis import given, settings
-
-
-@settings(max_examples=300)
-@given(STRATEGY)
-def test_any_settings_are_planned_or_refused(case: Case) -> None:
-    try_one(case)
+from fuzz_settings import Case, try_one
 
 
 @pytest.mark.parametrize(
