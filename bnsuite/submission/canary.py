@@ -32,7 +32,7 @@ from bnsuite.submission.foreign import Foreign
 LEVEL = 1e-6
 """Probability at most, of all numbers of one canary together, that an honest scheme fails it."""
 
-GROWN_S = 8.0
+GROWN_S = 4.0
 """Growth of the outside time at which seconds are compared."""
 
 FACTOR = 2.0
@@ -168,17 +168,15 @@ def seconds(cell: Cell, scheme: Foreign, source: Source) -> str:
         CanaryError: they differ by more than `FACTOR`, or there was no answer.
     """
     base = cell.model_copy(update={"task": "layer_cost", "family": "mlp"})
-    (least, first), repeats = _timed(base, scheme, source, 1), 8
-    while True:
+    (least, first), repeats, grown, told = _timed(base, scheme, source, 1), 100, 0.0, 0.0
+    while grown < GROWN_S and repeats <= _MOST_REPEATS:
         outside, inside = _timed(base, scheme, source, repeats)
-        if outside - least >= GROWN_S or repeats >= _MOST_REPEATS:
-            break
-        repeats *= 8
-    grown, told = outside - least, inside - first
+        grown, told, asked = outside - least, inside - first, repeats
+        repeats *= min(32, max(2, math.ceil(1.5 * GROWN_S / max(grown, 1e-3))))
     ratio = grown / told if told > 0 else math.inf
     if not 1 / FACTOR <= ratio <= FACTOR:
         raise CanaryError(
-            f"canary of the clock: {repeats} passes took {grown:.3g} s by the clock here, and {told:.3g} s "
+            f"canary of the clock: {asked} passes took {grown:.3g} s by the clock here, and {told:.3g} s "
             f"by what it reports. Its seconds are not to be believed: read {scheme.path}."
         )
     return f"canary of the clock: {grown:.3g} s here, {told:.3g} s by what it reports"

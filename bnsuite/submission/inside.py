@@ -126,7 +126,8 @@ def measure(path: Path, question: Message, say: Say) -> Message:
     file = question["data_file"]
     data = Source(**question["data"], file=Path(file) if file else None)
     job = job_of(Cell(**question["cell"]), question["settings"], _scheme(path), data)
-    say({"found": "loaded"})  # from here on the parent may count seconds
+    say({"found": "loaded"})  # from here on the parent counts seconds
+    say({"found": "measuring"})  # and hears a message when the next one comes
     answer = answer_here(job, lambda found: say({"found": found}))
     return {"measured": answer.measured.model_dump(mode="json"), "stacked": answer.stacked}
 
