@@ -1,6 +1,7 @@
 """Set before torch is imported: one thread a process, and Hypothesis without a clock or a memory."""
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background, and its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
 settings.load_profile("seeded")

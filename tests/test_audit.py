@@ -111,7 +111,7 @@ EVERY: list[tuple[Forge, str]] = [
     (put("better", lambda b: {"higher": "lower", "lower": "higher"}[b]), "better: got"),
     (put("task_version", 9), "task_version: got 9"),
     (put("suite_version", 9), "suite_version: got 9"),
-    (put("settings/rates", "many"), "settings: rates of max_depth: got"),
+    (put("settings/rates", "many"), "settings: rates of "),
     (drop("settings/steps"), "settings.steps"),
     (put("provenance/seeds", {}), "provenance.seeds: got"),
     (put("provenance/started", "2999-01-01T00:00:00+00:00"), "provenance.started: got"),

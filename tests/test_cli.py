@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import os
 import subprocess
 import sys
@@ -155,19 +156,27 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, tiny: None) -> None:
 
 
 def test_a_broken_record_in_the_folder(tmp_path: Path, tiny: None, make_record: Any) -> None:
+    """A run reads the records of its own cells alone, a board all."""
     folder = tmp_path / "records"
-    path = Store(folder).add(make_record())
-    whole = path.read_text()
-    for broken in (
-        whole[:100],
-        whole.replace('"value": 24.0', '"value": NaN'),
-        whole.replace("24.0", "25.0"),
-    ):
-        path.write_text(broken)
-        for result in (run(folder), call("board", "--records", folder, "--out", tmp_path / "site")):
-            assert str(path) in complaint(result)
-        assert path.read_text() == broken
-    assert [p for p in tmp_path.rglob("*.json") if p != path] == []
+    assert run(folder).exit_code == 0
+    others = sorted(folder.rglob("*.json"))
+    elsewhere = Store(folder).add(make_record())
+    for path, stops_a_run in ((others[0], True), (elsewhere, False)):
+        whole = path.read_text()
+        for broken in (
+            whole[:100],
+            re.sub(r'"duration_s": [\d.]+', '"duration_s": NaN', whole),
+            re.sub(r'"duration_s": [\d.]+', '"duration_s": 123456.0', whole),
+        ):
+            path.write_text(broken)
+            assert str(path) in complaint(call("board", "--records", folder, "--out", tmp_path / "site"))
+            if stops_a_run:
+                assert str(path) in complaint(run(folder))
+            else:
+                assert run(folder).exit_code == 0
+            assert path.read_text() == broken
+        path.write_text(whole)
+    assert sorted(tmp_path.rglob("*.json")) == sorted([*others, elsewhere])
 
 
 def test_the_board_of_a_folder_that_is_not_there(tmp_path: Path) -> None:

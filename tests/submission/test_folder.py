@@ -71,7 +71,7 @@ def test_what_new_writes_passes_its_own_test_and_its_check(here: Path) -> None:
     checked = command("check", "mine", "--json")
     assert checked.exit_code == 0
     told = json.loads(checked.stdout)
-    assert set(told) == {"ok", "checks", "facets", "costs"}
+    assert set(told) == {"ok", "checks", "facets", "costs", "warnings", "error"}
     assert told["ok"] is True
     assert {"name", "ok", "message"} == set(told["checks"][0])
     assert "batch-1" in told["facets"]
