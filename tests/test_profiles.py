@@ -145,7 +145,9 @@ def test_a_task_of_another_profile_is_told_with_that_profile() -> None:
 def test_a_data_set_smaller_than_a_batch_is_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(execute, "find", lambda name: Source(name, "0" * 64, train_counts=(60, 60)))
+    monkeypatch.setattr(
+        execute, "find", lambda name: Source(name, "0" * 64, train_counts=(60, 60), test_counts=(30, 30))
+    )
     with pytest.raises(DataError, match=r"digits: has 120 images .* batch of 128 of .* at most 120"):
         execute.plan("smoke", None, None, None, None, "cpu")
     assert execute.plan("smoke", None, None, None, None, "cpu", {"batch": "120"})

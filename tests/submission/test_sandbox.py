@@ -279,7 +279,7 @@ ENDS = {
     "raise KeyboardInterrupt": "KeyboardInterrupt",
     "def": "line 1: invalid syntax. Mend the syntax.",
     "x = 1\n1 / 0": "line 2: ZeroDivisionError: division by zero",
-    "import no_such_thing": "no module 'no_such_thing' here. A scheme is one file: if no_such_thing.py is your own",
+    "import no_such_thing": "no module 'no_such_thing' here. A scheme is one file: if no_such",
     "raise ValueError('<script>\\n\\x1b[31m')": "ValueError: <script>",
     "scheme = 3": "wanted scheme = Scheme(…), got 3.",
     "print('noise' * 10**6); x = 1": "wanted scheme = Scheme(…), got nothing of that name.",
