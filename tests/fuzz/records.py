@@ -1,5 +1,6 @@
 """Fuzz records: published ones with odd values, sealed again, then read, audited and drawn."""
 
+import copy
 import json
 import math
 import tempfile
@@ -75,7 +76,7 @@ def mutated(case: Any) -> str:
     for place, value, free in changes:
         places = _places(data, [name for name in FREE if name in data] if free else [*data])
         holder, key = places[place % len(places)]
-        holder[key] = _deep() if value == "deep" else value
+        holder[key] = _deep() if value == "deep" else copy.deepcopy(value)  # one value serves many cases
     if seal:
         try:
             data = json.loads(Record.model_validate(data).sealed().model_dump_json())
