@@ -39,6 +39,10 @@ HANG_S = 120.0
 """Seconds after which one input counts as a hang."""
 
 
+class HangError(BaseException):
+    """No answer in time; no Exception, which the code under test might take for a refusal."""
+
+
 class Tried(NamedTuple):
     """Outcomes of the inputs of one kind, and the faults: tracebacks, hangs, nonsense accepted."""
 
@@ -68,7 +72,7 @@ def fuzz(kind: str, cases: int, number: int, folder: Path) -> Tried:
         try:
             with _limit(HANG_S):
                 outcomes[try_one(case, folder)] += 1
-        except Exception as error:  # the run goes on, and shows all faults
+        except (Exception, HangError) as error:  # the run goes on, and shows all faults
             outcomes["fault"] += 1
             faults.append(f"{kind}: {case!r:.500}: {error!r:.500}")
 
@@ -80,10 +84,10 @@ def fuzz(kind: str, cases: int, number: int, folder: Path) -> Tried:
 
 @contextlib.contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError within the block after these seconds."""
+    """Raise HangError within the block after these seconds."""
 
     def stop(number: int, frame: object) -> None:
-        raise TimeoutError(f"a hang: no answer within {seconds:g} s")
+        raise HangError(f"no answer within {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
