@@ -9,7 +9,6 @@ from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnsuite.engine.train import trainable
 from bnsuite.schemes import Factory, Scheme
@@ -344,8 +343,9 @@ def checked(network: N, scheme: Scheme) -> N:
 def refuse_unbatched(network: nn.Module) -> None:
     """Let torch modules of a scheme raise ValueError where they would read (N, C, *S) as one example.
 
-    Torch's `InstanceNorm1d` and others with `1d`, `2d` or `3d` in their names also take an input without a
-    batch dimension, with one dimension less: (N, C) would be (channels, positions), silently.
+    Torch's instance norms, convolutions and channelwise dropouts also take an input without a batch
+    dimension, with one dimension less: (N, C) would be (channels, positions), silently. Its pools and
+    pads do so too, but compute the same for each row.
     """
     for name, module in network.named_modules():
         if re.match(r"(norms|activations|branches)\.|.*\.activation\b", name) and _positions(module):
@@ -353,11 +353,11 @@ def refuse_unbatched(network: nn.Module) -> None:
 
 
 def _positions(module: nn.Module) -> int | None:
-    """Dimensions of S, where `module` is one of torch's that take (C, *S) as well as (N, C, *S)."""
+    """Dimensions of S, where `module` is one of torch's whose (C, *S) means another thing than (N, C, *S)."""
     for kind in type(module).__mro__:
-        found = re.search(r"([123])d$", kind.__name__)
+        found = re.fullmatch(r"(?:InstanceNorm|Conv|ConvTranspose|Dropout)([123])d", kind.__name__)
         if found and kind.__module__.startswith("torch.nn.modules."):
-            return None if issubclass(kind, (_BatchNorm, nn.Dropout2d)) else int(found[1])
+            return None if kind is nn.Dropout2d else int(found[1])
     return None
 
 

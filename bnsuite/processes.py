@@ -168,7 +168,7 @@ def _free(crew: list[_Worker], most: int, environment: Mapping[str, str]) -> _Wo
     Ctrl-C waits until that is started, and is blocked in it: this process ends its workers.
     """
     for worker in crew:
-        if worker.item is None:
+        if worker.item is None and worker.process.poll() is None:  # one that died idle costs no item
             return worker
     if len(crew) == most:
         return None

@@ -141,10 +141,17 @@ def valid(task: str, name: str, value: object) -> Any:
     """
     holder = Settings.model_construct()
     try:
-        setattr(holder, name, tuple(value) if isinstance(value, list) else value)
+        setattr(holder, name, _of_python(value))
     except ValidationError:
         raise refusal(task, name, value) from None
     return getattr(holder, name)
+
+
+def _of_python(value: object) -> object:
+    """Tuples for lists, and numbers of Python for those of numpy and torch."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(map(_of_python, value)) if isinstance(value, (list, tuple)) else value
 
 
 def from_text(task: str, name: str, text: str) -> Any:
@@ -203,7 +210,7 @@ def _check_size(task: str, values: Mapping[str, Any]) -> None:
 def faults(task: str, values: Mapping[str, object]) -> Iterator[str]:
     """What cannot be among settings that are not trusted, a line each; names that no task has are left."""
     checked: dict[str, Any] = {}
-    for name in values.keys() & Settings.model_fields.keys():
+    for name in sorted(values.keys() & Settings.model_fields.keys()):
         try:
             checked[name] = valid(task, name, values[name])
         except ValueError as error:

@@ -467,7 +467,6 @@ class Wrapped(nn.Module):
     [
         ("mlp", nn.InstanceNorm1d, "InstanceNorm1d"),
         ("mlp", Wrapped, "InstanceNorm1d"),
-        ("mlp", lambda c: nn.AvgPool1d(3, 1, 1), "AvgPool1d"),
         ("mlp", lambda c: nn.Dropout1d(), "Dropout1d"),
         ("transformer", nn.InstanceNorm2d, "InstanceNorm2d"),
         ("cnn", nn.InstanceNorm3d, "InstanceNorm3d"),
@@ -488,3 +487,10 @@ def test_a_module_that_reads_a_batch_as_one_example_refuses(family: str, norm: A
 )
 def test_modules_that_read_a_batch_as_one_are_taken(family: str, norm: Any) -> None:
     assert build(Scheme("plain", norm), family).double()(images()).shape == (7, 5)
+
+
+def test_a_pool_over_channels_is_no_reading_of_a_batch() -> None:
+    """(N, C) or (1, N, C): each row is pooled by itself."""
+    network = build(Scheme("pooled", lambda c: nn.AvgPool1d(3, 1, 1)), "mlp").double().eval()
+    x = images()
+    assert torch.allclose(network(x)[:1], network(x[:1]))

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -141,6 +142,9 @@ def test_values_are_held_as_records_have_them() -> None:
     race = planned("time_to_accuracy", {"momentum": -0.0})[0].task
     assert str(race.momentum) == "0.0"
     hash(task)
+    rates = TopEigenvalue(**{**common, "batch": np.int64(8)}, rates=np.logspace(-1, 0, 2), rate=np.float32(1))
+    assert rates.settings == TopEigenvalue(**common, rates=[0.1, 1], rate=1).settings
+    json.dumps(rates.settings)
 
 
 def test_settings_whose_names_no_folder_can_have_are_refused_before_hours_of_work() -> None:

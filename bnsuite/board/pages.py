@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -234,8 +234,11 @@ def _scheme(environment: jinja2.Environment, board: Board, scheme: str) -> str:
         for table in board.tables
         if table.track in places
     ]
+    marks = {table.track: table.track.mark for table in board.tables}  # tracks are equal whatever their mark
+    tracks = {one.record.id: track_of(one.record) for one in kept}
     return environment.get_template("scheme.html").render(
         scheme=scheme,
+        marked={id: replace(track, mark=marks.get(track, "")) for id, track in tracks.items()},
         about=_described(board, scheme, min((one.origin for one in kept), key=ORIGINS.index)),
         manifest=board.manifests.get(scheme),
         defined=f'<h2 id="{scheme}">' in (board.prose.get("schemes") or ""),

@@ -91,7 +91,8 @@ def _drawn(own: Mapping[Path, Kept], admitted: Admitted) -> dict[str, bytes]:
             kept, manifests = {**kept, **theirs}, tried
         except Exception as error:
             path, why = _culprit(kept, theirs) or (next(iter(theirs)), explained(error))
-            line = reason(home(path.parent), f"{path}: cannot be drawn ({why}). Remove it.")
+            place = next((parent for parent in path.parents if parent.name == "records"), path.parent)
+            line = reason(home(place), f"{path}: cannot be drawn ({why}). Remove it.")
             admitted.left_out.append(line)
     return render_files(kept, manifests, admitted.left_out)
 

@@ -95,8 +95,11 @@ def run(
         try:
             on = resolve_device(device.value)
             given = _settings(settings or [])
-            schemes = _schemes(scheme or [], cell_limit, confine)
-            jobs = plan(profile, task, schemes, family, _datasets(dataset or [], to_rgb), on, given)
+            schemes, data_sets = _schemes(scheme or [], cell_limit, confine), _datasets(dataset or [], to_rgb)
+            jobs = plan(profile, task, schemes, family, data_sets, on, given)
+            if not all(isinstance(one, str) for one in schemes):  # after the rest, since it takes a while
+                schemes = [one if isinstance(one, str) else _judged(one) for one in schemes]
+                jobs = plan(profile, task, schemes, family, data_sets, on, given)
             for data in dict.fromkeys(job.data for job in jobs):
                 if data.left:
                     err.print(f"{data.name}: its part {' and '.join(data.left)} is left alone.")
@@ -148,7 +151,7 @@ def run(
 
 
 def _schemes(given: list[str], cell_limit: float, confine: SandboxChoice) -> "list[str | Foreign]":
-    """Names as they are; what is a path is loaded in the sandbox, and held to the contract."""
+    """Names as they are; what is a path is loaded in the sandbox."""
     from bnsuite.schemes import scheme_names
 
     known = scheme_names()
@@ -164,14 +167,16 @@ def _schemes(given: list[str], cell_limit: float, confine: SandboxChoice) -> "li
     from bnsuite.submission.sandbox import Limits
 
     confined, limits = sandbox(confine), Limits(wall_s=cell_limit)
-    return [_judged(load(Path(one), confined, limits), one) if one in paths else one for one in given]
+    return [load(Path(one), confined, limits) if one in paths else one for one in given]
 
 
-def _judged(scheme: "Foreign", path: str) -> "Foreign":
-    """The scheme, marked where it breaks the contract; what `check` would say is said in a line."""
+def _judged(scheme: "Foreign") -> "Foreign":
+    """Hold a scheme to the contract: print what fails in a line, and mark the scheme that it returns."""
     from bnsuite.cli.submission import show_warning
+    from bnsuite.submission.foreign import SCHEME
     from bnsuite.submission.verdict import BREAKS, judged
 
+    path = str(scheme.path.parent if scheme.path.name == SCHEME else scheme.path)
     scheme, verdict = judged(scheme, lambda text: err.print(text, highlight=False))
     for text in verdict.warnings:
         show_warning(path, text)

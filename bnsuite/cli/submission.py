@@ -48,12 +48,17 @@ def new(
 
 
 def sandbox(choice: SandboxChoice) -> "Sandbox":
-    """The sandbox of this machine; prints what it does not protect, or fails where too little is."""
+    """Make the sandbox of this machine; print what it does not protect.
+
+    Raises:
+        RecordError: bubblewrap is required, and does not work.
+    """
+    from bnsuite.records import RecordError
     from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
     bwrap = None if choice is SandboxChoice.off else working_bwrap()
     if choice is SandboxChoice.require and bwrap is None:
-        fail(
+        raise RecordError(
             "--sandbox require: bubblewrap is not installed, or may make no namespaces; nothing was loaded. "
             "Install it (apt-get install bubblewrap), allow user namespaces, or take --sandbox prefer."
         )

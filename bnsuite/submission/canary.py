@@ -38,6 +38,9 @@ GROWN_S = 4.0
 FACTOR = 2.0
 """By how much outside and reported seconds may differ: warm-up rounds and other load are not reported."""
 
+LARGEST = 2**31
+"""Bytes of images that a canary writes at most: settings come from a record that nobody vouches for."""
+
 _MOST_REPEATS = 10**5
 _ROUNDS = 60
 
@@ -75,8 +78,14 @@ def random_labels(record: Record, scheme: Foreign, source: Source, seed: int) ->
     batch = int(str(record.settings["batch"]))
     steps = max([400, *(int(str(v)) for k, v in record.settings.items() if k in ("steps", "tuning_steps"))])
     settings = {**record.settings}
-    if "minibatches" in settings or record.task == "top_eigenvalue":
+    if record.task == "top_eigenvalue" and not settings.get("minibatches"):
         settings["minibatches"] = len(true.train_x) // batch  # the Hessian's cost is that of the real set
+    needed = steps * batch * true.train_x[0].numel() * true.train_x.element_size()
+    if needed > LARGEST:
+        raise CanaryError(
+            f"canary of {record.task}: {steps} steps of {batch} examples take {needed / 2**30:.1f} GiB, "
+            f"and {LARGEST / 2**30:.0f} GiB are the most. Do not run it: read the settings of its record."
+        )
     with tempfile.TemporaryDirectory(prefix="bnsuite-") as folder:
         Path(folder).chmod(0o755)  # the sandbox reads it as another user
         file = Path(folder, "tensors")
@@ -111,7 +120,8 @@ def write_random(file: Path, true: Dataset, count: int, seed: int) -> str:
             np.save(held, y, allow_pickle=False)
         held.write(draw.bytes(16))
     file.chmod(0o644)
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as held:
+        return hashlib.file_digest(held, "sha256").hexdigest()
 
 
 def limits(looks: int, n: int, classes: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnsuite.audit import objections_to
 from bnsuite.audit.rerun import Difference, compare, sample_cells
-from bnsuite.datasets import DATASETS, Source, find
+from bnsuite.datasets import DATASETS, Source, find, in_file
 from bnsuite.execute import DeviceError, Job, job_of, measure, resolve_device
 from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
@@ -160,6 +160,7 @@ def reruns(
     if not stored:
         raise RecordError(f"{path}: holds no records. `bnsuite submit` puts them there.")
     jobs = [(record, _job_again(record, scheme, data)) for record in sample_cells(stored, cells, seed)]
+    jobs = [(record, replace(job, data=in_file(job.data))) for record, job in jobs]  # as canaries have theirs
     for line in canaries([(record, job.data) for record, job in jobs], scheme):
         tell(line)
     for record, job in jobs:

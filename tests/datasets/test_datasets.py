@@ -1,13 +1,14 @@
 """The digits: split sizes, strata, standardization, checksum."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from bnsuite.datasets import DATASETS, digits, standardize
+from bnsuite.datasets import DATASETS, digits, find, in_file, standardize
 
 CHECKSUM = "3069f954820a42df38764c182a75c077932a02aac14f954f70bfc1d810df41cc"
 """Of the digits as they were when the first records were measured: a change here changes every key."""
@@ -97,3 +98,13 @@ def test_every_data_set_says_what_it_is() -> None:
     assert all(known.about.endswith(".") for known in DATASETS.values())
     assert DATASETS["digits"].classes == digits().classes
     assert DATASETS["digits"].find().load() is digits()
+
+
+def test_the_digits_in_a_file_are_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BNSUITE_CACHE", str(tmp_path))
+    stored = in_file(find("digits"))
+    assert stored.file is not None
+    assert in_file(stored) is stored
+    loaded, built = stored.load(), digits()
+    for part in ("train_x", "train_y", "test_x", "test_y"):
+        assert torch.equal(getattr(loaded, part), getattr(built, part))

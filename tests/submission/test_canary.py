@@ -150,6 +150,29 @@ def test_what_is_forged_is_caught(task: str, forge: Any, words: str | None, make
         random_labels(record, scheme, find("digits"), seed=0)
 
 
+@pytest.mark.parametrize(("own", "asked"), [({}, 1437 // 64), ({"minibatches": 3}, 3)])
+def test_the_hessian_is_over_as_many_minibatches_as_in_the_record(
+    own: dict[str, int], asked: int, make_record: Any
+) -> None:
+    """Over all of the set with random labels, which is larger, memory would run out."""
+
+    class AskedError(Exception): ...
+
+    def answer(job: Job, report: object) -> Answer:
+        raise AskedError(job.task.settings["minibatches"])
+
+    record = make_record(task="top_eigenvalue", settings={**BUDGET, "rates": [0.1], "steps": 30, **own})
+    scheme: Any = SimpleNamespace(name="mine", source_hash=lambda: "a" * 64, answer=answer)
+    with pytest.raises(AskedError, match=f"^{asked}$"):
+        random_labels(record, scheme, find("digits"), seed=0)
+
+
+def test_settings_of_a_record_cannot_fill_the_memory(make_record: Any) -> None:
+    record = make_record(task="stable_lr", settings={**SETTINGS["stable_lr"], "steps": 10**6})
+    with pytest.raises(CanaryError, match=r"1000000 steps of 64 examples take 15\.3 GiB, and 2 GiB are"):
+        random_labels(record, SimpleNamespace(), find("digits"), seed=0)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("slower", "caught"), [(1.0, False), (1.4, False), (10.0, True), (0.1, True), (math.inf, True)]
 )

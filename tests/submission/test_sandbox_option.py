@@ -1,5 +1,6 @@
 """`--sandbox`: what loads foreign code, and what does not, where bubblewrap does not work."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,12 @@ def test_require_loads_nothing_without_bubblewrap(mine: Path, command: str) -> N
     assert result.stderr.startswith("bnsuite: --sandbox require: bubblewrap is not installed")
     assert len(result.stderr.splitlines()) == 1
     assert not Path("loaded").exists()
+
+
+def test_check_says_so_in_json_too(mine: Path) -> None:
+    told = json.loads(call("check", mine, "--sandbox", "require", "--json").stdout)
+    assert told["ok"] is False
+    assert told["error"].startswith("--sandbox require: bubblewrap is not installed")
 
 
 @pytest.mark.parametrize("more", [(), ("--sandbox", "prefer"), ("--sandbox", "off")])

@@ -84,6 +84,13 @@ def test_a_check_that_was_stopped_is_tried_again(tmp_path: Path) -> None:
         assert "stopped" in found.failed["dtype"]
 
 
+def test_a_stop_while_facets_are_tried_is_no_verdict(tmp_path: Path) -> None:
+    sandbox = Speaker(NAMED, *GOOD, {"failed": "stopped: it did not end within 120 s"})
+    for asked in (1, 2):
+        _, found = verdict.judged(foreign(tmp_path, sandbox))
+        assert (sandbox.asked, [*found.failed]) == (asked, ["facets"])
+
+
 def test_what_is_kept_and_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
     sandbox = Speaker(NAMED, *GOOD, END)
     verdict.judged(foreign(tmp_path, sandbox))
