@@ -91,7 +91,7 @@ def side_by_side(
                 if kind == "lost":
                     ends[i].append(content)
                     if len(ends[i]) < ATTEMPTS:
-                        hear(items[i], f"worker {content}: once more")
+                        hear(items[i], f"worker {content}: trying the cell once more")
                         due.appendleft(i)
                         continue
                     content = Failed(f"lost {ATTEMPTS} worker processes: {' and '.join(ends[i])}")
@@ -131,10 +131,10 @@ class _Worker:
             self.connection.send_bytes(message)
 
     def hear(self, ready: bool) -> tuple[str, Any] | None:
-        """What it says now: `found` and a text, `done` and a result, `raised` and an exception,
-        `unreadable` and why; or what it suffered: `lost` and how it ended.
+        """Read its next message: `found` and a text, `done` and a result, `raised` and an exception,
+        `unreadable` and why; `lost` and how the process ended.
 
-        The process is asked besides the pipe, which a process that it has forked may hold open.
+        Looks at the process as well as at the pipe, which a process that it has forked may hold open.
         """
         try:
             if ready:
@@ -153,7 +153,7 @@ class _Worker:
             self.process.kill()
 
     def end(self) -> str:
-        """How it ended, in words; where it goes on, it is killed."""
+        """Wait for the process, kill it if it goes on, and say how it ended."""
         try:
             return ending(self.process.wait(_EXIT_WITHIN_S))
         except subprocess.TimeoutExpired:
@@ -163,9 +163,9 @@ class _Worker:
 
 
 def _free(crew: list[_Worker], most: int, environment: Mapping[str, str]) -> _Worker | None:
-    """A worker without an item, perhaps a new one.
+    """Find a worker without an item, or start one; None where all are busy.
 
-    Ctrl-C waits until that is started, and is blocked in it: this process ends its workers.
+    SIGINT is held back while a worker starts, and blocked in the worker: this process ends its workers.
     """
     for worker in crew:
         if worker.item is None and worker.process.poll() is None:  # one that died idle costs no item
@@ -182,7 +182,7 @@ def _free(crew: list[_Worker], most: int, environment: Mapping[str, str]) -> _Wo
 
 
 def _messages(crew: list[_Worker]) -> Iterator[tuple[_Worker, str, Any]]:
-    """At most one message of each worker, after a wait for any; who is lost is of the crew no more."""
+    """Wait for a message; yield at most one per worker. Lost workers are removed from `crew`."""
     ready = wait([worker.connection for worker in crew], _LOOK_EVERY_S)
     for worker in [*crew]:
         if heard := worker.hear(worker.connection in ready):

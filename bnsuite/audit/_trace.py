@@ -32,7 +32,7 @@ class Strict(BaseModel):
 
 
 class Settings(BaseModel):
-    """The settings that a protocol needs; others may stand beside. `bnsuite.settings` has their ranges."""
+    """The settings that a protocol needs; other settings are allowed. `bnsuite.settings` has their ranges."""
 
     model_config = ConfigDict(frozen=True)
 

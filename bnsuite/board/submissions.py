@@ -63,7 +63,7 @@ def reason(place: Path, message: str) -> str:
 
 
 def explained(error: Exception) -> str:
-    """An exception that nobody foresaw, in one line."""
+    """Unexpected exception in one line."""
     return clipped(f"{type(error).__name__}: {error}".rstrip(": "), _REASON)
 
 

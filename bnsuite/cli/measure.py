@@ -102,7 +102,7 @@ def run(
                 jobs = plan(profile, task, schemes, family, data_sets, on, given)
             for data in dict.fromkeys(job.data for job in jobs):
                 if data.left:
-                    err.print(f"{data.name}: its part {' and '.join(data.left)} is left alone.")
+                    err.print(f"{data.name}: its part {' and '.join(data.left)} is not used.")
             if on == "cpu" and load_profile(profile).gpu:
                 err.print(
                     f"Profile {profile} is for a GPU: on this CPU a cell may take hours.", highlight=False

@@ -19,7 +19,7 @@ class DeviceChoice(StrEnum):
 
 
 class SandboxChoice(StrEnum):
-    """How foreign code is confined: by bubblewrap or not at all, by bubblewrap where it works, without it."""
+    """Whether bubblewrap confines foreign code: always, else refuse to load it; where it works; never."""
 
     require = "require"
     prefer = "prefer"
@@ -28,7 +28,11 @@ class SandboxChoice(StrEnum):
 
 SandboxOption = Annotated[
     SandboxChoice,
-    typer.Option("--sandbox", help="require: load no scheme by path without bubblewrap; off: do without it."),
+    typer.Option(
+        "--sandbox",
+        help="For a scheme by path. require: load none without bubblewrap; prefer: use it where it works; "
+        "off: do without it.",
+    ),
 ]
 
 

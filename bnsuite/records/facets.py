@@ -9,7 +9,7 @@ FACETS: dict[str, str] = {
     "shift-invariant": "the normalizer gives N(x + c) = N(x) for one c added to all, to 1 % (its ε)",
     "mean-centering": "at the start, normalized channels, or normalized examples, have mean 0",
     "stackable": "many networks train as one, with the steps that each takes alone",
-    "breaks-contract": "`bnsuite check` refuses it, so that its numbers may not mean what those of others do",
+    "breaks-contract": "fails `bnsuite check`; its numbers may not be comparable",
     "unchecked": "given from Python, and not held to the contract by `bnsuite check`",
     "own-gradient": "the gradient that it hands back is not that of its output",
     "residual": "there is a residual path around each layer",

@@ -103,7 +103,7 @@ def test_mixed_images_are_run_and_measured_again_by_the_flag(tmp_path: Path) -> 
     assert "Convert all images to RGB with --to-rgb." in refused.stderr
     done = call(*asked, "--to-rgb")
     assert done.exit_code == 0, done.output
-    assert "set: its part val is left alone." in done.stderr
+    assert "set: its part val is not used." in done.stderr
     assert f"Next: bnsuite board --records '{records}'" in " ".join(done.stdout.split("\n"))
     (record,) = Store(records)
     again = ["reproduce", record.id, "--records", records, "--dataset", place]
