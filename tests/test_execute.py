@@ -230,7 +230,7 @@ def test_a_cell_that_ends_its_workers_is_a_record_and_the_run_goes_on(tmp_path: 
     assert objections_to(bad) == []
     assert Outcome.ERROR not in (none.outcome, good.outcome)
     assert len(Store(tmp_path)) == 3
-    assert heard.count(f"worker {how}: once more") == 1
+    assert heard.count(f"worker {how}: trying the cell once more") == 1
 
 
 def test_what_cannot_be_built_is_a_result(tmp_path: Path, measured: list[str]) -> None:

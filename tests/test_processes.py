@@ -100,7 +100,7 @@ def test_items_whose_workers_are_lost_once_are_done(tmp_path: Path) -> None:
     heard: list[str] = []
     found = dict(side_by_side(dying, range(4), 2, lambda item, text: heard.append(text), {}))
     assert found == {i: i for i in range(4)}
-    assert heard == ["worker killed by SIGKILL, perhaps for memory: once more"] * 4
+    assert heard == ["worker killed by SIGKILL, perhaps for memory: trying the cell once more"] * 4
 
 
 def test_a_worker_that_dies_within_a_message(tmp_path: Path) -> None:
