@@ -64,7 +64,9 @@ class Display:
     ) -> None:
         self._progress.stop()
         if self._kept:
-            self._console.print(f"{self._kept} of {len(self._weights)} cells were there already.")
+            self._console.print(
+                f"{self._kept} of {len(self._weights)} cells were there already.", soft_wrap=True
+            )
 
     def observe(self, event: Event) -> None:
         """Show an event of `bnsuite.execute.run`."""
@@ -82,7 +84,7 @@ class Display:
             record = event.record
             found = reading(record, record.unit) + (f" {record.unit}" if record.value is not None else "")
             took = f"{record.provenance.duration_s:.1f} s, {self._done}/{len(self._weights)}"
-            self._console.print(f"{event.cell}: {found} [dim]({took})[/]", highlight=False)
+            self._console.print(f"{event.cell}: {found} [dim]({took})[/]", highlight=False, soft_wrap=True)
         else:
             self._kept += 1
         self._progress.update(self._all, advance=weight, found=f"{self._done}/{len(self._weights)}")

@@ -14,6 +14,16 @@ SMALLEST, LARGEST = 1e-300, 1e300
 DEEPEST = 32
 """Levels of lists and objects within each other."""
 
+LENGTH = 200
+"""Characters of a text; those that may be longer are in `LENGTHS`."""
+
+LENGTHS = {"about": 1000, "question": 1000, "error": 20_000}
+
+LONGEST_S = 1e8
+"""Seconds of a measurement: three years."""
+
+MOST_THREADS = 100_000
+
 COSTLIEST = 1e12
 """Upper limit of a cost; every cost is at least 0, that of scheme `none`."""
 
@@ -25,6 +35,8 @@ def beyond(record: Record) -> Iterator[str]:
             yield f"{place:.80}: got more than {DEEPEST} lists and objects within each other"
         elif isinstance(value, str) and printable(value) != value:
             yield f"{place:.80}: got {value!r:.80}, must hold no control characters"
+        elif isinstance(value, str) and len(value) > (most := LENGTHS.get(place, LENGTH)):
+            yield f"{place:.80}: got {len(value)} characters, must be at most {most}"
         elif isinstance(value, (int, float)) and value and not SMALLEST <= abs(value) <= LARGEST:
             yield f"{place:.80}: got {value!r:.40}, must be 0 or of magnitude {SMALLEST} to {LARGEST}"
     yield from _scheme(record)
@@ -33,9 +45,11 @@ def beyond(record: Record) -> Iterator[str]:
         yield f"provenance.gpu: got {about.gpu or about.driver!r:.80}, must be None on a CPU"
     if record.device == "cuda" and not about.gpu:
         yield f"provenance.gpu: got {about.gpu!r}, must be the name of the GPU"
-    for name in ("about", "question", "unit"):
-        if len(text := getattr(record, name)) > 1000:
-            yield f"{name}: got {len(text)} characters, must be at most 1000"
+    if not about.cpu.strip():
+        yield f"provenance.cpu: got {about.cpu!r}, must be the name of the processor"
+    if about.duration_s > LONGEST_S or about.threads > MOST_THREADS:
+        got = f"{about.threads} threads and {about.duration_s} s"
+        yield f"provenance: got {got}, must be at most {MOST_THREADS} and {LONGEST_S:g}"
 
 
 def _scheme(record: Record) -> Iterator[str]:

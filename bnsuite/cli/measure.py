@@ -144,7 +144,7 @@ def run(
         )
     if failed:
         fail(
-            f"{len(failed)} of {len(found)} cells failed; each record in {records} holds its traceback. "
+            f"{len(failed)} of {len(found)} cells failed; each record in {records} says why. "
             "The same command runs these again.",
             code=1,
         )
@@ -173,10 +173,9 @@ def _schemes(given: list[str], cell_limit: float, confine: SandboxChoice) -> "li
 def _judged(scheme: "Foreign") -> "Foreign":
     """Hold a scheme to the contract: print what fails in a line, and mark the scheme that it returns."""
     from bnsuite.cli.submission import show_warning
-    from bnsuite.submission.foreign import SCHEME
     from bnsuite.submission.verdict import BREAKS, judged
 
-    path = str(scheme.path.parent if scheme.path.name == SCHEME else scheme.path)
+    path = str(scheme.path)
     scheme, verdict = judged(scheme, lambda text: err.print(text, highlight=False))
     for text in verdict.warnings:
         show_warning(path, text)

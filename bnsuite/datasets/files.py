@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,9 +112,11 @@ def find_files(path: Path) -> Files:
             train, test, left = _parts(path, _pictures, "/CLASS/*.png")
             _same_classes(path, train, test)
             return Files(path, "folders", train, test, left)
+        archives = sorted(one for one in path.iterdir() if one.suffix == ".npz") if path.is_dir() else []
     except OSError as error:
         raise unreadable(path, error) from error
-    raise DataError(f"{path}: holds no data set. Wanted is {WANTED}.")
+    near = f" Give its file: --dataset {shlex.quote(str(archives[0]))}" if archives else ""
+    raise DataError(f"{path}: holds no data set. Wanted is {WANTED}.{near}")
 
 
 def _parts(

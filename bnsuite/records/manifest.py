@@ -19,7 +19,12 @@ FILE = "submission.toml"
 _LONGEST = 64 * 1024
 _INPUT = reprlib.Repr()  # cuts off what is nested deep, whose repr would be a RecursionError
 _INPUT.maxstring = _INPUT.maxother = 80
-_Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Line = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")
+]
+_Package = Annotated[
+    str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.-]*(\[[\w, -]*\])? *([<>=!~][\w .,*+!<>=~-]*)?$")
+]
 _Login = Annotated[str, Field(pattern=r"^[A-Za-z0-9](-?[A-Za-z0-9]){0,38}$")]
 
 
@@ -37,9 +42,9 @@ class Manifest(BaseModel):
     authors: Annotated[list[_Line], Field(min_length=1, max_length=50)]
     licence: _Line
     github: Annotated[list[_Login], Field(max_length=50)] = []
-    requires: Annotated[list[_Line], Field(max_length=20)] = []
+    requires: Annotated[list[_Package], Field(max_length=20)] = []
     paper: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
-    notes: Annotated[str, Field(max_length=2000)] = ""
+    notes: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")] = ""
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -27,7 +27,14 @@ def builds(scheme: Scheme) -> str:
     """A network of every family is built, or refused with a ValueError; one at least takes the scheme."""
     refused = {name: _refusal(Stage(scheme, family)) for name, family in FAMILIES.items()}
     taken = [name for name, why in refused.items() if why is None]
-    reasons = "".join(f"; {name} refuses: {why}" for name, why in refused.items() if why is not None)
+    families: dict[str, list[str]] = {}
+    for name, why in refused.items():
+        if why is not None:
+            families.setdefault(why, []).append(name)
+    reasons = "".join(
+        f"; {', '.join(names)} {'refuses' if len(names) == 1 else 'refuse'}: {why}"
+        for why, names in families.items()
+    )
     for name in taken:
         plain_parameters(Stage(scheme, FAMILIES[name]))
         built_anew(Stage(scheme, FAMILIES[name]))

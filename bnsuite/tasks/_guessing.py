@@ -18,7 +18,7 @@ def majority_reaches(task: str, part: str, counts: Sequence[int], target: float)
     return (
         f"{share:.2%} of the {part} part are of class {counts.index(max(counts))}, so that {task} reaches "
         f"its target of {target:g} by guessing that class. Balance the classes, or ask for more: "
-        f"--task {task} --set target=T, T above {share:.3f}."
+        f"--task {task} --set target=T, T above {-_down(-share)}."
     )
 
 
@@ -38,5 +38,10 @@ def frequencies_reach(task: str, counts: Sequence[int], loss_ratio: float) -> st
     return (
         f"the labels of the training part have an entropy of {entropy:.4g} nats, so that {task} reaches "
         f"its loss of {limit:.4g} by guessing their frequencies. Balance the classes, or ask for more: "
-        f"--task {task} --set loss_ratio=R, R below {entropy / math.log(len(counts)):.3f}."
+        f"--task {task} --set loss_ratio=R, R below {_down(entropy / math.log(len(counts)))}."
     )
+
+
+def _down(number: float) -> float:
+    """The number to three decimals, and never above it: a limit that is said must do."""
+    return math.floor(number * 1000) / 1000

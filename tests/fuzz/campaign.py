@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +98,9 @@ def _limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _in_process(kind: str, cases: int, number: int) -> Tried:
+def _part(part: tuple[str, int, int]) -> Tried:
+    """Try a part of the run, in a process that tries no other at the time."""
+    kind, cases, number = part
     with tempfile.TemporaryDirectory(prefix="bnsuite-fuzz-") as folder:
         os.environ["BNSUITE_CACHE"] = str(Path(folder, "cache"))
         room = Path(folder, "room")
@@ -121,11 +123,10 @@ def main() -> int:
         parts += [(kind, min(given.part, left - at), at) for at in range(0, left, given.part)]
     started = time.perf_counter()
     found: dict[str, list[Tried]] = {kind: [] for kind in KINDS}
-    with ProcessPoolExecutor(given.workers, max_tasks_per_child=8) as pool:
-        waiting = [pool.submit(_in_process, kind, cases, given.seed + at) for kind, cases, at in parts]
-        for one in waiting:
-            tried = one.result()
+    with get_context("spawn").Pool(given.workers, maxtasksperchild=4) as pool:
+        for tried in pool.imap(_part, [(kind, cases, given.seed + at) for kind, cases, at in parts]):
             found[tried.kind].append(tried)
+            print(f"{tried.kind}: {dict(tried.outcomes)}, {tried.seconds:.0f} s", file=sys.stderr, flush=True)
             for fault in tried.faults:
                 print(fault, file=sys.stderr, flush=True)
     print("| kind | inputs | accepted | refused | faults | seconds of a core |\n|---|---|---|---|---|---|")

@@ -246,8 +246,7 @@ BAD: list[tuple[str, Any, str]] = [
     (
         "builds",
         Refusing,
-        "got no family; mlp refuses: not mine; cnn refuses: not mine; transformer refuses: "
-        "not mine; wanted one at least. Take (N, C)",
+        "got no family; mlp, cnn, transformer refuse: not mine; wanted one at least. Take (N, C)",
     ),
     (
         "shape",
