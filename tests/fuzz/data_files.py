@@ -184,7 +184,8 @@ def _array(arrays: Arrays, mutation: str, number: int) -> Arrays:
         held |= {name: held[name].astype(DTYPES[pick % len(DTYPES)]) for name in kinds}
     elif mutation == "odd dtype":
         name, kind = (x, y)[pick % 2], ODD_DTYPES[pick // 2 % len(ODD_DTYPES)]
-        held[name] = np.zeros(held[name].shape, kind) if kind in ("V4", "f8,i4") else held[name].astype(kind)
+        empty = kind in ("V4", "f8,i4") or held[name].dtype.kind in "mM"  # dates fit no short text
+        held[name] = np.zeros(held[name].shape, kind) if empty else held[name].astype(kind)
     elif mutation == "extreme":
         held[x] = held[x].astype(np.float64)
         held[x].flat[pick % held[x].size] = EXTREMES[pick % len(EXTREMES)]
