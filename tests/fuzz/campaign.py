@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[Any, Callable[[Any, Path], str]]] = {
 }
 """Strategy of the inputs, and the trial of one in a folder: `accepted` or `refused`, or an exception."""
 
-SHARES = {"records": 0.25, "manifests": 0.35, "settings": 0.2, "data files": 0.15, "command lines": 0.05}
+SHARES = {"records": 0.25, "manifests": 0.35, "settings": 0.2, "data files": 0.19, "command lines": 0.01}
 HANG_S = 120.0
 """Seconds after which one input counts as a hang."""
 
