@@ -16,9 +16,9 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
     """table[name], or `UnknownNameError`."""
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, table, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:200], table, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise UnknownNameError(f"unknown {kind} {name!r}.{hint} There are: {', '.join(table)}.")
+    raise UnknownNameError(f"unknown {kind} {clipped(repr(name), 80)}.{hint} There are: {', '.join(table)}.")
 
 
 OPEN = "…"

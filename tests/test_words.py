@@ -32,3 +32,9 @@ def test_names_are_told_apart_by_case() -> None:
 
 def test_it_is_a_value_error() -> None:
     assert issubclass(UnknownNameError, ValueError)
+
+
+def test_a_name_of_any_length_gets_a_short_line() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        lookup("activation", "9" * 5000, {"relu": 1})
+    assert len(str(caught.value)) < 150
