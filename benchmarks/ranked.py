@@ -1,4 +1,4 @@
-"""The four ranked tasks over every built-in scheme, at the budgets of `smoke`: one sample a seed.
+"""The four ranked tasks over every built-in scheme, at the budgets of `smoke`: one sample per seed.
 
 `BNSUITE_ASV_SCHEMES=batchnorm,path/to/mine` measures these schemes alone. A path is relative to the
 checkout; its scheme is loaded in the sandbox, and its row has the name of its folder or file.
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PROFILE = load_profile("smoke")
 
 FAMILY = "mlp"
-"""No `cnn`: there every depth is 2, and most of the eight schemes tried are stuck or time out."""
+"""No `cnn`: there every depth is 2, and half or more of the eight schemes tried are stuck or time out."""
 
 Records = dict[str, Record]
 """Records of one task by row name."""

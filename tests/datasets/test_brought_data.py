@@ -259,3 +259,12 @@ def test_an_old_cache_is_written_anew(tmp_path: Path) -> None:
     assert tensor_cache.entry(source.file.stem) is None
     assert find(tmp_path / "set.npz") == source
     assert math.isfinite(float(source.load().train_x.sum()))
+
+
+def test_a_folder_with_an_archive_is_told_the_archive(tmp_path: Path) -> None:
+    place = tmp_path / "My Data (v2) ü"
+    place.mkdir()
+    (place / "set.npz").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        find(place)
+    assert str(caught.value).endswith(f"Give its file: --dataset '{place}/set.npz'")
