@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from bnsuite.board.claims import UNMEASURED, judge_largest
-from bnsuite.board.composite import derive_scales, load_scales
 from bnsuite.board.readme import claims_table, markdown_table
 from bnsuite.board.submissions import admit
-from bnsuite.board.tracks import Kept, by_track
 from bnsuite.board.verdicts import CLAIMS
 from bnsuite.profiles import load_profile
+from bnsuite.ranking.composite import derive_scales, load_scales
+from bnsuite.ranking.tracks import Kept, by_track
 from bnsuite.records import CALIBRATION, RANKED, SUITE_VERSION, Outcome, Record, load_records
 from bnsuite.schemes import REFERENCES, SCHEMES
 

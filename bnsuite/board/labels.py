@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bnsuite.board import format
 from bnsuite.board.panels import is_number
-from bnsuite.board.tables import Row
-from bnsuite.board.tracks import Entry, Track
+from bnsuite.ranking.tables import Row
+from bnsuite.ranking.tracks import Entry, Track
 from bnsuite.records import Outcome, Record
 
 TITLES = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bnsuite.board.maps import BINS
-from bnsuite.board.tracks import REFERENCE
+from bnsuite.ranking.tracks import REFERENCE
 
 
 class Note(NamedTuple):

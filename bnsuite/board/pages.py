@@ -10,12 +10,9 @@ from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from bnsuite.board import format
-from bnsuite.board.calibrations import Calibration
 from bnsuite.board.charts import CHARTS, ratio_panels
 from bnsuite.board.claims import Judged
-from bnsuite.board.composite import SCALED
 from bnsuite.board.evidence import evidence_figures
-from bnsuite.board.facets import caveats, described, known
 from bnsuite.board.labels import (
     SETUP,
     anchor,
@@ -31,12 +28,15 @@ from bnsuite.board.labels import (
     title,
 )
 from bnsuite.board.notes import NOTES, REMARKS
-from bnsuite.board.rank import seconds_ranks
 from bnsuite.board.stats import ALPHA, MIN_SEEDS
 from bnsuite.board.svg import Figure
-from bnsuite.board.tables import Row, Table, by_task
-from bnsuite.board.tiers import TIERS
-from bnsuite.board.tracks import ORIGINS, REFERENCE, Kept, Origin, age, tasks_of, track_of
+from bnsuite.ranking.calibrations import Calibration
+from bnsuite.ranking.composite import SCALED
+from bnsuite.ranking.facets import caveats, described, known
+from bnsuite.ranking.rank import seconds_ranks
+from bnsuite.ranking.tables import Row, Table, by_task
+from bnsuite.ranking.tiers import TIERS
+from bnsuite.ranking.tracks import ORIGINS, REFERENCE, Kept, Origin, age, tasks_of, track_of
 from bnsuite.records import RANKED, Outcome, Record
 from bnsuite.records.facets import FACETS
 from bnsuite.records.manifest import Manifest

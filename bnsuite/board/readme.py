@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bnsuite.board.claims import Judged, judge_largest
-from bnsuite.board.composite import load_scales
 from bnsuite.board.format import interval, printable, reading, signed, tally
 from bnsuite.board.labels import label, title
 from bnsuite.board.site import Source
-from bnsuite.board.tables import Row, make_tables
-from bnsuite.board.tracks import Kept, by_track
 from bnsuite.board.verdicts import CLAIMS
+from bnsuite.ranking.composite import load_scales
+from bnsuite.ranking.tables import Row, make_tables
+from bnsuite.ranking.tracks import Kept, by_track
 from bnsuite.records import RANKED, Record, RecordError, load_records
 from bnsuite.records.store import write_atomically
 

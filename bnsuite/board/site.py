@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bnsuite.audit._limits import beyond
-from bnsuite.board.calibrations import calibrations
 from bnsuite.board.claims import judge_largest
-from bnsuite.board.composite import load_scales
 from bnsuite.board.pages import Board, render
 from bnsuite.board.prose import load_prose
 from bnsuite.board.submissions import Admitted, admit, explained, home, reason
-from bnsuite.board.tables import make_tables
-from bnsuite.board.tracks import Kept, Origin
 from bnsuite.board.verdicts import CLAIMS
+from bnsuite.ranking.calibrations import calibrations
+from bnsuite.ranking.composite import load_scales
+from bnsuite.ranking.tables import make_tables
+from bnsuite.ranking.tracks import Kept, Origin
 from bnsuite.records import CALIBRATION, RecordError, load_records
 from bnsuite.records.manifest import Manifest
 

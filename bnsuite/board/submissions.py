@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bnsuite.audit import objections_to
-from bnsuite.board.composite import SCALED
 from bnsuite.board.format import clipped
-from bnsuite.board.tracks import REFERENCE, Kept
+from bnsuite.ranking.composite import SCALED
+from bnsuite.ranking.tracks import REFERENCE, Kept
 from bnsuite.records import CALIBRATION, SUITE_VERSION, Record, RecordError, load_records
 from bnsuite.records.manifest import Manifest, read_manifest
 from bnsuite.records.store import files_below

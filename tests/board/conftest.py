@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from board_records import local, measured, published, submit, write
+from made_records import local, measured, published, submit, write
 
 from bnsuite.board.site import Source, build_site
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from board_records import Record, calibration, measured, reading, record, write
+from made_records import Record, calibration, measured, reading, record, write
 from test_pages import parse, rows, words
 
-from bnsuite.board.calibrations import calibrations
 from bnsuite.board.readme import markdown_table
 from bnsuite.board.site import Source, build_site
-from bnsuite.board.tracks import Kept, by_track
+from bnsuite.ranking.calibrations import calibrations
+from bnsuite.ranking.tracks import Kept, by_track
 
 OFF = reading("max_depth", "known thresholds inside their brackets", 0.9, ok=False)
 

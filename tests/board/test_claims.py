@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_records import record, sample, write
+from made_records import record, sample, write
 from typer.testing import CliRunner
 
 from bnsuite.board.claims import CONDITION, FAILS, HOLDS, UNMEASURED, Need, answers, judge

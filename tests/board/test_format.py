@@ -3,9 +3,9 @@
 import doctest
 
 import pytest
-from board_records import record, sample
 from hypothesis import given
 from hypothesis import strategies as st
+from made_records import record, sample
 
 from bnsuite.board import format
 from bnsuite.records import Outcome

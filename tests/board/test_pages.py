@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from board_records import SCRIPT, measured, record, without_value, write
+from made_records import SCRIPT, measured, record, without_value, write
 
 from bnsuite.board.format import slug
 from bnsuite.board.labels import TITLES, title

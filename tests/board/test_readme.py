@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from board_records import SCRIPT, local, measured, published, write
+from made_records import SCRIPT, local, measured, published, write
 from markdown_it import MarkdownIt
 
 from bnsuite.board.readme import markdown_table, renew, replace_table

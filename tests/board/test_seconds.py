@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_records import record, sample, write
+from made_records import record, sample, write
 from test_pages import parse, rows, words
 
 from bnsuite.board.labels import companion
-from bnsuite.board.rank import Rank, seconds_ranks
 from bnsuite.board.site import Source, build_site
+from bnsuite.ranking.rank import Rank, seconds_ranks
 from bnsuite.records import Outcome, Record
 
 

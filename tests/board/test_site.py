@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from board_records import measured, record, write
+from made_records import measured, record, write
 
 from bnsuite.board.site import MARKER, Source, build_site
 from bnsuite.records import RecordError

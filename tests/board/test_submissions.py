@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_records import calibration, measured, reading, record, submit, write
+from made_records import calibration, measured, reading, record, submit, write
 from test_pages import parse, rows, words
 
 from bnsuite.board.site import Source, build_site

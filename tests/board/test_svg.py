@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 import pytest
-from board_records import MEDIANS, SCRIPT, Record, diagnosed, measured, published, record, sample
+from made_records import MEDIANS, SCRIPT, Record, diagnosed, measured, published, record, sample
 
 from bnsuite.board.charts import CHARTS, ratio_panels
 from bnsuite.board.panels import layer, panel, powers, ticks

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from bnsuite.board.composite import Score
 from bnsuite.board.stats import MIN_SEEDS, differs_upwards
+from bnsuite.ranking.composite import Score
 from bnsuite.records import Record
 
 PENALTY = 2.0

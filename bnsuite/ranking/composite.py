@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bnsuite.board.tracks import REFERENCE, Kept, newest, standard, tasks_of, track_of
+from bnsuite.ranking.tracks import REFERENCE, Kept, newest, standard, tasks_of, track_of
 from bnsuite.records import RANKED, Record, Sample
 
 CLIP = 2.0

@@ -1,9 +1,9 @@
 """What may be compared, what is shown, and what the reference is."""
 
-from board_records import record, without_value
+from made_records import record, without_value
 
 from bnsuite.board.labels import anchor
-from bnsuite.board.tracks import Entry, Kept, Track, by_track, is_reference, newest, standard, tasks_of
+from bnsuite.ranking.tracks import Entry, Kept, Track, by_track, is_reference, newest, standard, tasks_of
 from bnsuite.records import Outcome
 
 

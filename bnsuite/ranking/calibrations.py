@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bnsuite.board.format import fine, within
 from bnsuite.board.panels import is_number
-from bnsuite.board.tracks import Kept, Origin, age
+from bnsuite.ranking.tracks import Kept, Origin, age
 from bnsuite.records import Record
 
 

@@ -3,11 +3,11 @@
 import math
 
 import pytest
-from board_records import MEDIANS, measured, record, sample, without_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_records import MEDIANS, measured, record, sample, without_value
 
-from bnsuite.board.composite import (
+from bnsuite.ranking.composite import (
     CLIP,
     Score,
     composite,
@@ -17,8 +17,8 @@ from bnsuite.board.composite import (
     seed_composites,
     task_score,
 )
-from bnsuite.board.tables import Row, make_tables
-from bnsuite.board.tracks import Kept
+from bnsuite.ranking.tables import Row, make_tables
+from bnsuite.ranking.tracks import Kept
 from bnsuite.records import RANKED, SUITE_VERSION, Outcome, Record
 
 SCALES = load_scales()

@@ -5,12 +5,12 @@ import random
 from itertools import permutations
 
 import pytest
-from board_records import record, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_records import record, sample
 
-from bnsuite.board.composite import Score
-from bnsuite.board.rank import Rank, log_advantages, overall_ranks, rank_intervals, task_ranks
+from bnsuite.ranking.composite import Score
+from bnsuite.ranking.rank import Rank, log_advantages, overall_ranks, rank_intervals, task_ranks
 from bnsuite.records import Outcome, Record
 
 values = st.lists(st.integers(2, 60), min_size=6, max_size=6)

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from board_records import measured, record, write
+from made_records import measured, record, write
 from test_pages import parse, rows, words
 
-from bnsuite.board.facets import CAVEATS, caveats, described, known
 from bnsuite.board.site import Source, build_site
-from bnsuite.board.tracks import Kept
+from bnsuite.ranking.facets import CAVEATS, caveats, described, known
+from bnsuite.ranking.tracks import Kept
 from bnsuite.records.facets import FACETS
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from bnsuite.board.format import fine
-from bnsuite.board.tracks import Kept, age
+from bnsuite.ranking.tracks import Kept, age
 from bnsuite.records import Record
 from bnsuite.records.facets import FACETS
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bnsuite.audit.rerun import Tier
-from bnsuite.board.composite import Scales, Score, composite, seed_composites
-from bnsuite.board.rank import Rank, overall_ranks, task_ranks
-from bnsuite.board.tiers import entry_tier
-from bnsuite.board.tracks import (
+from bnsuite.ranking.composite import Scales, Score, composite, seed_composites
+from bnsuite.ranking.rank import Rank, overall_ranks, task_ranks
+from bnsuite.ranking.tiers import entry_tier
+from bnsuite.ranking.tracks import (
     Entry,
     Kept,
     Track,

@@ -1,8 +1,8 @@
 """Tiers of entries; those of records are `audit.rerun`'s."""
 
-from board_records import record
+from made_records import record
 
-from bnsuite.board.tiers import TIERS, entry_tier
+from bnsuite.ranking.tiers import TIERS, entry_tier
 
 SENT = record("max_depth", "theirs", day=1)
 ELSEWHERE = record("max_depth", "theirs", day=2, source={"cpu": "another"})

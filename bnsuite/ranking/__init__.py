@@ -1,0 +1,1 @@
+"""Ranking: records → comparable tracks → rank intervals and composites → tables. No torch."""
