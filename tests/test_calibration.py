@@ -14,10 +14,10 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from bnsuite import calibration
-from bnsuite.board.verdicts import CENTERING
 from bnsuite.calibration import ROWS, Accept, Reading, Row, read, readings, searches
 from bnsuite.calibration import curvature as known_curvature
 from bnsuite.calibration import gradients as known_gradients
+from bnsuite.claims.catalogue import CENTERING
 from bnsuite.cli import app
 from bnsuite.engine import curvature, search
 from bnsuite.engine.curvature import Density, Ritz, spectral_density

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bnsuite.board.claims import UNMEASURED, judge_largest
 from bnsuite.board.readme import claims_table, markdown_table
 from bnsuite.board.submissions import admit
-from bnsuite.board.verdicts import CLAIMS
+from bnsuite.claims.catalogue import CLAIMS
+from bnsuite.claims.judge import UNMEASURED, judge_largest
 from bnsuite.profiles import load_profile
 from bnsuite.ranking.composite import derive_scales, load_scales
 from bnsuite.ranking.tracks import Kept, by_track

@@ -6,9 +6,9 @@ from typing import Any
 
 import altair as alt
 
-from bnsuite.board.claims import Evidence
 from bnsuite.board.panels import ACCENT, is_number, layer, log_axis, panel, ticks
 from bnsuite.board.svg import Figure, draw
+from bnsuite.claims.judge import Evidence
 
 _LABELS, _WIDTH = 250, 300  # of row labels and of the plotted area, in CSS pixels
 

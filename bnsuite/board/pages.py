@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from bnsuite.board import format
 from bnsuite.board.charts import CHARTS, ratio_panels
-from bnsuite.board.claims import Judged
 from bnsuite.board.evidence import evidence_figures
 from bnsuite.board.labels import (
     SETUP,
@@ -30,6 +29,7 @@ from bnsuite.board.labels import (
 from bnsuite.board.notes import NOTES, REMARKS
 from bnsuite.board.stats import ALPHA, MIN_SEEDS
 from bnsuite.board.svg import Figure
+from bnsuite.claims.judge import Judged
 from bnsuite.ranking.calibrations import Calibration
 from bnsuite.ranking.composite import SCALED
 from bnsuite.ranking.facets import caveats, described, known

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bnsuite.audit._limits import beyond
-from bnsuite.board.claims import judge_largest
 from bnsuite.board.pages import Board, render
 from bnsuite.board.prose import load_prose
 from bnsuite.board.submissions import Admitted, admit, explained, home, reason
-from bnsuite.board.verdicts import CLAIMS
+from bnsuite.claims.catalogue import CLAIMS
+from bnsuite.claims.judge import judge_largest
 from bnsuite.ranking.calibrations import calibrations
 from bnsuite.ranking.composite import load_scales
 from bnsuite.ranking.tables import make_tables

@@ -17,8 +17,8 @@ from bnsuite.cli.terminal import DeviceChoice, SandboxChoice, SandboxOption, err
 from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
-    from bnsuite.board.claims import Claim
     from bnsuite.calibration import Reading
+    from bnsuite.claims.judge import Claim
     from bnsuite.datasets import Source
     from bnsuite.records import Record
     from bnsuite.submission.foreign import Foreign
@@ -309,7 +309,7 @@ def _measure_missing(
 ) -> None:
     """Run the cells, and the calibration, that claims need and no folder has."""
     with interrupts_wait():
-        from bnsuite.board.claims import answers
+        from bnsuite.claims.judge import answers
         from bnsuite.execute import plan, resolve_device, run_jobs
         from bnsuite.progress import Display
         from bnsuite.records import CALIBRATION, load_records
@@ -356,8 +356,8 @@ def claims(
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as a JSON list.")] = False,
 ) -> None:
     """Judge what was said about batch norm by measurements; what is missing is measured first."""
-    from bnsuite.board.claims import judge
-    from bnsuite.board.verdicts import CLAIMS
+    from bnsuite.claims.catalogue import CLAIMS
+    from bnsuite.claims.judge import judge
     from bnsuite.records import RecordError, load_records
     from bnsuite.words import lookup
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnsuite.board import format
-from bnsuite.board.claims import Claim, Evidence, Finding, Need, Part, Reader
 from bnsuite.board.panels import is_number, is_positive
+from bnsuite.claims.judge import Claim, Evidence, Finding, Need, Part, Reader
 from bnsuite.records import CALIBRATION
 
 YANG = "https://arxiv.org/abs/1902.08129"

@@ -8,9 +8,9 @@ import pytest
 from made_records import record, sample, write
 from typer.testing import CliRunner
 
-from bnsuite.board.claims import CONDITION, FAILS, HOLDS, UNMEASURED, Need, answers, judge
 from bnsuite.board.evidence import evidence_figures
-from bnsuite.board.verdicts import BN, CLAIMS, DEEP, DEEPER, NONE
+from bnsuite.claims.catalogue import BN, CLAIMS, DEEP, DEEPER, NONE
+from bnsuite.claims.judge import CONDITION, FAILS, HOLDS, UNMEASURED, Need, answers, judge
 from bnsuite.cli import app
 from bnsuite.records import CALIBRATION, Json, Outcome, Record
 
