@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from bnsuite.board import format
-from bnsuite.board.panels import is_number
+from bnsuite.board.figures.panels import is_number
 from bnsuite.ranking.tables import Row
 from bnsuite.ranking.tracks import Entry, Track
 from bnsuite.records import Outcome, Record

@@ -10,8 +10,9 @@ from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from bnsuite.board import format
-from bnsuite.board.charts import CHARTS, ratio_panels
-from bnsuite.board.evidence import evidence_figures
+from bnsuite.board.figures.charts import CHARTS, ratio_panels
+from bnsuite.board.figures.evidence import evidence_figures
+from bnsuite.board.figures.svg import Figure
 from bnsuite.board.labels import (
     SETUP,
     anchor,
@@ -28,7 +29,6 @@ from bnsuite.board.labels import (
 )
 from bnsuite.board.notes import NOTES, REMARKS
 from bnsuite.board.stats import ALPHA, MIN_SEEDS
-from bnsuite.board.svg import Figure
 from bnsuite.claims.judge import Judged
 from bnsuite.ranking.calibrations import Calibration
 from bnsuite.ranking.composite import SCALED

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bnsuite.board import format
-from bnsuite.board.panels import is_number
+from bnsuite.board.figures.panels import is_number
 from bnsuite.board.stats import MIN_SEEDS, differs_upwards
 from bnsuite.ranking.tracks import PROFILES, Kept, age
 from bnsuite.records import CALIBRATION, Outcome, Record, median_interval

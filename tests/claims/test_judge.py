@@ -8,7 +8,7 @@ import pytest
 from made_records import record, sample, write
 from typer.testing import CliRunner
 
-from bnsuite.board.evidence import evidence_figures
+from bnsuite.board.figures.evidence import evidence_figures
 from bnsuite.claims.catalogue import BN, CLAIMS, DEEP, DEEPER, NONE
 from bnsuite.claims.judge import CONDITION, FAILS, HOLDS, UNMEASURED, Need, answers, judge
 from bnsuite.cli import app

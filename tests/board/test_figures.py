@@ -8,9 +8,9 @@ import altair as alt
 import pytest
 from made_records import MEDIANS, SCRIPT, Record, diagnosed, measured, published, record, sample
 
-from bnsuite.board.charts import CHARTS, ratio_panels
-from bnsuite.board.panels import layer, panel, powers, ticks
-from bnsuite.board.svg import draw
+from bnsuite.board.figures.charts import CHARTS, ratio_panels
+from bnsuite.board.figures.panels import layer, panel, powers, ticks
+from bnsuite.board.figures.svg import draw
 from bnsuite.records import RANKED, Outcome
 
 

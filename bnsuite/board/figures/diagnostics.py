@@ -8,8 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from bnsuite.board.format import number
-from bnsuite.board.panels import (
+from bnsuite.board.figures.panels import (
     ACCENT,
     FAINT,
     INK,
@@ -26,7 +25,8 @@ from bnsuite.board.panels import (
     trace_rows,
     value,
 )
-from bnsuite.board.svg import Figure, draw
+from bnsuite.board.figures.svg import Figure, draw
+from bnsuite.board.format import number
 from bnsuite.records import Record
 
 Records = Mapping[str, Record]  # by the label of the entry

@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from bnsuite.board.panels import (
+from bnsuite.board.figures.panels import (
     INK,
     MUTED,
     PAPER,
@@ -23,7 +23,7 @@ from bnsuite.board.panels import (
     value_rule,
     words,
 )
-from bnsuite.board.svg import GUTTER, Figure, draw
+from bnsuite.board.figures.svg import GUTTER, Figure, draw
 from bnsuite.records import Outcome, Record
 
 DISC, RING = {"fill": INK, "stroke": PAPER}, {"fill": PAPER, "stroke": INK}

@@ -7,15 +7,14 @@ from typing import Any
 
 import altair as alt
 
-from bnsuite.board.diagnostics import (
+from bnsuite.board.figures.diagnostics import (
     cost_by_shape,
     gradient_profiles,
     smoothness_curves,
     step_profiles,
 )
-from bnsuite.board.format import number, reading
-from bnsuite.board.maps import trainability_maps
-from bnsuite.board.panels import (
+from bnsuite.board.figures.maps import trainability_maps
+from bnsuite.board.figures.panels import (
     ACCENT,
     FAINT,
     INK,
@@ -34,8 +33,9 @@ from bnsuite.board.panels import (
     value_rule,
     words,
 )
-from bnsuite.board.spectra import densities, moment_dots
-from bnsuite.board.svg import GUTTER, WIDTH, Figure, draw
+from bnsuite.board.figures.spectra import densities, moment_dots
+from bnsuite.board.figures.svg import GUTTER, WIDTH, Figure, draw
+from bnsuite.board.format import number, reading
 from bnsuite.records import Outcome, Record
 
 Records = Mapping[str, Record]  # by the label of the entry

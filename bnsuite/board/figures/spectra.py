@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from bnsuite.board.panels import (
+from bnsuite.board.figures.panels import (
     ACCENT,
     INK,
     LABELS,
@@ -21,7 +21,7 @@ from bnsuite.board.panels import (
     trace_rows,
     value,
 )
-from bnsuite.board.svg import GUTTER, WIDTH, Figure, draw
+from bnsuite.board.figures.svg import GUTTER, WIDTH, Figure, draw
 from bnsuite.records import Record, Sample, median_interval
 
 Records = Mapping[str, Record]  # by the label of the entry

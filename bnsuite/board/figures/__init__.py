@@ -1,0 +1,1 @@
+"""Figures: record → Altair chart → SVG in the page."""
