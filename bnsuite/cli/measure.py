@@ -87,9 +87,9 @@ def run(
     """
     try:
         with interrupts_wait():  # half imported, numpy cannot be imported again
+            from bnsuite.cli.progress import Display
             from bnsuite.execute import DeviceError, plan, resolve_device, run_jobs
             from bnsuite.profiles import load_profile
-            from bnsuite.progress import Display
             from bnsuite.records import Outcome, RecordError
 
         try:
@@ -310,8 +310,8 @@ def _measure_missing(
     """Run the cells, and the calibration, that claims need and no folder has."""
     with interrupts_wait():
         from bnsuite.claims.judge import answers
+        from bnsuite.cli.progress import Display
         from bnsuite.execute import plan, resolve_device, run_jobs
-        from bnsuite.progress import Display
         from bnsuite.records import CALIBRATION, load_records
 
     kept = [

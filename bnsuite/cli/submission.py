@@ -13,9 +13,9 @@ from bnsuite.cli.terminal import SandboxChoice, SandboxOption, err, fail
 from bnsuite.processes import interrupts_wait
 
 if TYPE_CHECKING:
-    from bnsuite.audit.rerun import Difference
     from bnsuite.submission.foreign import Check, Checked
     from bnsuite.submission.sandbox import Sandbox
+    from bnsuite.verification import Difference
 
 SUBMISSIONS = Path("leaderboard/submissions")
 VERIFICATION = Path("leaderboard/verification")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from bnsuite.engine.device import Gpu, Processors, watch
+from bnsuite.engine.monitor import Gpu, Processors, watch
 
 DRIFT = 0.1
 """Relative change of a contestant's own time between the halves of a race that raises the flag."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bnsuite.engine.lanes import can_stack
 from bnsuite.engine.train import mean_cross_entropy, trainable
 from bnsuite.facets.costs import costs_of
-from bnsuite.facets.stage import Stage, epsilon, own_streams, rounding, stages
+from bnsuite.facets.probe_network import Stage, epsilon, own_streams, rounding, stages
 from bnsuite.networks import softplus
 from bnsuite.records.facets import COSTS, FACETS
 from bnsuite.schemes import Scheme

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from bnsuite.facets.stage import Stage
+from bnsuite.facets.probe_network import Stage
 from bnsuite.records.facets import COSTS
 from bnsuite.schemes import Scheme
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bnsuite.audit.rerun import Tier
 from bnsuite.ranking.composite import Scales, Score, composite, seed_composites
 from bnsuite.ranking.rank import Rank, overall_ranks, task_ranks
 from bnsuite.ranking.tiers import entry_tier
@@ -20,6 +19,7 @@ from bnsuite.ranking.tracks import (
     tasks_of,
 )
 from bnsuite.records import RANKED, Record
+from bnsuite.verification import Tier
 
 
 @dataclass(frozen=True)

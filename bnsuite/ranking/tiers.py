@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from bnsuite.audit.rerun import Tier, tier
 from bnsuite.records import RANKED, Record
+from bnsuite.verification import Tier, tier
 
 TIERS: Mapping[Tier, str] = {
     "self-reported": "measured by those who sent it in, and by nobody else",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from bnsuite.facets.stage import Stage
+from bnsuite.facets.probe_network import Stage
 from bnsuite.submission._trial import broken
 
 OLD_HOOKS = {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bnsuite.engine.lanes import Stack, can_stack
 from bnsuite.engine.train import mean_cross_entropy
-from bnsuite.facets.stage import Stage
+from bnsuite.facets.probe_network import Stage
 from bnsuite.schemes import Scheme
 from bnsuite.submission._trial import accepting, broken, descend, differ, settings_now, train
 

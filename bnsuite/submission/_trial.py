@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnsuite.engine.train import mean_cross_entropy, trainable
-from bnsuite.facets.stage import Stage
+from bnsuite.facets.probe_network import Stage
 from bnsuite.networks import FAMILIES, Network
 from bnsuite.schemes import Scheme
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from bnsuite.engine.train import mean_cross_entropy, trainable
 from bnsuite.facets import gradient_gap
-from bnsuite.facets.stage import Stage
+from bnsuite.facets.probe_network import Stage
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.submission._parts import built_anew, plain_parameters

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 import bnsuite
-from bnsuite.facets.stage import own_streams
+from bnsuite.facets.probe_network import own_streams
 from bnsuite.schemes import Scheme
 from bnsuite.submission._state import (
     copies,

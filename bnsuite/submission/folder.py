@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from bnsuite.audit import objections_to
-from bnsuite.audit.rerun import Difference, compare, sample_cells
 from bnsuite.datasets import DATASETS, Source, find, in_file
 from bnsuite.execute import DeviceError, Job, job_of, measure, resolve_device
 from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
@@ -19,6 +18,7 @@ from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.submission.canary import canaries
 from bnsuite.submission.foreign import SCHEME, Foreign, check, load, scheme_file, source_of
 from bnsuite.submission.sandbox import Limits, Sandbox
+from bnsuite.verification import Difference, compare, sample_cells
 
 OF_A_CELL = Limits(wall_s=3600)
 

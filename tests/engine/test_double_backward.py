@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from bnsuite.engine.curvature import HessianOperator
-from bnsuite.engine.twice import INSTEAD, Twice
+from bnsuite.engine.double_backward import INSTEAD, Twice
 from bnsuite.norms import BatchNorm
 
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]

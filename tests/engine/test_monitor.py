@@ -10,7 +10,7 @@ import pytest
 import torch
 from gpu_stand_in import CUDA
 
-from bnsuite.engine.device import watch
+from bnsuite.engine.monitor import watch
 
 CPU = torch.device("cpu")
 

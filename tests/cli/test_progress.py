@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bnsuite import progress
+from bnsuite.cli import progress
+from bnsuite.cli.progress import Display
 from bnsuite.execute import Event
-from bnsuite.progress import Display
 from bnsuite.records import Cell, Outcome, Record
 
 CELLS = [

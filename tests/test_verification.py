@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bnsuite.audit.rerun import LOST, TOLERANCE, compare, sample_cells, tier
 from bnsuite.records import Outcome, Record, Sample, summarize
+from bnsuite.verification import LOST, TOLERANCE, compare, sample_cells, tier
 
 SEEDS = range(101, 107)
 Make = Callable[..., Record]
