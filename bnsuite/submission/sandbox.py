@@ -23,11 +23,11 @@ from typing import Any
 from bnsuite.submission.control_groups import delegated_group, limited_group, ran_out_of_memory
 from bnsuite.submission.held_memory import held_memory
 from bnsuite.submission.interpreter import environment, open_to_all, python_files
-from bnsuite.submission.system_calls import refuses_system_calls
+from bnsuite.submission.seccomp import refuses_system_calls
 from bnsuite.words import clipped
 
 MIB = 1024**2
-INSIDE = "bnsuite.submission.inside"
+INSIDE = "bnsuite.submission.worker"
 PLACE = Path("/submission/scheme.py")
 """Where the foreign file lies, as bubblewrap shows it."""
 
@@ -80,7 +80,7 @@ class Limits:
 
 
 class Sandbox:
-    """Runs `bnsuite.submission.inside` on one foreign file.
+    """Runs `bnsuite.submission.worker` on one foreign file.
 
     Args:
         bwrap: path of bubblewrap, such as `working_bwrap()` finds; None: do without.

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from bnsuite.schemes import SCHEMES, Scheme
-from bnsuite.submission import _values
-from bnsuite.submission._trial import SETTINGS, settings_now
 from bnsuite.submission.contract import CONTRACT, NOT_TRIED, Check, contract
+from bnsuite.submission.contract import values as _values
+from bnsuite.submission.contract.trial import SETTINGS, settings_now
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)

@@ -16,8 +16,8 @@ from bnsuite.facets import gradient_gap
 from bnsuite.facets.probe_network import Stage
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.schemes import SCHEMES, Scheme
-from bnsuite.submission._parts import built_anew, plain_parameters
-from bnsuite.submission._trial import accepting, broken, descend, differ, loose, parts, watched
+from bnsuite.submission.contract.parts import built_anew, plain_parameters
+from bnsuite.submission.contract.trial import accepting, broken, descend, differ, loose, parts, watched
 
 RATIO = 50
 """A step may take as many times one of layer norm."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnsuite.facets.probe_network import Stage
-from bnsuite.submission._trial import broken
+from bnsuite.submission.contract.trial import broken
 
 OLD_HOOKS = {
     "torch.nn.utils.weight_norm": "torch.nn.utils.parametrizations.weight_norm",

@@ -13,7 +13,7 @@ import torch
 import bnsuite
 from bnsuite.facets.probe_network import own_streams
 from bnsuite.schemes import Scheme
-from bnsuite.submission._state import (
+from bnsuite.submission.contract.state import (
     copies,
     evaluation,
     random_numbers,
@@ -22,8 +22,8 @@ from bnsuite.submission._state import (
     stacking,
     state_dict,
 )
-from bnsuite.submission._trial import BrokenError, settings_kept
-from bnsuite.submission._values import (
+from bnsuite.submission.contract.trial import BrokenError, settings_kept
+from bnsuite.submission.contract.values import (
     builds,
     deterministic,
     device,

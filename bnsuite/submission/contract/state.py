@@ -14,7 +14,7 @@ from bnsuite.engine.lanes import Stack, can_stack
 from bnsuite.engine.train import mean_cross_entropy
 from bnsuite.facets.probe_network import Stage
 from bnsuite.schemes import Scheme
-from bnsuite.submission._trial import accepting, broken, descend, differ, settings_now, train
+from bnsuite.submission.contract.trial import accepting, broken, descend, differ, settings_now, train
 
 BUFFER = "Keep what it remembers in register_buffer"
 

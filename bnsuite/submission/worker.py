@@ -1,6 +1,6 @@
 """Within the sandbox: give up rights, load the foreign file, answer one question in JSON.
 
-`python -m bnsuite.submission.inside` reads the question from standard input. Nothing of the file is
+`python -m bnsuite.submission.worker` reads the question from standard input. Nothing of the file is
 loaded before the limits are set.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from bnsuite.submission.system_calls import refuse_system_calls
+from bnsuite.submission.seccomp import refuse_system_calls
 
 if TYPE_CHECKING:
     from bnsuite.schemes import Scheme

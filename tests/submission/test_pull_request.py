@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bnsuite.submission.changes import LARGEST, MOST_FILES, Change, submission_of
+from bnsuite.submission.pull_request import LARGEST, MOST_FILES, Change, submission_of
 
 HERE = "leaderboard/submissions/mine"
 GOOD = [
@@ -87,7 +87,7 @@ class Repository:
         self.git("commit", "-m", "change")
 
     def asked(self, *login: str) -> tuple[int, str]:
-        program = [sys.executable, "-m", "bnsuite.submission.changes", "base", "HEAD", *login]
+        program = [sys.executable, "-m", "bnsuite.submission.pull_request", "base", "HEAD", *login]
         done = subprocess.run(program, cwd=self.folder, capture_output=True, text=True, check=False)
         return done.returncode, (done.stdout + done.stderr).strip()
 
