@@ -5,8 +5,8 @@ import torch
 from bnsuite.datasets import digits
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues
 from bnsuite.engine.lanes import Examples, Lane, sweep
-from bnsuite.engine.search import log_grid
 from bnsuite.networks import FAMILIES, softplus
+from bnsuite.protocol.search import log_grid
 from bnsuite.schemes import REFERENCES, SCHEMES, Factory
 
 WIDTH, BATCH = 64, 128

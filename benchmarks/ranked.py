@@ -12,6 +12,7 @@ from pathlib import Path
 import bnsuite
 from bnsuite.cli.submission import sandbox
 from bnsuite.cli.terminal import SandboxChoice
+from bnsuite.names import lookup
 from bnsuite.profiles import load_profile
 from bnsuite.records import SUITE_VERSION, Outcome, Record
 from bnsuite.records.record import digest
@@ -19,7 +20,6 @@ from bnsuite.schemes import SCHEMES, scheme_names
 from bnsuite.submission.foreign import SCHEME, Foreign, load
 from bnsuite.submission.sandbox import Limits
 from bnsuite.tasks import TASKS
-from bnsuite.words import lookup
 
 ROOT = Path(__file__).parents[1]
 PROFILE = load_profile("smoke")

@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _explain(error: OSError) -> None:
-    from bnsuite.words import clipped
+    from bnsuite.text import clipped
 
     what = clipped(str(error.filename), 80) if error.filename is not None else "standard output"
     reason = error.strerror or type(error).__name__

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnsuite.words import lookup
+from bnsuite.names import lookup
 
 Function = Callable[[Tensor], Tensor]
 

@@ -16,6 +16,7 @@ import torch
 
 from bnsuite.datasets import DATASETS, DataError, Source, find
 from bnsuite.facets import FACETS, Facets, facets_of
+from bnsuite.names import lookup
 from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.processes import THREAD_VARIABLES, WORKER_ENVIRONMENT, Failed, side_by_side
 from bnsuite.profiles import Profile, load_profile, profile_names
@@ -26,7 +27,6 @@ from bnsuite.records.store import FILE_NAME
 from bnsuite.schemes import SCHEMES, Scheme, find_scheme
 from bnsuite.settings import written
 from bnsuite.tasks import TASKS, Subject, Task
-from bnsuite.words import lookup
 
 Device = Literal["auto", "cpu", "cuda"]
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from bnsuite.names import lookup
 from bnsuite.norms import (
     NORMS,
     TLU,
@@ -29,7 +30,6 @@ from bnsuite.norms import (
     weight_standardization,
 )
 from bnsuite.records.manifest import NAME
-from bnsuite.words import lookup
 
 Skip = Literal["none", "pre", "post"]
 Factory = Callable[[int], nn.Module]

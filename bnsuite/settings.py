@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from bnsuite.words import clipped
+from bnsuite.text import clipped
 
 MOST_WEIGHTS = 10**9
 """Limit of depth · width², about the weights of a network: 8 GB in float64."""

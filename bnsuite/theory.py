@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bnsuite.activations import ACTIVATIONS, Function
-from bnsuite.words import lookup
+from bnsuite.names import lookup
 
 Array = NDArray[np.float64]
 Norm = Literal["batch", "layer", "rms", "identity"]

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Literal, NamedTuple
 
-from bnsuite.records import CALIBRATION, Outcome, Record, Sample, median_interval
-from bnsuite.records.sign_flip import ALPHA, sign_flip_p
+from bnsuite.records import CALIBRATION, Outcome, Record, Sample
 from bnsuite.records.store import age
+from bnsuite.statistics import ALPHA, median_interval, sign_flip_p
 
 TOLERANCE = 0.25
 """Largest relative difference of medians: a little over one step of the rates of `stable_lr`, 21 %."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnsuite.records import CALIBRATION, RANKED, Outcome, Provenance, Record, Sample, summarize
+from bnsuite.records import CALIBRATION, RANKED, Outcome, Provenance, Record, Sample
+from bnsuite.statistics import summarize
 
 UNITS = {
     "max_depth": ("layers", "higher", "How deep a network can it train in 200 steps?"),

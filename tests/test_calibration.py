@@ -21,13 +21,13 @@ from bnsuite.claims.catalogue import CENTERING
 from bnsuite.cli import app
 from bnsuite.engine import curvature, search
 from bnsuite.engine.curvature import Density, Ritz, spectral_density
-from bnsuite.engine.search import Bracket
+from bnsuite.names import UnknownNameError
+from bnsuite.protocol.search import Bracket
 from bnsuite.records import CALIBRATION, Store
-from bnsuite.records.statistics import Interval
+from bnsuite.statistics import Interval
 from bnsuite.tasks import TASKS, first_step, gradient_growth, overflow_depth, scale_law
 from bnsuite.tasks.smoothness import along_gradient
 from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
-from bnsuite.words import UnknownNameError
 
 Patch = pytest.MonkeyPatch
 

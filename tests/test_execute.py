@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from bnsuite import execute
 from bnsuite.audit import objections_to
 from bnsuite.execute import DeviceError, Event, plan, relative_traceback, resolve_device, run
+from bnsuite.names import UnknownNameError
 from bnsuite.profiles import Profile
 from bnsuite.records import Measurement, Outcome, Record, RecordError, Store
 from bnsuite.schemes import SCHEMES, Scheme
-from bnsuite.words import UnknownNameError
 
 TINY = Profile.model_validate(
     {

@@ -67,7 +67,7 @@ NO_TORCH = [
 ]
 """Rooms that import no torch of their own when they are imported."""
 
-SEARCH = "bnsuite.engine.search"
+SEARCH = "bnsuite.protocol.search"
 """The one module without torch in a room with it: a protocol is followed again without training."""
 
 

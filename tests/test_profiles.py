@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from bnsuite import execute
 from bnsuite.datasets import DATASETS, DataError, Dataset, Source
 from bnsuite.engine.lanes import Lane
+from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import Profile, load_profile, profile_names
 from bnsuite.records import RANKED
 from bnsuite.schemes import REFERENCES, SCHEMES
 from bnsuite.tasks import TASKS, MaxDepth, Subject
-from bnsuite.words import UnknownNameError
 
 NAMES = ["smoke", "quick", "standard", "full"]
 EVERY = pytest.mark.parametrize("name", NAMES)

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from bnsuite.datasets import digits
-from bnsuite.engine.search import log_grid
 from bnsuite.networks import FAMILIES, softplus
+from bnsuite.protocol.search import log_grid
 from bnsuite.schemes import REFERENCES, SCHEMES
 
 ROOT = Path(__file__).parents[1]

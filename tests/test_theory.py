@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnsuite.activations import ACTIVATIONS
+from bnsuite.names import UnknownNameError
 from bnsuite.theory import gradient_growth, imbalance_growth
-from bnsuite.words import UnknownNameError
 
 SIZES = [4, 5, 6, 8, 16, 64, 128, 1000]
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bnsuite.records import Outcome, Record, Sample, summarize
+from bnsuite.records import Outcome, Record, Sample
+from bnsuite.statistics import summarize
 from bnsuite.verification import LOST, TOLERANCE, compare, sample_cells, tier
 
 SEEDS = range(101, 107)

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import CUDA_CHECK_EVERY, Curves, Examples, Lane, judged_from, sweep
-from bnsuite.engine.search import grid
 from bnsuite.engine.train import accuracy
 from bnsuite.networks import FAMILIES
+from bnsuite.protocol.search import grid
 from bnsuite.provenance import reproducible
 from bnsuite.schemes import SCHEMES, Scheme
 

@@ -34,10 +34,10 @@ from bnsuite.records import (
     Measurement,
     Outcome,
     Record,
-    summarize,
 )
 from bnsuite.records.store import FILE_NAME, started
 from bnsuite.settings import faults
+from bnsuite.statistics import summarize
 
 
 class Asked(NamedTuple):

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from bnsuite.records import Record
 from bnsuite.records.facets import COSTS, FACETS
-from bnsuite.words import printable
+from bnsuite.text import printable
 
 SMALLEST, LARGEST = 1e-300, 1e300
 """Magnitudes of a number that is not 0: axes divide and square what they show."""

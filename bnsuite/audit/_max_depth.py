@@ -15,8 +15,8 @@ from bnsuite.audit._trace import (
     differences,
     read,
 )
-from bnsuite.engine.search import Lane
 from bnsuite.protocol import deepest, number
+from bnsuite.protocol.search import Lane
 from bnsuite.records import Json, Measurement, Outcome
 
 

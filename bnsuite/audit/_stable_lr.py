@@ -15,8 +15,8 @@ from bnsuite.audit._trace import (
     rate_rows,
     read,
 )
-from bnsuite.engine.search import Lane
 from bnsuite.protocol import Findings, Tried, stable
+from bnsuite.protocol.search import Lane
 from bnsuite.records import Json, Measurement
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bnsuite.audit._trace import Count, Positive, Row, Settings, Share, Strict, Trace, differences, read
-from bnsuite.engine.search import grid
 from bnsuite.protocol import ROUNDS, STEPS_A_ROUND, arrival, mean_steps, number
+from bnsuite.protocol.search import grid
 from bnsuite.records import Json, Measurement, Outcome, Sample
 
 Flag = Annotated[bool, Field(strict=True)]

@@ -22,8 +22,8 @@ from bnsuite.audit._trace import (
     rate_rows,
     read,
 )
-from bnsuite.engine.search import best_rate, grid
 from bnsuite.protocol import EDGE, HALVINGS, WINDOW, beside_sharpness, sharpness
+from bnsuite.protocol.search import best_rate, grid
 from bnsuite.records import Json, Measurement, Outcome, Sample
 
 SLACK = 1e-9

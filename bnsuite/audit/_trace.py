@@ -6,8 +6,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bnsuite.engine.search import Lane
 from bnsuite.protocol import number
+from bnsuite.protocol.search import Lane
 from bnsuite.records import Json, Measurement, Outcome, Sample
 
 Whole = Annotated[int, Field(strict=True)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from bnsuite.board import format
+from bnsuite import format
 from bnsuite.board.figures.panels import is_number
 from bnsuite.ranking.tables import Row
 from bnsuite.ranking.tracks import Entry, Track

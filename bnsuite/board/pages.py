@@ -9,7 +9,7 @@ import jinja2
 from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
-from bnsuite.board import format
+from bnsuite import format
 from bnsuite.board.figures.charts import CHARTS, ratio_panels
 from bnsuite.board.figures.evidence import evidence_figures
 from bnsuite.board.figures.svg import Figure
@@ -28,7 +28,6 @@ from bnsuite.board.labels import (
     title,
 )
 from bnsuite.board.notes import NOTES, REMARKS
-from bnsuite.board.stats import ALPHA, MIN_SEEDS
 from bnsuite.claims.judge import Judged
 from bnsuite.ranking.calibrations import Calibration
 from bnsuite.ranking.composite import SCALED
@@ -40,6 +39,7 @@ from bnsuite.ranking.tracks import ORIGINS, REFERENCE, Kept, Origin, age, tasks_
 from bnsuite.records import RANKED, Outcome, Record
 from bnsuite.records.facets import FACETS
 from bnsuite.records.manifest import Manifest
+from bnsuite.statistics import ALPHA, MIN_SEEDS
 
 
 @dataclass(frozen=True)

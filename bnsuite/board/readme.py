@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bnsuite.board.format import interval, printable, reading, signed, tally
 from bnsuite.board.labels import label, title
 from bnsuite.board.site import Source
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import Judged, judge_largest
+from bnsuite.format import interval, printable, reading, signed, tally
 from bnsuite.ranking.composite import load_scales
 from bnsuite.ranking.tables import Row, make_tables
 from bnsuite.ranking.tracks import Kept, by_track

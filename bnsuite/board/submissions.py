@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bnsuite.audit import objections_to
-from bnsuite.board.format import clipped
+from bnsuite.format import clipped
 from bnsuite.ranking.composite import SCALED
 from bnsuite.ranking.tracks import REFERENCE, Kept
 from bnsuite.records import CALIBRATION, SUITE_VERSION, Record, RecordError, load_records

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnsuite.board.stats import ALPHA, sign_flip_p
 from bnsuite.calibration._row import SEEDS, Row, absolute, at_most, relative, value_of
 from bnsuite.datasets import Dataset
-from bnsuite.engine.search import Climb, climb, log_grid
 from bnsuite.engine.train import Velocity, training_step
-from bnsuite.records import median_interval
+from bnsuite.protocol.search import Climb, climb, log_grid
 from bnsuite.schemes import SCHEMES
+from bnsuite.statistics import ALPHA, median_interval, sign_flip_p
 from bnsuite.tasks import Subject, TimeToAccuracy
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bnsuite.board import format
+from bnsuite import format
 from bnsuite.board.figures.panels import is_number, is_positive
 from bnsuite.claims.judge import Claim, Evidence, Finding, Need, Part, Reader
 from bnsuite.records import CALIBRATION

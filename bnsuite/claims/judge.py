@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bnsuite.board import format
+from bnsuite import format
 from bnsuite.board.figures.panels import is_number
-from bnsuite.board.stats import MIN_SEEDS, differs_upwards
 from bnsuite.ranking.tracks import PROFILES, Kept, age
-from bnsuite.records import CALIBRATION, Outcome, Record, median_interval
+from bnsuite.records import CALIBRATION, Outcome, Record
+from bnsuite.statistics import MIN_SEEDS, differs_upwards, median_interval
 
 HOLDS, CONDITION, FAILS, UNMEASURED = (
     "holds",

@@ -191,7 +191,7 @@ def _judged(scheme: "Foreign") -> "Foreign":
 def _datasets(given: list[str], to_rgb: bool) -> "list[str | Path | Source]":
     """Names as they are, and paths; a name of the table is the name, whatever lies here."""
     from bnsuite.datasets import DATASETS, find
-    from bnsuite.words import UnknownNameError, lookup
+    from bnsuite.names import UnknownNameError, lookup
 
     def found(one: str) -> str | Path:
         if one not in DATASETS and (os.path.exists(one) or "/" in one or one.endswith(".npz")):
@@ -250,7 +250,7 @@ def results_table(records: "list[Record]") -> Table:
 
 
 def _cell(record: "Record") -> str:
-    from bnsuite.board.format import interval, reading, tally
+    from bnsuite.format import interval, reading, tally
 
     ends = interval(record.low, record.high, record.unit)
     lines = (reading(record, record.unit), escape(ends), f"n {tally(record)}")
@@ -297,7 +297,7 @@ def _calibrate(only: str | None, records: Path, show: "Callable[[Reading], None]
 
 
 def _line(one: "Reading") -> str:
-    from bnsuite.board.format import within
+    from bnsuite.format import within
 
     mark = "ok " if one.ok else "OFF"
     measured = "not finite" if one.measured is None else f"{one.measured:.5g}"
@@ -358,8 +358,8 @@ def claims(
     """Judge what was said about batch norm by measurements; what is missing is measured first."""
     from bnsuite.claims.catalogue import CLAIMS
     from bnsuite.claims.judge import judge
+    from bnsuite.names import lookup
     from bnsuite.records import RecordError, load_records
-    from bnsuite.words import lookup
 
     published = Path("leaderboard/records")
     folders = [

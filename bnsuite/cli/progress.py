@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from bnsuite.board.format import reading
 from bnsuite.execute import Event
+from bnsuite.format import reading
 from bnsuite.records import Cell
 from bnsuite.tasks import TASKS
 

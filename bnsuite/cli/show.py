@@ -23,7 +23,7 @@ def list_(
     ] = False,
 ) -> None:
     """List schemes, tasks, families, datasets or profiles; a line each, with a tab, where a program reads."""
-    from bnsuite.words import UnknownNameError, lookup
+    from bnsuite.names import UnknownNameError, lookup
 
     try:
         found = lookup("kind", kind, _tables())()

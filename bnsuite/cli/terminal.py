@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from bnsuite.words import printable
+from bnsuite.text import printable
 
 err = Console(stderr=True)
 

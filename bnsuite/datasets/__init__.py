@@ -14,7 +14,7 @@ from bnsuite.datasets.files import find_files
 from bnsuite.datasets.hub import CIFAR10, CIFAR100, FASHION, MNIST, Hosted, read
 from bnsuite.datasets.images import Arrays, DataError, one_line
 from bnsuite.datasets.tensors import Dataset, standardize
-from bnsuite.words import lookup
+from bnsuite.names import lookup
 
 __all__ = ["DATASETS", "DataError", "Dataset", "Known", "Source", "digits", "find", "standardize"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bnsuite.words import printable
+from bnsuite.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

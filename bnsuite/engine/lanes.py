@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bnsuite.engine.search import Lane as Lane
 from bnsuite.engine.shapes import check_examples, check_network
 from bnsuite.engine.stacked import StackedCall, laid
 from bnsuite.engine.train import (
@@ -25,6 +24,7 @@ from bnsuite.engine.train import (
     parameters_of,
     training_step,
 )
+from bnsuite.protocol.search import Lane as Lane
 
 CHUNK = 32
 """Lanes that train together on a CPU, for its caches; more run in turn."""

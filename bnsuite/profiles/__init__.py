@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from bnsuite.words import lookup
+from bnsuite.names import lookup
 
 
 class Size(BaseModel):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnsuite.board.figures.panels import is_number
-from bnsuite.board.format import fine, within
+from bnsuite.format import fine, within
 from bnsuite.ranking.tracks import Kept, Origin, age
 from bnsuite.records import Record
 

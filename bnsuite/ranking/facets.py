@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bnsuite.board.format import fine
+from bnsuite.format import fine
 from bnsuite.ranking.tracks import Kept, age
 from bnsuite.records import Record
 from bnsuite.records.facets import FACETS

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from bnsuite.board.stats import MIN_SEEDS, differs_upwards
 from bnsuite.ranking.composite import Score
 from bnsuite.records import Record
+from bnsuite.statistics import MIN_SEEDS, differs_upwards
 
 PENALTY = 2.0
 """A seed without a value stands this factor beyond the worst value of the pair that is compared."""

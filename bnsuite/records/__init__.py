@@ -14,7 +14,6 @@ from bnsuite.records.record import (
     Record,
     Sample,
 )
-from bnsuite.records.statistics import Summary, median_interval, summarize
 from bnsuite.records.store import RecordError, Store, load_records
 
 __all__ = [
@@ -32,8 +31,5 @@ __all__ = [
     "RecordError",
     "Sample",
     "Store",
-    "Summary",
     "load_records",
-    "median_interval",
-    "summarize",
 ]

@@ -19,7 +19,7 @@ from bnsuite.records.record import Finite
 from bnsuite.schemes import SCHEMES
 from bnsuite.submission.contract import CONTRACT
 from bnsuite.submission.sandbox import Limits, OutOfMemoryError, Sandbox, SandboxError
-from bnsuite.words import clipped
+from bnsuite.text import clipped
 
 SCHEME = "scheme.py"
 LARGEST = 1024**2

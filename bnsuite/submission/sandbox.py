@@ -24,7 +24,7 @@ from bnsuite.submission.control_groups import delegated_group, limited_group, ra
 from bnsuite.submission.held_memory import held_memory
 from bnsuite.submission.interpreter import environment, open_to_all, python_files
 from bnsuite.submission.seccomp import refuses_system_calls
-from bnsuite.words import clipped
+from bnsuite.text import clipped
 
 MIB = 1024**2
 INSIDE = "bnsuite.submission.worker"

@@ -11,11 +11,12 @@ import torch
 from bnsuite.datasets import Dataset
 from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, can_stack, final, sweep
 from bnsuite.engine.train import PLAIN, Sgd
+from bnsuite.names import lookup
 from bnsuite.networks import Family, Network, UnsupportedError, relu
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample, summarize
+from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.schemes import Factory, Scheme
 from bnsuite.settings import check_together, from_text, valid
-from bnsuite.words import lookup
+from bnsuite.statistics import summarize
 
 
 def _silent(message: str) -> None:

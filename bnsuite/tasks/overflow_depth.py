@@ -7,8 +7,8 @@ from typing import ClassVar, final
 
 import torch
 
-from bnsuite.engine.search import Bracket, Climb, climb
 from bnsuite.engine.train import mean_cross_entropy, trainable
+from bnsuite.protocol.search import Bracket, Climb, climb
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.tasks._initial import AtInitialization, with_medians
 from bnsuite.tasks._task import Subject

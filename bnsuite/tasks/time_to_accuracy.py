@@ -10,9 +10,9 @@ from torch import Tensor
 
 from bnsuite.engine.clock import Contestant, race
 from bnsuite.engine.lanes import Examples, Lane, Stack
-from bnsuite.engine.search import grid
 from bnsuite.engine.train import Sgd, accuracy, train
 from bnsuite.protocol import ROUNDS, STEPS_A_ROUND, arrival, mean_steps, number
+from bnsuite.protocol.search import grid
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.tasks._guessing import majority_reaches

@@ -7,8 +7,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from bnsuite.engine.curvature import Spectrum, mixed_precision_eigenvalues
-from bnsuite.engine.search import Lane, best_rate, grid
 from bnsuite.protocol import beside_sharpness, sharpness
+from bnsuite.protocol.search import Lane, best_rate, grid
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.tasks._checkpoint import (
     Checkpoint,

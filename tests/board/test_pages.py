@@ -8,9 +8,9 @@ from urllib.parse import unquote
 import pytest
 from made_records import SCRIPT, measured, record, without_value, write
 
-from bnsuite.board.format import slug
 from bnsuite.board.labels import TITLES, title
 from bnsuite.board.site import Source, build_site
+from bnsuite.format import slug
 from bnsuite.records import RANKED, Outcome
 
 

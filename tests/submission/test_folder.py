@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from bnsuite import schemes
 from bnsuite.cli import app
 from bnsuite.facets import Facets
+from bnsuite.names import UnknownNameError
 from bnsuite.records import Record, RecordError, Store
 from bnsuite.schemes import SCHEMES, Scheme, find_scheme, scheme_names
 from bnsuite.submission import folder
 from bnsuite.submission.folder import begin
 from bnsuite.submission.foreign import Checked
 from bnsuite.submission.sandbox import Sandbox
-from bnsuite.words import UnknownNameError
 
 SHORT = ["--profile", "smoke", "--family", "mlp", "--workers", "1", "--set", "confirmation=101"]
 

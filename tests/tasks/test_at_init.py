@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from bnsuite import theory
 from bnsuite.datasets import Dataset
 from bnsuite.engine.lanes import Examples
+from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES
 from bnsuite.norms import BatchNorm
 from bnsuite.records import Outcome
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
 from bnsuite.tasks import FirstStep, GradientGrowth, OverflowDepth, ScaleLaw, Subject
 from bnsuite.tasks._initial import backward, slope
-from bnsuite.words import UnknownNameError
 
 SIZE: dict[str, Any] = {"width": 8, "batch": 16, "tuning": (1,), "confirmation": (101, 102)}
 GROWTH = GradientGrowth(**SIZE, depth=6)

@@ -8,7 +8,7 @@ import pytest
 
 from bnsuite.audit import objections
 from bnsuite.engine.lanes import Lane
-from bnsuite.engine.search import log_grid
+from bnsuite.protocol.search import log_grid
 from bnsuite.records import Outcome
 from bnsuite.tasks import StableLr, Subject
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from bnsuite.engine.lanes import Curves, Lane
-from bnsuite.engine.search import best_rate, grid
+from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.protocol import number
+from bnsuite.protocol.search import best_rate, grid
 from bnsuite.records import RANKED, Outcome
 from bnsuite.tasks import (
     TASKS,
@@ -32,7 +33,6 @@ from bnsuite.tasks import (
     TopEigenvalue,
 )
 from bnsuite.tasks._task import fates
-from bnsuite.words import UnknownNameError
 
 SMALL: dict[str, Any] = {"width": 4, "batch": 16, "tuning": (1,), "confirmation": (101, 102)}
 TINY: dict[str, Task] = {

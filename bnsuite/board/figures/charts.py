@@ -35,7 +35,7 @@ from bnsuite.board.figures.panels import (
 )
 from bnsuite.board.figures.spectra import densities, moment_dots
 from bnsuite.board.figures.svg import GUTTER, WIDTH, Figure, draw
-from bnsuite.board.format import number, reading
+from bnsuite.format import number, reading
 from bnsuite.records import Outcome, Record
 
 Records = Mapping[str, Record]  # by the label of the entry

@@ -26,7 +26,7 @@ from bnsuite.board.figures.panels import (
     value,
 )
 from bnsuite.board.figures.svg import Figure, draw
-from bnsuite.board.format import number
+from bnsuite.format import number
 from bnsuite.records import Record
 
 Records = Mapping[str, Record]  # by the label of the entry

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import altair as alt
 
 from bnsuite.board.figures.svg import GUTTER, WIDTH
-from bnsuite.board.format import interval, printable, reading
+from bnsuite.format import interval, printable, reading
 from bnsuite.records import Record
 
 Points = list[dict[str, Any]]

@@ -22,7 +22,8 @@ from bnsuite.board.figures.panels import (
     value,
 )
 from bnsuite.board.figures.svg import GUTTER, WIDTH, Figure, draw
-from bnsuite.records import Record, Sample, median_interval
+from bnsuite.records import Record, Sample
+from bnsuite.statistics import median_interval
 
 Records = Mapping[str, Record]  # by the label of the entry
 

@@ -8,7 +8,7 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup
 
-from bnsuite.board.format import printable
+from bnsuite.format import printable
 
 WIDTH = 250  # of the plotted area, in CSS pixels: a panel fits a phone
 GUTTER = 44  # of the vertical axis: panels of one figure line up

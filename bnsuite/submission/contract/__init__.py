@@ -36,7 +36,7 @@ from bnsuite.submission.contract.values import (
     shape,
     time_budget,
 )
-from bnsuite.words import clipped
+from bnsuite.text import clipped
 
 Test = Callable[[Scheme], str]
 """scheme → what was found, in one line; raises `BrokenError` where the contract does not hold."""

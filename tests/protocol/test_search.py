@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnsuite.engine.search import Climb, Probe, bracket, climb, ladder, log_grid
+from bnsuite.protocol.search import Climb, Probe, bracket, climb, ladder, log_grid
 
 RATIO = 1.13
 lows = st.integers(1, 8)

@@ -8,7 +8,7 @@ from collections import Counter
 from markupsafe import Markup, escape
 
 from bnsuite.records import Outcome, Record, Sample
-from bnsuite.words import OPEN, clipped, printable
+from bnsuite.text import OPEN, clipped, printable
 
 __all__ = ["clipped", "printable"]  # templates take all forms from here
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnsuite.words import UnknownNameError, lookup
+from bnsuite.names import UnknownNameError, lookup
 
 TABLE = {"batchnorm": 1, "layernorm": 2, "none": 3}
 

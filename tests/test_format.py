@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_records import record, sample
 
-from bnsuite.board import format
+from bnsuite import format
 from bnsuite.records import Outcome
 
 

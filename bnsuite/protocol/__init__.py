@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median, median_low
 from typing import NamedTuple
 
-from bnsuite.engine.search import Bracket, Lane, Probe, best_rate, climb, grid, log_grid
+from bnsuite.protocol.search import Bracket, Lane, Probe, best_rate, climb, grid, log_grid
 from bnsuite.records import Json, Outcome, Sample
 
 WINDOW = 5
