@@ -1,0 +1,17 @@
+"""Schemes: what is compared. `SCHEMES` lists the built-in ones."""
+
+from bnsuite.schemes.catalogue import catalogue
+from bnsuite.schemes.registry import GROUP, REFERENCES, SCHEMES, find_scheme, scheme_names
+from bnsuite.schemes.scheme import Factory, Scheme, Skip
+
+__all__ = [
+    "Factory",
+    "GROUP",
+    "REFERENCES",
+    "SCHEMES",
+    "Scheme",
+    "Skip",
+    "catalogue",
+    "find_scheme",
+    "scheme_names",
+]

@@ -1,0 +1,105 @@
+"""Scheme: a normalizer and the topology around it."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from torch import nn
+
+from bnsuite.records.manifest import NAME
+from bnsuite.schemes.source_hash import sources
+
+Skip = Literal["none", "pre", "post"]
+
+Factory = Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What is compared: how activations are normalized, and what stands around the normalizer.
+
+    With φ the activation, N_l the normalizer and α_l the branch scale, h_1 = W_1 x + b_1 and
+
+    - skip="none": h_{l+1} = W φ(N_l(h_l)) + b
+    - skip="pre":  h_{l+1} = h_l + α_l (W φ(N_l(h_l)) + b)
+    - skip="post": h_{l+1} = N_{l+1}(h_l + α_l (W φ(h_l) + b))
+
+    The family `transformer` has residual paths of its own: see `networks.Transformer`.
+
+    Attributes:
+        name: lower-case letters, digits and hyphens, at most 40.
+        norm: builds the normalizer from `num_features`; any module on (N, C, *S). None: no normalizer.
+        skip: topology, as above.
+        branch: α_l, a number, or a factory (num_features, depth) → module applied to the branch.
+        weight: each hidden weight layer → the one in its place, such as
+            `torch.nn.utils.parametrizations.weight_norm`.
+        init: changes the initialized network in place (facet `own-init`).
+        activation: builds φ from `num_features` (facet `own-activation`). None: the task's.
+        paper: where the scheme is from, for its page.
+
+    Raises:
+        ValueError: for a name or topology that cannot be.
+        TypeError: for a normalizer that is not a factory.
+    """
+
+    name: str
+    norm: Factory | None = None
+    skip: Skip = "none"
+    branch: float | Callable[[int, int], nn.Module] = 1.0
+    weight: Callable[[nn.Module], nn.Module] | None = None
+    init: Callable[[nn.Module], None] | None = None
+    activation: Factory | None = None
+    paper: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(NAME, self.name):
+            raise ValueError(
+                f"a scheme's name is 1 to 40 lower-case letters, digits and hyphens: got {self.name!r}"
+            )
+        if self.skip not in ("none", "pre", "post"):
+            raise ValueError(f"skip is 'none', 'pre' or 'post': got {self.skip!r}")
+        if isinstance(self.norm, nn.Module) or not (self.norm is None or callable(self.norm)):
+            raise TypeError(
+                f"norm builds a module from num_features, such as the class itself: got {self.norm!r}. "
+                "Try Scheme(name, MyNorm) in place of Scheme(name, MyNorm(64))."
+            )
+        if self.skip == "none" and self.branch != 1.0:
+            raise ValueError("a branch scale needs a branch: give skip='pre' or skip='post'")
+
+    @property
+    def facets(self) -> tuple[str, ...]:
+        """What sets the scheme apart from a normalizer in a plain network, for filters."""
+        found = {
+            "residual": self.skip != "none",
+            "post-norm": self.skip == "post",
+            "own-init": self.init is not None,
+            "own-activation": self.activation is not None,
+            "weight-parametrization": self.weight is not None,
+        }
+        return tuple(name for name, present in found.items() if present)
+
+    @property
+    def about(self) -> str:
+        """The scheme in one line: topology, normalizer, paper."""
+        topology = {"none": "plain", "pre": "pre-activation residual", "post": "post-norm residual"}[
+            self.skip
+        ]
+        norm = getattr(self.norm, "__name__", repr(self.norm)) if self.norm else "no normalizer"
+        own = [facet for facet in self.facets if facet not in ("residual", "post-norm")]
+        return ", ".join(filter(None, (topology, norm, *own, self.paper)))
+
+    def source_hash(self) -> str:
+        """SHA-256 over everything that defines the scheme but its name and paper.
+
+        Callables enter with their source and that of what they refer to in their own module; those of
+        torch and of the standard library with their qualified name.
+        """
+        digest = hashlib.sha256()
+        for field in fields(self):
+            if field.name not in ("name", "paper"):
+                digest.update(f"{field.name}\n".encode())
+                for text in sources(getattr(self, field.name), {}):
+                    digest.update(f"{text}\n".encode())
+        return digest.hexdigest()
