@@ -14,9 +14,9 @@ from bnsuite.engine.augmentation import Views, alternating, render
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import Examples
 from bnsuite.networks import UnsupportedError
+from bnsuite.networks.recipe import RecipeNetwork, build
 from bnsuite.protocol import number
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
-from bnsuite.tasks._recipe_network import RecipeNetwork, build
 from bnsuite.tasks._task import Subject, Task
 
 PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -15,10 +15,10 @@ from bnsuite.engine.lanes import Examples, Lane, Stack, can_stack, sweep
 from bnsuite.engine.moments import output_moments
 from bnsuite.engine.train import Sgd, train
 from bnsuite.networks import FAMILIES, UnsupportedError
+from bnsuite.networks.recipe import build as recipe
 from bnsuite.norms import BatchNorm
 from bnsuite.schemes import Scheme
 from bnsuite.submission.contract import contract
-from bnsuite.tasks._recipe_network import build as recipe
 
 STEPS = 6
 STACKED = pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "lane by lane"])

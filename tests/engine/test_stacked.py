@@ -12,7 +12,8 @@ from torch.nn.utils.parametrize import register_parametrization
 from bnsuite.engine import stacked
 from bnsuite.engine.lanes import Stack
 from bnsuite.engine.stacked import RULES, StackedCall, laid
-from bnsuite.networks import FAMILIES, Attention, Perceptron, Positions, relu
+from bnsuite.networks import FAMILIES, relu
+from bnsuite.networks.transformer import Attention, Perceptron, Positions
 from bnsuite.norms import BatchNorm, LayerNorm
 from bnsuite.schemes import REFERENCES, SCHEMES
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnsuite.networks import UnsupportedError, checked, refuse_unbatched
+from bnsuite.networks.base import UnsupportedError, checked, refuse_unbatched
 from bnsuite.schemes import Scheme
 
 SIDE = 16
