@@ -19,8 +19,8 @@ from bnsuite.engine.clock import Race, race
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues, spectral_density
 from bnsuite.engine.lanes import Stack
 from bnsuite.engine.train import training_step
+from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES, softplus
-from bnsuite.provenance import reproducible
 from bnsuite.schemes import SCHEMES, Factory
 
 WIDTH, BATCH = 64, 128

@@ -22,10 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 from bnsuite.datasets import digits
 from bnsuite.engine.curvature import mixed_precision_eigenvalues
 from bnsuite.engine.lanes import Lane
+from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.profiles import load_profile
 from bnsuite.protocol.search import grid
-from bnsuite.provenance import reproducible
 from bnsuite.records import RANKED, Record, Store
 from bnsuite.schemes import REFERENCES, SCHEMES
 from bnsuite.tasks import Subject, TimeToAccuracy, TopEigenvalue

@@ -8,14 +8,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bnsuite.execute import run
+    from bnsuite.execute.run import run
     from bnsuite.records import Record
     from bnsuite.schemes import Scheme
 
 __version__ = "0.1.0"
 __all__ = ["Record", "Scheme", "__version__", "run"]
 
-_LAZY = {"Record": "bnsuite.records", "Scheme": "bnsuite.schemes", "run": "bnsuite.execute"}
+_LAZY = {"Record": "bnsuite.records", "Scheme": "bnsuite.schemes", "run": "bnsuite.execute.run"}
 
 
 def __getattr__(name: str) -> Any:

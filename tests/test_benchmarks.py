@@ -13,7 +13,7 @@ import pytest
 from asv.config import Config
 from asv_runner.discovery import disc_benchmarks
 
-from bnsuite.execute import plan
+from bnsuite.execute.plan import plan
 from bnsuite.records import RANKED, SUITE_VERSION, Cell, Outcome, Sample
 from bnsuite.records.record import digest
 from bnsuite.schemes import SCHEMES

@@ -7,9 +7,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from bnsuite import execute
 from bnsuite.datasets import DATASETS, DataError, Dataset, Source
 from bnsuite.engine.lanes import Lane
+from bnsuite.execute import plan as planning
+from bnsuite.execute import run as running
 from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import Profile, load_profile, profile_names
@@ -93,12 +94,12 @@ def small_cifar() -> Dataset:
 
 
 def test_standard_is_planned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "find", lambda name: Source(name, "0" * 64))
-    jobs = execute.plan("standard", None, None, None, None, "cuda")
+    monkeypatch.setattr(running, "find", lambda name: Source(name, "0" * 64))
+    jobs = planning.plan("standard", None, None, None, None, "cuda")
     cells = {(job.cell.task, job.cell.scheme, job.cell.family, job.cell.dataset) for job in jobs}
     assert cells == set(product(RANKED, REFERENCES, ["mlp", "cnn"], ["cifar10"]))
     for job in jobs:
-        again = execute.job_of(job.cell, json.loads(json.dumps(job.task.settings)), job.scheme, job.data)
+        again = planning.job_of(job.cell, json.loads(json.dumps(job.task.settings)), job.scheme, job.data)
         assert (again.task, again.key) == (job.task, job.key)
         for name, value in job.task.settings.items():
             written = ",".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -139,19 +140,19 @@ def test_unknown_names_and_settings() -> None:
 
 def test_a_task_of_another_profile_is_told_with_that_profile() -> None:
     with pytest.raises(ValueError, match="profile smoke has no task 'speedrun': --profile standard has it"):
-        execute.plan("smoke", ["speedrun"], None, None, None, "cpu")
+        planning.plan("smoke", ["speedrun"], None, None, None, "cpu")
 
 
 def test_a_data_set_smaller_than_a_batch_is_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        execute, "find", lambda name: Source(name, "0" * 64, train_counts=(60, 60), test_counts=(30, 30))
+        planning, "find", lambda name: Source(name, "0" * 64, train_counts=(60, 60), test_counts=(30, 30))
     )
     with pytest.raises(DataError, match=r"digits: has 120 images .* batch of 128 of .* at most 120"):
-        execute.plan("smoke", None, None, None, None, "cpu")
-    assert execute.plan("smoke", None, None, None, None, "cpu", {"batch": "120"})
-    assert execute.plan("quick", ["layer_cost"], None, None, None, "cpu", {"batch": "4096"}), "draws none"
+        planning.plan("smoke", None, None, None, None, "cpu")
+    assert planning.plan("smoke", None, None, None, None, "cpu", {"batch": "120"})
+    assert planning.plan("quick", ["layer_cost"], None, None, None, "cpu", {"batch": "4096"}), "draws none"
 
 
 def test_shared_seeds_are_refused() -> None:

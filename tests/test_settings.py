@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from bnsuite.audit import objections_to
 from bnsuite.cli import app
-from bnsuite.execute import plan, run_jobs
+from bnsuite.execute.plan import plan
+from bnsuite.execute.run import run_jobs
 from bnsuite.profiles import load_profile, profile_names
 from bnsuite.records import Record, load_records
 from bnsuite.schemes import SCHEMES

@@ -1,4 +1,4 @@
-"""Median and interval: exact coverage, bounds as bounds, no sample dropped. The sign-flip test: SciPy's, and its promise."""
+"""Median and interval: exact coverage, bounds as bounds. The sign-flip test: equal to SciPy's, and exact."""
 
 import math
 import random

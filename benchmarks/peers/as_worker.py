@@ -3,7 +3,7 @@
 import os
 import sys
 
-from bnsuite.processes import WORKER_ENVIRONMENT
+from bnsuite.execute.pool import WORKER_ENVIRONMENT
 
 
 def start_again_as_a_worker() -> None:

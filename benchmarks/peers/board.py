@@ -34,10 +34,10 @@ from bnsuite.engine.clock import race
 from bnsuite.engine.curvature import Spectrum, certified
 from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, judged_from
 from bnsuite.engine.train import PLAIN, Sgd, accuracy
+from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
 from bnsuite.protocol.search import grid
-from bnsuite.provenance import reproducible
 from bnsuite.records import RANKED, Store
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
 from bnsuite.tasks import TASKS, Subject

@@ -27,7 +27,7 @@ from quadratures import OURS, SIDES
 
 from bnsuite.engine.clock import race
 from bnsuite.engine.curvature import Density
-from bnsuite.provenance import reproducible
+from bnsuite.execute.provenance import reproducible
 
 TARGET = 0.03
 """Of the error: the share of eigenvalues that lie elsewhere."""

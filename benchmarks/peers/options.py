@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from bnsuite.execute import DeviceError, resolve_device
-from bnsuite.provenance import cpu_name
+from bnsuite.execute.plan import DeviceError, resolve_device
+from bnsuite.execute.provenance import cpu_name
 from bnsuite.schemes import REFERENCES, SCHEMES
 
 

@@ -26,9 +26,9 @@ from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import CUDA_CHECK_EVERY, Curves, Examples, Lane, judged_from, sweep
 from bnsuite.engine.train import accuracy
+from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES
 from bnsuite.protocol.search import grid
-from bnsuite.provenance import reproducible
 from bnsuite.schemes import SCHEMES, Scheme
 
 BATCH = 128

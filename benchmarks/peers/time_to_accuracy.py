@@ -25,10 +25,10 @@ from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import Examples, Lane
 from bnsuite.engine.stacked import StackedCall, laid
 from bnsuite.engine.train import mean_cross_entropy
+from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
 from bnsuite.protocol.search import grid
-from bnsuite.provenance import reproducible
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.tasks import Subject, TimeToAccuracy
 

@@ -32,7 +32,7 @@ from bnsuite.engine.curvature import (
     extreme_eigenvalues,
     mixed_precision_eigenvalues,
 )
-from bnsuite.provenance import reproducible
+from bnsuite.execute.provenance import reproducible
 
 RESIDUAL = 1e-3
 OURS = "ours"

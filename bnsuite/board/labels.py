@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from bnsuite import format
-from bnsuite.board.figures.panels import is_number
 from bnsuite.ranking.tables import Row
 from bnsuite.ranking.tracks import Entry, Track
-from bnsuite.records import Outcome, Record
+from bnsuite.records import Outcome, Record, is_number
 
 TITLES = {
     "max_depth": "Trainable depth",

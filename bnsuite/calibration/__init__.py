@@ -7,8 +7,8 @@ import torch
 
 from bnsuite.calibration import curvature, gradients, searches
 from bnsuite.calibration._row import SEEDS, Accept, Reading, Row, read
+from bnsuite.execute.provenance import environment, reproducible
 from bnsuite.names import lookup
-from bnsuite.provenance import environment, reproducible
 from bnsuite.records import CALIBRATION, Json, Outcome, Provenance, Record
 
 __all__ = ["ROWS", "Accept", "Reading", "Row", "as_record", "read", "readings"]

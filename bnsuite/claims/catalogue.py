@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnsuite import format
-from bnsuite.board.figures.panels import is_number, is_positive
 from bnsuite.claims.judge import Claim, Evidence, Finding, Need, Part, Reader
-from bnsuite.records import CALIBRATION
+from bnsuite.records import CALIBRATION, is_number, is_positive
 
 YANG = "https://arxiv.org/abs/1902.08129"
 SANTURKAR = "https://arxiv.org/abs/1805.11604"

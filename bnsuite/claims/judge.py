@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bnsuite import format
-from bnsuite.board.figures.panels import is_number
 from bnsuite.ranking.tracks import PROFILES, Kept, age
-from bnsuite.records import CALIBRATION, Outcome, Record
+from bnsuite.records import CALIBRATION, Outcome, Record, is_number
 from bnsuite.statistics import MIN_SEEDS, differs_upwards, median_interval
 
 HOLDS, CONDITION, FAILS, UNMEASURED = (

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bnsuite.cli.terminal import DeviceChoice, SandboxChoice, SandboxOption, err, fail
-from bnsuite.processes import interrupts_wait
+from bnsuite.execute.pool import interrupts_wait
 
 if TYPE_CHECKING:
     from bnsuite.calibration import Reading
@@ -88,7 +88,8 @@ def run(
     try:
         with interrupts_wait():  # half imported, numpy cannot be imported again
             from bnsuite.cli.progress import Display
-            from bnsuite.execute import DeviceError, plan, resolve_device, run_jobs
+            from bnsuite.execute.plan import DeviceError, plan, resolve_device
+            from bnsuite.execute.run import run_jobs
             from bnsuite.profiles import load_profile
             from bnsuite.records import Outcome, RecordError
 
@@ -311,7 +312,8 @@ def _measure_missing(
     with interrupts_wait():
         from bnsuite.claims.judge import answers
         from bnsuite.cli.progress import Display
-        from bnsuite.execute import plan, resolve_device, run_jobs
+        from bnsuite.execute.plan import plan, resolve_device
+        from bnsuite.execute.run import run_jobs
         from bnsuite.records import CALIBRATION, load_records
 
     kept = [

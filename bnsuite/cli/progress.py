@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from bnsuite.execute import Event
+from bnsuite.execute.run import Event
 from bnsuite.format import reading
 from bnsuite.records import Cell
 from bnsuite.tasks import TASKS

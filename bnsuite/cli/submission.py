@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from bnsuite.cli.terminal import SandboxChoice, SandboxOption, err, fail
-from bnsuite.processes import interrupts_wait
+from bnsuite.execute.pool import interrupts_wait
 
 if TYPE_CHECKING:
     from bnsuite.submission.foreign import Check, Checked

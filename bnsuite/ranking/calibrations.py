@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bnsuite.board.figures.panels import is_number
 from bnsuite.format import fine, within
 from bnsuite.ranking.tracks import Kept, Origin, age
-from bnsuite.records import Record
+from bnsuite.records import Record, is_number
 
 
 @dataclass(frozen=True)

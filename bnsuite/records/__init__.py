@@ -13,6 +13,8 @@ from bnsuite.records.record import (
     Provenance,
     Record,
     Sample,
+    is_number,
+    is_positive,
 )
 from bnsuite.records.store import RecordError, Store, load_records
 
@@ -31,5 +33,7 @@ __all__ = [
     "RecordError",
     "Sample",
     "Store",
+    "is_number",
+    "is_positive",
     "load_records",
 ]

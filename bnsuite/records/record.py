@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import sys
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -243,3 +244,12 @@ def digest(value: JsonValue) -> str:
     """SHA-256 of a JSON value in canonical form, in hexadecimal."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """A finite number of JSON. Records of others may hold anything where a trace should have one."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_positive(value: object) -> TypeGuard[float]:
+    return is_number(value) and value > 0

@@ -5,10 +5,10 @@ from bnsuite.schemes.registry import GROUP, REFERENCES, SCHEMES, find_scheme, sc
 from bnsuite.schemes.scheme import Factory, Scheme, Skip
 
 __all__ = [
-    "Factory",
     "GROUP",
     "REFERENCES",
     "SCHEMES",
+    "Factory",
     "Scheme",
     "Skip",
     "catalogue",

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from bnsuite.datasets import Dataset, Source
-from bnsuite.execute import job_of
+from bnsuite.execute.plan import job_of
 from bnsuite.records import RANKED, Cell, Json, Measurement, Outcome, Record, RecordError
 from bnsuite.submission.foreign import Foreign
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bnsuite.audit import objections_to
 from bnsuite.datasets import DATASETS, Source, find, in_file
-from bnsuite.execute import DeviceError, Job, job_of, measure, resolve_device
+from bnsuite.execute.measure import measure
+from bnsuite.execute.plan import DeviceError, Job, job_of, resolve_device
 from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.store import age

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from bnsuite.audit import objections
-from bnsuite.execute import Answer, Job, without_value
+from bnsuite.execute.measure import without_value
+from bnsuite.execute.plan import Answer, Job
 from bnsuite.facets import COSTS, FACETS, Facets
 from bnsuite.records import Measurement, Outcome, RecordError
 from bnsuite.records.manifest import FILE, NAME, read_manifest

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import bnsuite
-from bnsuite.processes import WORKER_ENVIRONMENT
+from bnsuite.execute.pool import WORKER_ENVIRONMENT
 
 _KEPT = ("LANG", "LC_ALL", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", *WORKER_ENVIRONMENT)
 

@@ -1,8 +1,8 @@
 """What a pull request with a submission may change: its own folder, in plain files of a few kinds.
 
-`python -m bnsuite.submission.pull_request BASE HEAD [LOGIN]` prints the submission's name, or says what is wrong
-and fails. It reads git's list of changes and the base branch, and no file of the pull request. LOGIN is the
-GitHub account that opened the pull request, as GitHub says: names in commits are anybody's to write.
+`python -m bnsuite.submission.pull_request BASE HEAD [LOGIN]` prints the submission's name, or says what is
+wrong and fails. It reads git's list of changes and the base branch, and no file of the pull request. LOGIN is
+the GitHub account that opened the pull request, as GitHub says: names in commits are anybody's to write.
 """
 
 import re

@@ -119,7 +119,8 @@ def measure(path: Path, question: Message, say: Say) -> Message:
     import torch
 
     from bnsuite.datasets import Source
-    from bnsuite.execute import answer_here, job_of
+    from bnsuite.execute.measure import answer_here
+    from bnsuite.execute.plan import job_of
     from bnsuite.records import Cell
 
     torch.set_num_threads(question["threads"])

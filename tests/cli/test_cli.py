@@ -16,9 +16,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import bnsuite
-from bnsuite import execute
 from bnsuite.cli import app
 from bnsuite.cli.measure import results_table
+from bnsuite.execute import plan as planning
 from bnsuite.profiles import Profile
 from bnsuite.records import Outcome, Record, Sample, Store
 
@@ -37,7 +37,7 @@ TINY = Profile.model_validate(
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "load_profile", lambda name: TINY)
+    monkeypatch.setattr(planning, "load_profile", lambda name: TINY)
 
 
 def call(*arguments: object) -> Result:
@@ -221,7 +221,7 @@ def test_exit_code_1_where_a_cell_failed(tmp_path: Path, tiny: None, monkeypatch
         raise RuntimeError("[a bracket] and no more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(execute.TASKS["stable_lr"], "__call__", broken)
+        patch.setattr(planning.TASKS["stable_lr"], "__call__", broken)
         result = run(tmp_path)
     assert result.exit_code == 1
     assert "error in stable_lr none mlp/digits: RuntimeError: [a bracket] and no more" in result.stderr
@@ -236,7 +236,7 @@ def test_ctrl_c(tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(self: object, subject: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(execute.TASKS["stable_lr"], "__call__", interrupted)
+    monkeypatch.setattr(planning.TASKS["stable_lr"], "__call__", interrupted)
     result = run(tmp_path)
     assert result.exit_code == 130
     assert "Finished cells are kept; the same command goes on with the rest." in result.stderr

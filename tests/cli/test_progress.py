@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bnsuite.cli import progress
 from bnsuite.cli.progress import Display
-from bnsuite.execute import Event
+from bnsuite.execute.run import Event
 from bnsuite.records import Cell, Outcome, Record
 
 CELLS = [

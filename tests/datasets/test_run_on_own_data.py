@@ -11,10 +11,11 @@ from PIL import Image
 from small_sets import as_folders, as_npz, as_parquet
 from typer.testing import CliRunner
 
-from bnsuite import execute
 from bnsuite.cli import app
 from bnsuite.datasets import DataError, find, tensor_cache
-from bnsuite.execute import plan, run
+from bnsuite.execute import run as running
+from bnsuite.execute.plan import plan
+from bnsuite.execute.run import run
 from bnsuite.records import Outcome, Record, Store
 from bnsuite.submission.foreign import load
 from bnsuite.submission.sandbox import Limits, Sandbox, working_bwrap
@@ -172,7 +173,7 @@ def test_workers_load_the_cached_tensors(tmp_path: Path) -> None:
     wanted = {name: measured(place, tmp_path / "one", name).samples for name in ("none", "batchnorm")}
     chosen: dict[str, Any] = {"schemes": [*wanted], "datasets": [place], **SHORT}
     chosen |= {"tasks": ["stable_lr"], "families": ["mlp"], "device": "cpu"}
-    found = execute.run("smoke", records=tmp_path / "two", workers=2, **chosen)
+    found = running.run("smoke", records=tmp_path / "two", workers=2, **chosen)
     assert {record.scheme: record.samples for record in found} == wanted
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from bnsuite.execute import plan
+from bnsuite.execute.plan import plan
 from bnsuite.profiles import load_profile, profile_names
 from bnsuite.schemes import SCHEMES
 from bnsuite.settings import Settings

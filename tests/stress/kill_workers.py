@@ -19,7 +19,8 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from bnsuite import execute
+from bnsuite.execute import plan as planning
+from bnsuite.execute import run as running
 from bnsuite.profiles import Profile
 from bnsuite.records import Outcome, Store
 from bnsuite.schemes import SCHEMES
@@ -79,16 +80,16 @@ class Killer(threading.Thread):
 def one_run(randomness: random.Random, most: int, every_s: float) -> tuple[int, Counter[str]]:
     """Number of kills, and counts of what came of them."""
     told: Counter[str] = Counter(runs=1)
-    jobs = execute.plan("tiny", None, None, None, None, "cpu")
+    jobs = planning.plan("tiny", None, None, None, None, "cpu")
 
-    def observe(event: execute.Event) -> None:
+    def observe(event: running.Event) -> None:
         told["retries"] += "once more" in event.found
 
     with tempfile.TemporaryDirectory() as folder:
         killer = Killer(randomness, most, every_s)
         killer.start()
         try:
-            found = execute.run_jobs(jobs, folder, workers=WORKERS, observe=observe)
+            found = running.run_jobs(jobs, folder, workers=WORKERS, observe=observe)
         except Exception as error:
             print(f"  the run ended: {type(error).__name__}: {error}", flush=True)
             told["runs ended"] += 1
@@ -101,7 +102,7 @@ def one_run(randomness: random.Random, most: int, every_s: float) -> tuple[int, 
         errors = [record for record in found if record.outcome is Outcome.ERROR]
         told["error records"] += len(errors)
         told["without a signal's name"] += sum("SIGKILL" not in (record.error or "") for record in errors)
-        again = execute.run_jobs(jobs, folder, workers=WORKERS)
+        again = running.run_jobs(jobs, folder, workers=WORKERS)
         told["not filled in by the next run"] += len(jobs) - sum(r.outcome != Outcome.ERROR for r in again)
     return kills, told
 
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=3.0, metavar="SECONDS", help="mean time between kills")
     asked = parser.parse_args()
-    execute.load_profile = lambda name: TINY
+    planning.load_profile = lambda name: TINY
     randomness, clock = random.Random(asked.seed), time.monotonic()
     told: Counter[str] = Counter({"runs ended": 0, "cells lost": 0, "not filled in by the next run": 0})
     while told["kills"] < asked.kills:

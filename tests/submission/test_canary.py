@@ -15,7 +15,8 @@ from torch import Tensor
 from bnsuite.datasets import find, tensor_cache
 from bnsuite.engine import lanes
 from bnsuite.engine.lanes import Examples, Lane, sweep
-from bnsuite.execute import Answer, Job, answer_here
+from bnsuite.execute.measure import answer_here
+from bnsuite.execute.plan import Answer, Job
 from bnsuite.facets import Facets
 from bnsuite.networks import FAMILIES
 from bnsuite.records import Measurement, Outcome, Sample

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from bnsuite.execute import run
+from bnsuite.execute.run import run
 from bnsuite.facets import facets_of
 from bnsuite.records import Outcome, RecordError
 from bnsuite.schemes import SCHEMES, Scheme

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bnsuite.execute import run
+from bnsuite.execute.run import run
 from bnsuite.facets import facets_of
 from bnsuite.records import Outcome, Record, RecordError
 from bnsuite.schemes import Scheme

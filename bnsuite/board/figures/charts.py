@@ -21,8 +21,6 @@ from bnsuite.board.figures.panels import (
     LABELS,
     MUTED,
     Points,
-    is_number,
-    is_positive,
     layer,
     log_axis,
     panel,
@@ -36,7 +34,7 @@ from bnsuite.board.figures.panels import (
 from bnsuite.board.figures.spectra import densities, moment_dots
 from bnsuite.board.figures.svg import GUTTER, WIDTH, Figure, draw
 from bnsuite.format import number, reading
-from bnsuite.records import Outcome, Record
+from bnsuite.records import Outcome, Record, is_number, is_positive
 
 Records = Mapping[str, Record]  # by the label of the entry
 

@@ -14,8 +14,6 @@ from bnsuite.board.figures.panels import (
     INK,
     MUTED,
     Points,
-    is_number,
-    is_positive,
     layer,
     log_axis,
     panel,
@@ -27,7 +25,7 @@ from bnsuite.board.figures.panels import (
 )
 from bnsuite.board.figures.svg import Figure, draw
 from bnsuite.format import number
-from bnsuite.records import Record
+from bnsuite.records import Record, is_number, is_positive
 
 Records = Mapping[str, Record]  # by the label of the entry
 

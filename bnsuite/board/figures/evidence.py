@@ -6,9 +6,10 @@ from typing import Any
 
 import altair as alt
 
-from bnsuite.board.figures.panels import ACCENT, is_number, layer, log_axis, panel, ticks
+from bnsuite.board.figures.panels import ACCENT, layer, log_axis, panel, ticks
 from bnsuite.board.figures.svg import Figure, draw
 from bnsuite.claims.judge import Evidence
+from bnsuite.records import is_number
 
 _LABELS, _WIDTH = 250, 300  # of row labels and of the plotted area, in CSS pixels
 

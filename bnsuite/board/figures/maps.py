@@ -14,7 +14,6 @@ from bnsuite.board.figures.panels import (
     MUTED,
     PAPER,
     Points,
-    is_number,
     layer,
     log_axis,
     panel,
@@ -24,7 +23,7 @@ from bnsuite.board.figures.panels import (
     words,
 )
 from bnsuite.board.figures.svg import GUTTER, Figure, draw
-from bnsuite.records import Outcome, Record
+from bnsuite.records import Outcome, Record, is_number
 
 DISC, RING = {"fill": INK, "stroke": PAPER}, {"fill": PAPER, "stroke": INK}
 

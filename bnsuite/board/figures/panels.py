@@ -2,15 +2,14 @@
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import altair as alt
 
 from bnsuite.board.figures.svg import GUTTER, WIDTH
 from bnsuite.format import interval, printable, reading
-from bnsuite.records import Record
+from bnsuite.records import Record, is_positive
 
 Points = list[dict[str, Any]]
 
@@ -24,15 +23,6 @@ _E = "abs(round(log(datum.value) / LN10))"
 _DIGITS = [f"slice('⁰¹²³⁴⁵⁶⁷⁸⁹', {digit}, {digit} + 1)" for digit in (f"floor({_E} / 10) % 10", f"{_E} % 10")]
 _RAISED = f"(datum.value < 1 ? '10⁻' : '10') + ({_E} > 9 ? {_DIGITS[0]} : '') + {_DIGITS[1]}"
 _POWER = f"datum.value >= 9999 || datum.value < 0.00101 ? {_RAISED} : datum.label"
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """A finite number of JSON. Records of others may hold anything where a trace should have one."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def is_positive(value: object) -> TypeGuard[float]:
-    return is_number(value) and value > 0
 
 
 def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Points:

@@ -12,8 +12,6 @@ from bnsuite.board.figures.panels import (
     LABELS,
     MUTED,
     Points,
-    is_number,
-    is_positive,
     layer,
     panel,
     powers_axis,
@@ -22,7 +20,7 @@ from bnsuite.board.figures.panels import (
     value,
 )
 from bnsuite.board.figures.svg import GUTTER, WIDTH, Figure, draw
-from bnsuite.records import Record, Sample
+from bnsuite.records import Record, Sample, is_number, is_positive
 from bnsuite.statistics import median_interval
 
 Records = Mapping[str, Record]  # by the label of the entry

@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnsuite import execute
 from bnsuite.audit import objections_to
-from bnsuite.execute import DeviceError, Event, plan, relative_traceback, resolve_device, run
+from bnsuite.execute import plan as planning
+from bnsuite.execute import run as running
+from bnsuite.execute.measure import relative_traceback
+from bnsuite.execute.plan import DeviceError, plan, resolve_device
+from bnsuite.execute.run import Event, run
 from bnsuite.names import UnknownNameError
 from bnsuite.profiles import Profile
 from bnsuite.records import Measurement, Outcome, Record, RecordError, Store
@@ -46,20 +49,20 @@ MLP: dict[str, Any] = {"families": ["mlp"], "device": "cpu"}
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "load_profile", lambda name: TINY)
+    monkeypatch.setattr(planning, "load_profile", lambda name: TINY)
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cells that are measured, as they are."""
     cells: list[str] = []
-    whole = execute.measure
+    whole = running.measure
 
     def counting(job: Any, report: Any) -> Record:
         cells.append(str(job.cell))
         return whole(job, report)
 
-    monkeypatch.setattr(execute, "measure", counting)
+    monkeypatch.setattr(running, "measure", counting)
     return cells
 
 
@@ -245,7 +248,7 @@ def test_what_cannot_be_built_is_a_result(tmp_path: Path, measured: list[str]) -
 def test_a_nan_beside_the_value_is_an_error_of_that_cell_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = execute.TASKS["stable_lr"].__call__
+    whole = planning.TASKS["stable_lr"].__call__
 
     def with_nan(self: Any, subject: Any) -> Measurement:
         measured: Measurement = whole(self, subject)
@@ -253,7 +256,7 @@ def test_a_nan_beside_the_value_is_an_error_of_that_cell_alone(
             return measured.model_copy(update={"derived": {"edge": float("nan")}})
         return measured
 
-    monkeypatch.setattr(execute.TASKS["stable_lr"], "__call__", with_nan)
+    monkeypatch.setattr(planning.TASKS["stable_lr"], "__call__", with_nan)
     bad, good = run("tiny", tasks=["stable_lr"], schemes=["none", "batchnorm"], records=tmp_path, **MLP)
     assert (bad.outcome, good.outcome.has_value) == (Outcome.ERROR, True)
     assert "not JSON compliant" in str(bad.error)
@@ -267,7 +270,7 @@ def test_a_message_names_no_folder_of_the_machine(
     def lost(self: object, subject: object) -> None:
         raise FileNotFoundError(f"no file {home / 'secret' / 'weights.pt'}")
 
-    monkeypatch.setattr(execute.TASKS["stable_lr"], "__call__", lost)
+    monkeypatch.setattr(planning.TASKS["stable_lr"], "__call__", lost)
     (found,) = run("tiny", tasks=["stable_lr"], schemes=["none"], records=tmp_path, **MLP)
     assert str(home) not in str(found.error)
     assert "secret/weights.pt" in str(found.error)
@@ -284,7 +287,7 @@ def test_memory_that_runs_out_is_a_result(tmp_path: Path, monkeypatch: pytest.Mo
     def full(self: object, subject: object) -> None:
         raise torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr(execute.TASKS["stable_lr"], "__call__", full)
+    monkeypatch.setattr(planning.TASKS["stable_lr"], "__call__", full)
     (found,) = run("tiny", tasks=["stable_lr"], schemes=["none"], records=tmp_path, **MLP)
     assert (found.outcome, found.error) == (Outcome.OOM, "no memory")
 

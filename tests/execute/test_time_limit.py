@@ -9,9 +9,10 @@ import pytest
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from bnsuite import execute
 from bnsuite.cli import app
-from bnsuite.execute import run
+from bnsuite.execute import plan as planning
+from bnsuite.execute import run as running
+from bnsuite.execute.run import run
 from bnsuite.profiles import Profile
 from bnsuite.records import Store
 from bnsuite.schemes import Scheme
@@ -32,7 +33,7 @@ CELLS = len(TINY.schemes)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "load_profile", lambda name: TINY)
+    monkeypatch.setattr(planning, "load_profile", lambda name: TINY)
 
 
 class Clock:
@@ -41,14 +42,14 @@ class Clock:
     now = 0.0
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = execute.measure
+        whole = running.measure
 
         def measure(job: Any, report: Any) -> Any:
             self.now += 10
             return whole(job, report)
 
-        monkeypatch.setattr(execute, "measure", measure)
-        monkeypatch.setattr(execute.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(running, "measure", measure)
+        monkeypatch.setattr(running.time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -82,9 +83,9 @@ def test_workers_start_no_cell_after_it(tmp_path: Path) -> None:
             time.sleep(max(0.0, end - time.monotonic()))
 
     schemes = [Scheme(f"waiting-{i}", Waiting) for i in range(CELLS)]
-    jobs = execute.plan("quick", None, schemes, None, None, "cpu")
+    jobs = planning.plan("quick", None, schemes, None, None, "cpu")
     started: set[str] = set()
-    found = execute.run_jobs(
+    found = running.run_jobs(
         jobs,
         tmp_path,
         workers=2,
@@ -94,7 +95,7 @@ def test_workers_start_no_cell_after_it(tmp_path: Path) -> None:
     assert len(found) <= 2, "one a worker"
     assert started == {str(record.cell) for record in found}
     assert len(Store(tmp_path)) == len(found)
-    assert len(execute.run_jobs(jobs, tmp_path, workers=2)) == CELLS
+    assert len(running.run_jobs(jobs, tmp_path, workers=2)) == CELLS
 
 
 def test_the_command_says_what_is_left(tmp_path: Path, clock: Clock) -> None:

@@ -34,7 +34,7 @@ ATTEMPTS = 2
 
 _PROGRAM = (
     "import sys; fd, parent, *sys.path[:] = sys.argv[1:]; "
-    "from bnsuite.processes import serve_parent; serve_parent(int(fd), int(parent))"
+    "from bnsuite.execute.pool import serve_parent; serve_parent(int(fd), int(parent))"
 )
 _LOOK_EVERY_S = 0.5
 _EXIT_WITHIN_S = 5.0

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from bnsuite import processes
-from bnsuite.processes import Failed, ending, interrupts_wait, side_by_side
+from bnsuite.execute import pool
+from bnsuite.execute.pool import Failed, ending, interrupts_wait, side_by_side
 
 Report = Callable[[str], None]
 
@@ -37,20 +37,20 @@ def once(marker: Path) -> bool:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[processes._Worker]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[pool._Worker]:
     """The workers that are started, in their order."""
-    crew: list[processes._Worker] = []
-    start = processes._Worker.__init__
+    crew: list[pool._Worker] = []
+    start = pool._Worker.__init__
 
-    def noting(self: processes._Worker, environment: Any) -> None:
+    def noting(self: pool._Worker, environment: Any) -> None:
         start(self, environment)
         crew.append(self)
 
-    monkeypatch.setattr(processes._Worker, "__init__", noting)
+    monkeypatch.setattr(pool._Worker, "__init__", noting)
     return crew
 
 
-def test_results_and_reports_arrive_in_order(started: list[processes._Worker]) -> None:
+def test_results_and_reports_arrive_in_order(started: list[pool._Worker]) -> None:
     heard: list[tuple[int, str]] = []
 
     def square(item: int, report: Report) -> int:
@@ -84,7 +84,7 @@ def test_workers_have_an_environment_of_their_own(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_an_item_that_ends_its_workers_is_failed_and_the_rest_go_on(
-    end: Callable[[], None], words: str, started: list[processes._Worker]
+    end: Callable[[], None], words: str, started: list[pool._Worker]
 ) -> None:
     found = work([0, 1, 2, 3], lambda item, report: end() if item == 1 else item)
     assert found == {0: 0, 1: Failed(f"lost 2 worker processes: {words} and {words}"), 2: 2, 3: 3}
@@ -141,23 +141,23 @@ def test_a_worker_that_dies_between_items(tmp_path: Path) -> None:
 
 
 def test_workers_that_are_killed_while_they_start(
-    started: list[processes._Worker], monkeypatch: pytest.MonkeyPatch
+    started: list[pool._Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give = processes._Worker.give
+    give = pool._Worker.give
 
-    def killing(self: processes._Worker, task: object) -> None:
+    def killing(self: pool._Worker, task: object) -> None:
         if len(started) <= 2:
             self.process.kill()
             self.process.wait()
         give(self, task)
 
-    monkeypatch.setattr(processes._Worker, "give", killing)
+    monkeypatch.setattr(pool._Worker, "give", killing)
     assert work([0, 1, 2], lambda item, report: item) == {0: 0, 1: 1, 2: 2}
     assert len(started) > 2
 
 
 def test_where_no_worker_can_start_the_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_PROGRAM", "raise SystemExit(7)")
+    monkeypatch.setattr(pool, "_PROGRAM", "raise SystemExit(7)")
     found = work([0, 1, 2], lambda item, report: item)
     words = "ended with exit status 7"
     assert set(found.values()) == {Failed(f"lost 2 worker processes: {words} and {words}")}
@@ -188,7 +188,7 @@ class OddError(Exception):
     ("error", "kind"), [(lambda: ValueError("no"), ValueError), (lambda: OddError(1, 2), RuntimeError)]
 )
 def test_what_is_raised_in_a_worker_is_raised_here(
-    error: Callable[[], Exception], kind: type[Exception], started: list[processes._Worker]
+    error: Callable[[], Exception], kind: type[Exception], started: list[pool._Worker]
 ) -> None:
     def raising(item: int, report: Report) -> int:
         raise error()
@@ -215,7 +215,7 @@ def test_what_cannot_be_pickled_fails_alone() -> None:
     assert all("Measure it with --workers 1." in one.reason for one in found[:2] if isinstance(one, Failed))
 
 
-def test_who_stops_listening_leaves_no_worker(started: list[processes._Worker]) -> None:
+def test_who_stops_listening_leaves_no_worker(started: list[pool._Worker]) -> None:
     results = side_by_side(lambda i, report: time.sleep(60 * i), [0, 1, 2], 2, lambda i, text: None, {})
     assert next(results) == (0, None)  # type: ignore[comparison-overlap]
     results.close()  # type: ignore[attr-defined]
@@ -240,8 +240,8 @@ def test_how_a_process_ended(status: int, words: str) -> None:
 
 def test_a_worker_leaves_with_a_parent_that_was_killed() -> None:
     worker = (
-        "import os, time; from bnsuite.processes import leave_with_parent; leave_with_parent(os.getppid()); "
-        "print('ready', flush=True); time.sleep(3600)"
+        "import os, time; from bnsuite.execute.pool import leave_with_parent; "
+        "leave_with_parent(os.getppid()); print('ready', flush=True); time.sleep(3600)"
     )
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:

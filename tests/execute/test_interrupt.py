@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bnsuite import execute, run
+from bnsuite import run
+from bnsuite.execute import plan as planning
 from bnsuite.profiles import Profile
 
 COMMAND = [
@@ -21,14 +22,14 @@ CELLS = 4
 SCRIPT = """
 import json, sys
 from torch import nn
-import bnsuite, bnsuite.execute
+import bnsuite, bnsuite.execute.plan
 from bnsuite.profiles import Profile
 
 class Mine(nn.BatchNorm1d):
     pass
 
 tiny = Profile.model_validate(json.loads(sys.argv[1]))
-bnsuite.execute.load_profile = lambda name: tiny
+bnsuite.execute.plan.load_profile = lambda name: tiny
 found = bnsuite.run("tiny", schemes=["none", bnsuite.Scheme("mine", Mine)], device="cpu",
                     records=sys.argv[2], workers=2)
 print(json.dumps([record.model_dump(mode="json") for record in found]))
@@ -150,6 +151,6 @@ def test_worker_processes_measure_the_same_even_a_scripts_own_class(
     none, mine = json.loads(done.stdout)
     assert mine["outcome"] != "error", mine["error"]
     assert len(records_in(tmp_path / "side by side")) == 2
-    monkeypatch.setattr(execute, "load_profile", lambda name: Profile.model_validate(TINY))
+    monkeypatch.setattr(planning, "load_profile", lambda name: Profile.model_validate(TINY))
     alone = run("tiny", device="cpu", records=tmp_path / "alone")
     assert [lasting(record.model_dump(mode="json")) for record in alone] == [lasting(none)]

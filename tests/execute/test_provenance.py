@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import bnsuite
-from bnsuite import provenance
-from bnsuite.provenance import environment, reproducible, subnormals_are_flushed
+from bnsuite.execute import provenance
+from bnsuite.execute.provenance import environment, reproducible, subnormals_are_flushed
 from bnsuite.records import Provenance
 
 CPU = torch.device("cpu")
