@@ -12,7 +12,7 @@ Not caught:
 - which of two rates is best where their mean losses agree to 5 digits, or their mean steps exactly.
 
 Isolation and audit protect the machine and the consistency of a record, not its number: a re-run does that
-(`audit.rerun`).
+(`verification`).
 """
 
 import math

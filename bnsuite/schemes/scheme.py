@@ -26,7 +26,7 @@ class Scheme:
     - skip="pre":  h_{l+1} = h_l + α_l (W φ(N_l(h_l)) + b)
     - skip="post": h_{l+1} = N_{l+1}(h_l + α_l (W φ(h_l) + b))
 
-    The family `transformer` has residual paths of its own: see `networks.Transformer`.
+    The family `transformer` has residual paths of its own: see `networks.transformer`.
 
     Attributes:
         name: lower-case letters, digits and hyphens, at most 40.

@@ -19,7 +19,7 @@ class MaxDepth(Task):
 
     A lane is trained when its training accuracy, mean over the last 10 % of steps, is at least `target`.
     At each depth the tuning seeds give the best of `rates` among trained lanes (none: the depth fails);
-    each confirmation seed then passes or fails at that rate. Depths follow `engine.search.climb`; a
+    each confirmation seed then passes or fails at that rate. Depths follow `protocol.search.climb`; a
     seed's sample is its deepest pass that has a fail above it.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Tiers of entries; those of records are `audit.rerun`'s."""
+"""Tiers of entries; those of records are `verification`'s."""
 
 from made_records import record
 
