@@ -3,16 +3,17 @@
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from bnsuite.execute.run import Event
 from bnsuite.format import reading
 from bnsuite.records import Cell
-from bnsuite.tasks import TASKS
+
+if TYPE_CHECKING:
+    from bnsuite.execute.run import Event
 
 
 class TimeLeft(ProgressColumn):
@@ -35,6 +36,8 @@ class Display:
     """A bar over all cells, a line a running cell with what it has found, a line a finished one."""
 
     def __init__(self, cells: Sequence[Cell], console: Console) -> None:
+        from bnsuite.tasks import TASKS  # with torch
+
         self._console = console
         self._weights = {cell: TASKS[cell.task].weight for cell in cells}
         self._kept = 0
@@ -68,7 +71,7 @@ class Display:
                 f"{self._kept} of {len(self._weights)} cells were there already.", soft_wrap=True
             )
 
-    def observe(self, event: Event) -> None:
+    def observe(self, event: "Event") -> None:
         """Show an event of `bnsuite.execute.run`."""
         if event.record is None:
             if event.cell not in self._lines:

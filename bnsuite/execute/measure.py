@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from bnsuite.execute.plan import Answer, Job
+from bnsuite.execute.provenance import environment, reproducible
 from bnsuite.facets import FACETS, Facets, facets_of
 from bnsuite.networks import FAMILIES, UnsupportedError
-from bnsuite.provenance import environment, reproducible
 from bnsuite.records import Measurement, Outcome, Provenance, Record
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.tasks import Subject

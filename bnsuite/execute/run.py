@@ -14,7 +14,7 @@ import torch
 from bnsuite.datasets import Source
 from bnsuite.execute.measure import failed, measure
 from bnsuite.execute.plan import Device, ForeignScheme, Job, plan, resolve_device
-from bnsuite.processes import THREAD_VARIABLES, WORKER_ENVIRONMENT, Failed, side_by_side
+from bnsuite.execute.pool import THREAD_VARIABLES, WORKER_ENVIRONMENT, Failed, side_by_side
 from bnsuite.records import Cell, Record, Store
 from bnsuite.schemes import Scheme
 
