@@ -22,7 +22,7 @@ from bnsuite.cli import app
 from bnsuite.engine import curvature, search
 from bnsuite.engine.curvature import Density, Ritz, spectral_density
 from bnsuite.names import UnknownNameError
-from bnsuite.protocol.search import Bracket
+from bnsuite.protocol.climb import Bracket
 from bnsuite.records import CALIBRATION, Store
 from bnsuite.statistics import Interval
 from bnsuite.tasks import TASKS, first_step, gradient_growth, overflow_depth, scale_law

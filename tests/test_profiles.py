@@ -14,9 +14,10 @@ from bnsuite.execute import run as running
 from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import Profile, load_profile, profile_names
-from bnsuite.records import RANKED
 from bnsuite.schemes import REFERENCES, SCHEMES
-from bnsuite.tasks import TASKS, MaxDepth, Subject
+from bnsuite.specs import RANKED
+from bnsuite.tasks import TASKS, Subject
+from bnsuite.tasks.max_depth import MaxDepth
 
 NAMES = ["smoke", "quick", "standard", "full"]
 EVERY = pytest.mark.parametrize("name", NAMES)

@@ -9,11 +9,12 @@ from bnsuite.board.site import Source
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import Judged, judge_largest
 from bnsuite.format import interval, printable, reading, signed, tally
-from bnsuite.ranking.composite import load_scales
+from bnsuite.ranking.composite import FROZEN
 from bnsuite.ranking.tables import Row, make_tables
 from bnsuite.ranking.tracks import Kept, by_track
-from bnsuite.records import RANKED, Record, RecordError, load_records
+from bnsuite.records import Record, RecordError, load_records
 from bnsuite.records.store import write_atomically
+from bnsuite.specs import RANKED
 
 RESULTS, CLAIMED = "results", "claims"
 """Names of the tables: each stands between <!-- NAME:begin --> and <!-- NAME:end -->."""
@@ -24,7 +25,7 @@ def markdown_table(records: Iterable[Record]) -> str:
 
     Raises ValueError unless the records are of exactly one track.
     """
-    tables = make_tables([Kept(record, "published") for record in records], load_scales())
+    tables = make_tables([Kept(record, "published") for record in records], FROZEN)
     if len(tables) != 1:
         raise ValueError(f"a table shows 1 track: got {len(tables)}")
     table = tables[0]

@@ -20,9 +20,6 @@ SUITE_VERSION = 1
 CALIBRATION = "calibration"
 """The task of a record that holds the readings of `bnsuite calibrate`; no scheme is measured."""
 
-RANKED = ("max_depth", "stable_lr", "top_eigenvalue", "time_to_accuracy")
-"""The four tasks that rank schemes, in the order in which the board shows them."""
-
 Json = JsonValue
 Better = Literal["higher", "lower"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

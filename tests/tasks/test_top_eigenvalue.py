@@ -11,10 +11,11 @@ from by_hand import checkpoint, hessian
 
 from bnsuite.engine.lanes import Lane, Stack
 from bnsuite.networks import softplus
-from bnsuite.protocol import HALVINGS
+from bnsuite.protocol.sharpness import HALVINGS
 from bnsuite.records import Outcome, Sample
-from bnsuite.tasks import Subject, TopEigenvalue
+from bnsuite.tasks import Subject
 from bnsuite.tasks._checkpoint import Checkpoint
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 SEEDS = (101, 102)
 TASK = TopEigenvalue(
