@@ -82,7 +82,7 @@ def test_the_quick_profile_asks_what_was_published(quick: list[Record]) -> None:
     for record in quick:
         settings = load_profile("quick").settings(record.task, record.family)
         task = TASKS[record.task](**settings)  # type: ignore[arg-type]
-        assert (task.version, task.settings) == (record.task_version, record.settings)
+        assert (task.spec.version, task.settings) == (record.task_version, record.settings)
 
 
 def test_every_submission_is_sound_and_has_every_ranked_task() -> None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, final
 
 import torch
@@ -71,7 +70,7 @@ class TimeToAccuracy(Task):
             update={"derived": {**measured.derived, **self._costs(subject, rate, measured.value)}}
         )
 
-    @cached_property
+    @property
     def _search(self) -> ArrivalSearch:
         return ArrivalSearch.model_validate(self.settings)
 
