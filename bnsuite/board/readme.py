@@ -12,7 +12,7 @@ from bnsuite.format import interval, printable, reading, signed, tally
 from bnsuite.ranking.composite import load_scales
 from bnsuite.ranking.tables import Row, make_tables
 from bnsuite.ranking.tracks import Kept, by_track
-from bnsuite.records import RANKED, Record, RecordError, load_records
+from bnsuite.records import RANKED, Record, RecordError, read_records
 from bnsuite.records.store import write_atomically
 
 RESULTS, CLAIMED = "results", "claims"
@@ -85,7 +85,7 @@ def renew(readme: Path, sources: Sequence[Source]) -> None:
 
     Raises `RecordError`, with the file unchanged, where there is nothing to show or no place for it.
     """
-    records = load_records([source.folder for source in sources]).values()
+    records = read_records([source.folder for source in sources]).values()
     kept = [Kept(record, "published") for record in records]
     tracks = by_track(one for one in kept if one.record.task in RANKED)
     if not tracks:

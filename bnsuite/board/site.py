@@ -18,7 +18,7 @@ from bnsuite.ranking.calibrations import calibrations
 from bnsuite.ranking.composite import load_scales
 from bnsuite.ranking.tables import make_tables
 from bnsuite.ranking.tracks import Kept, Origin
-from bnsuite.records import CALIBRATION, RecordError, load_records
+from bnsuite.records import CALIBRATION, RecordError, read_records
 from bnsuite.records.manifest import Manifest
 
 MARKER = ".bnsuite-board"
@@ -53,7 +53,7 @@ def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None 
                 *(place for place in map(home, theirs) if not place.is_symlink()),
             ],
         )
-        own = load_records([source.folder for source in ours])
+        own = read_records([source.folder for source in ours])
         found = {path: Kept(record, _origin(path, ours)) for path, record in own.items()}
         admitted = admit(theirs, found)
         sent = {

@@ -9,7 +9,7 @@ from bnsuite.audit import objections_to
 from bnsuite.format import clipped
 from bnsuite.ranking.composite import SCALED
 from bnsuite.ranking.tracks import REFERENCE, Kept
-from bnsuite.records import CALIBRATION, SUITE_VERSION, Record, RecordError, load_records
+from bnsuite.records import CALIBRATION, SUITE_VERSION, Record, RecordError, read_records
 from bnsuite.records.manifest import Manifest, read_manifest
 from bnsuite.records.store import files_below
 
@@ -71,7 +71,7 @@ def _read(place: Path, folder: Path) -> tuple[Manifest, dict[Path, Record]]:
     if link := _link(place):
         raise RecordError(f"{link}: is a link, and a submission holds files. Put the file there.")
     manifest = read_manifest(place)
-    records = load_records([folder])
+    records = read_records([folder])
     if not records:
         raise RecordError(f"{folder}: holds no record. `bnsuite run` makes some.")
     for path, record in records.items():

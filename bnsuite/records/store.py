@@ -131,12 +131,12 @@ class Store:
             ) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside the target, flush to disk, rename: a reader sees the old file or the new one."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write next to the target, flush to disk, rename: a reader sees the old file or the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
@@ -263,7 +263,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def load_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
+def read_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
     """All records below the folders, of which some may not exist; one that lies in several, in the last."""
     found: dict[Path, Record] = {}
     seen: dict[str, Path] = {}
