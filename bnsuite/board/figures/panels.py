@@ -1,17 +1,22 @@
-"""What the figures are built from: trace rows that can be drawn, log axes, the mark of a value."""
+"""Parts of every figure: rows that can be drawn, axes, marks, and the panel that holds them."""
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from statistics import median
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 import altair as alt
 
-from bnsuite.board.figures.svg import GUTTER, WIDTH
+from bnsuite.board.figures.svg import GUTTER, WIDTH, Chart, Figure, draw
 from bnsuite.format import interval, printable, reading
-from bnsuite.records import Record, is_positive
+from bnsuite.records import Record, Sample, is_positive
 
 Points = list[dict[str, Any]]
+Records = Mapping[str, Record]  # by the label of the entry
+P = ParamSpec("P")
 
 ACCENT, INK, MUTED, FAINT, PAPER = (f"var(--{name})" for name in ("accent", "ink", "muted", "faint", "paper"))
 
@@ -23,6 +28,50 @@ _E = "abs(round(log(datum.value) / LN10))"
 _DIGITS = [f"slice('⁰¹²³⁴⁵⁶⁷⁸⁹', {digit}, {digit} + 1)" for digit in (f"floor({_E} / 10) % 10", f"{_E} % 10")]
 _RAISED = f"(datum.value < 1 ? '10⁻' : '10') + ({_E} > 9 ? {_DIGITS[0]} : '') + {_DIGITS[1]}"
 _POWER = f"datum.value >= 9999 || datum.value < 0.00101 ? {_RAISED} : datum.label"
+
+
+class Panel(NamedTuple):
+    """One panel before it is drawn: its marks and its words.
+
+    Attributes:
+        title, text: what screen readers say of the SVG.
+        caption: the line above it.
+        entry: label of the entry that the panel is of, where it is of one alone.
+    """
+
+    chart: Chart
+    title: str
+    text: str
+    caption: str
+    entry: str = ""
+
+
+def drawn(panels: Callable[P, Iterator[Panel]]) -> Callable[Concatenate[str, P], list[Figure]]:
+    """Turn a generator of panels into a function that draws them; its first argument starts their ids."""
+
+    @wraps(panels)
+    def figures(name: str, /, *args: P.args, **kwargs: P.kwargs) -> list[Figure]:
+        return [
+            Figure(draw(one.chart, f"{name}-{place}", one.title, one.text), one.caption, one.entry)
+            for place, one in enumerate(panels(*args, **kwargs))
+        ]
+
+    return figures
+
+
+def by_entry(rows: Callable[[Record], Points], records: Records) -> dict[str, Points]:
+    """Rows of every entry that has some, by its label."""
+    return {label: points for label, record in records.items() if (points := rows(record))}
+
+
+def column(points: Mapping[str, Points], key: str) -> list[float]:
+    """One field of the rows of all entries."""
+    return [point[key] for own in points.values() for point in own]
+
+
+def others(points: Mapping[str, Points], label: str) -> Points:
+    """Rows of all entries but one, with the label of each in the field `of`."""
+    return [{**point, "of": other} for other, own in points.items() if other != label for point in own]
 
 
 def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Points:
@@ -41,6 +90,25 @@ def layer(values: Points) -> alt.Chart:
     """
     shown = [{k: printable(v) if isinstance(v, str) else v for k, v in row.items()} for row in values]
     return alt.Chart(alt.InlineData(values=json.dumps(shown), format=alt.DataFormat(type="json")))
+
+
+def line(points: Points, at: Mapping[str, Any], color: str = ACCENT, **style: Any) -> alt.Chart:
+    """Rows as lines at the channels `at`."""
+    chart: alt.Chart = layer(points).mark_line(color=color, **style).encode(**at)
+    return chart
+
+
+def grey(points: Points, at: Mapping[str, Any], detail: str) -> alt.Chart:
+    """Rows as thin grey lines behind those of the entry, a line per value of the field `detail`."""
+    return line(points, {**at, "detail": f"{detail}:N"}, FAINT, strokeWidth=1.2)
+
+
+def bars(points: Points, x: Mapping[str, Any], y: alt.Y) -> alt.Chart:
+    """Intervals of rows, from their field `low` to `high`."""
+    at = alt.X(**{**x, "shorthand": "low:Q"})
+    rules = layer(points).mark_rule(color=ACCENT, strokeWidth=2, opacity=0.5)
+    chart: alt.Chart = rules.encode(x=at, x2="high:Q", y=y)
+    return chart
 
 
 def panel(*layers: alt.Chart, width: int = WIDTH, height: int = 150) -> alt.LayerChart:
@@ -102,6 +170,32 @@ def row_labels(labels: Sequence[str]) -> alt.Y:
         maxExtent=LABELS,
     )
     return alt.Y("label:N", title=None, sort=None, scale=alt.Scale(domain=list(labels)), axis=axis)
+
+
+def detail(sample: Sample, path: Sequence[str]) -> object:
+    """What a sample's detail holds at a path of keys; None where it holds nothing there."""
+    value: Any = sample.detail
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def seed_dots(
+    points: Points, labels: Sequence[str], x: Mapping[str, Any], *below: alt.Chart
+) -> alt.LayerChart:
+    """A row per entry: a dot per seed, a stroke at their median; `below` is drawn behind them."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for point in points:
+        groups[point["label"]].append(point["x"])
+    medians = [{"label": label, "x": median(group)} for label, group in groups.items()]
+    at = {"x": alt.X(**x), "y": row_labels(labels)}
+    return panel(
+        *below,
+        layer(points).mark_circle(color=ACCENT, size=28, opacity=0.5).encode(**at),
+        layer(medians).mark_tick(color=INK, thickness=2, size=14, opacity=1).encode(**at),
+        width=WIDTH - LABELS + GUTTER,
+        height=26 * len(labels),
+    )
 
 
 def value_rule(record: Record, x: dict[str, Any]) -> list[alt.Chart]:
