@@ -45,10 +45,9 @@ def results(tmp_path: Path, make_record: Any) -> Path:
 
 
 @pytest.mark.parametrize("samples", [False, True])
-@pytest.mark.parametrize("folder", ["records", "submissions"])
-def test_published_records_are_rows(folder: str, samples: bool) -> None:
-    records = read_records([PUBLISHED / folder]).values()
-    table = bnsuite.load_records(PUBLISHED / folder, samples=samples)
+def test_published_records_are_rows(samples: bool) -> None:
+    records = read_records([PUBLISHED]).values()
+    table = bnsuite.load_records(PUBLISHED, samples=samples)
     assert table.dtypes.astype(str).to_dict() == (SAMPLE_COLUMNS if samples else COLUMNS)
     assert list(table["id"]) == [record.id for record in records for _ in range(record.n if samples else 1)]
     assert table["started"].notna().all()
@@ -122,7 +121,7 @@ def _from_json(content: bytes, columns: dict[str, str]) -> pd.DataFrame:
 @pytest.mark.parametrize("samples", [False, True])
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
 def test_what_is_exported_reads_back_equal(form: str, samples: bool, results: Path, tmp_path: Path) -> None:
-    folders = [results, PUBLISHED / "records" / "quick", PUBLISHED / "submissions"]
+    folders = [results, PUBLISHED / "submissions"]
     out = tmp_path / f"table.{form}"
     flags = [part for folder in folders for part in ("--records", folder)] + ["--samples"] * samples
     done = export("--format", form, "--out", out, *flags)
