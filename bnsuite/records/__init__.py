@@ -1,4 +1,4 @@
-"""The floor of the house: what a measurement is, and how it is kept. No torch in here."""
+"""Records: what a measurement is, and how it is stored; imports no torch and nothing else of bnsuite."""
 
 from bnsuite.records.record import (
     CALIBRATION,

@@ -83,7 +83,7 @@ CHECKPOINTS: Mapping[str, tuple[str, ...]] = {
     "at matched loss (ranked)": (),
     "at the scheme’s own best rate": ("at_best_rate", "value"),
 }
-"""Where sharpness is measured, and where in a sample's detail it lies."""
+"""Checkpoint of sharpness → its place in a sample's detail; () is the sample's value."""
 
 
 @drawn
@@ -146,7 +146,7 @@ def _curves(record: Record) -> Points:
 
 @drawn
 def ratio_panels(records: Mapping[str, Records], references: Records) -> Iterator[Panel]:
-    """The index: per task, how many times better than the reference, with the interval of the median."""
+    """Index: per task, how many times better than the reference, with the interval of the median."""
     for task, reference in references.items():
         points = [p for label, record in records[task].items() for p in _ratio(label, record, reference)]
         labels = [point["label"] for point in points]
@@ -200,4 +200,4 @@ CHARTS: Mapping[str, Callable[[str, Records, Record | None], list[Figure]]] = {
     "mean_shift": moment_dots,
     "layer_cost": cost_by_shape,
 }
-"""The figures of each task's page; a task without an entry has its table alone."""
+"""Task → function that draws its figures; a task that is not listed has none."""

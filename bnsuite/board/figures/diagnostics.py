@@ -69,7 +69,7 @@ def _profile(record: Record) -> Points:
 
 
 def _slope(theory: object, line: Points) -> Points:
-    """The line of the theory's rate through the middle layer: slopes are to be compared, not heights."""
+    """Line with the theory's slope through the middle layer, since only slopes are to be compared."""
     if not is_positive(theory):
         return []
     middle = line[len(line) // 2]
@@ -104,7 +104,7 @@ def step_profiles(records: Records, reference: Record | None) -> Iterator[Panel]
 
 
 def _steps(rows: Points, before: str, after: str) -> Points:
-    """A line a seed before the step and after it, of very many layers every second or third."""
+    """Rows before and after the step per seed and layer; of more than 60 layers, every second, third, …."""
     layers = sorted({row["layer"] for row in rows}, reverse=True)
     drawn = set(layers[:: -(-len(layers) // 60)]) if layers else set()
     points = []
@@ -127,7 +127,7 @@ def _before_after(points: Points, x: alt.X, y: alt.Y) -> alt.LayerChart:
 
 
 START = 0.5
-"""Where step 0 stands on the log axis of steps."""
+"""Place of step 0 on the log axis of steps."""
 
 
 @drawn

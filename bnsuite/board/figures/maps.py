@@ -1,4 +1,4 @@
-"""The trainability map of max_depth: which depths train at which rates."""
+"""Trainability map of max_depth: which depths train at which rates."""
 
 import math
 from collections import defaultdict
@@ -31,7 +31,7 @@ from bnsuite.board.figures.svg import GUTTER
 from bnsuite.records import Outcome, Record, is_number
 
 BINS = ("below 20 %", "20 to 40 %", "40 to 60 %", "60 to 80 %", "80 % and above")
-"""Steps of the map's shade, as the legend words them."""
+"""Legend of the map's shades, from low to high mean accuracy."""
 
 _SHADES = alt.Scale(domain=list(range(len(BINS))), range=[f"var(--heat-{k})" for k in range(len(BINS))])
 
@@ -78,7 +78,7 @@ def _map(cells: Points, record: Record, x: dict[str, Any], y: dict[str, Any]) ->
 
 
 def _edges(values: Iterable[float]) -> dict[float, tuple[float, float]]:
-    """Cell of each value on a log axis: from midway to the neighbour below to midway to the one above."""
+    """Ends of the cell around each value on a log axis, midway between neighbours."""
     ordered = sorted(set(values))
     middles = [math.sqrt(a * b) for a, b in pairwise(ordered)] or [ordered[0] * math.sqrt(2)]
     ends = [ordered[0] ** 2 / middles[0], *middles, ordered[-1] ** 2 / middles[-1]]
@@ -88,7 +88,7 @@ def _edges(values: Iterable[float]) -> dict[float, tuple[float, float]]:
 
 
 def _cells(record: Record) -> Points:
-    """One cell a (depth, rate): the bin of its mean accuracy over seeds; None where every seed diverged."""
+    """A cell per depth and rate, with the bin of its mean accuracy over seeds; None where all diverged."""
     lanes: dict[tuple[float, float], list[float | None]] = defaultdict(list)
     for row in trace_rows(record, "tune", "confirm", "probe", positive=("depth", "rate")):
         accuracy = row.get("accuracy")

@@ -75,7 +75,7 @@ def others(points: Mapping[str, Points], label: str) -> Points:
 
 
 def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Points:
-    """Trace rows of these phases whose fields in `positive` are; others have no place on a log axis."""
+    """Trace rows of these phases whose fields in `positive` are positive, as a log axis needs them."""
     return [
         dict(row)
         for row in record.trace
@@ -84,9 +84,9 @@ def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Po
 
 
 def layer(values: Points) -> alt.Chart:
-    """Rows to be marked; as text, since Altair copies a list anew with each panel that holds it.
+    """Chart of rows, without marks; as JSON text, since Altair copies a list for each panel that holds it.
 
-    A control character in a string of a trace would end the process: the chart library aborts.
+    Strings are made printable: a control character in one makes the chart library end the process.
     """
     shown = [{k: printable(v) if isinstance(v, str) else v for k, v in row.items()} for row in values]
     return alt.Chart(alt.InlineData(values=json.dumps(shown), format=alt.DataFormat(type="json")))
@@ -116,13 +116,13 @@ def panel(*layers: alt.Chart, width: int = WIDTH, height: int = 150) -> alt.Laye
 
 
 def powers(base: float, low: float, high: float) -> list[float]:
-    """Powers of a base within a range."""
+    """Return the powers of a base within a range."""
     first, last = (math.log(end, base) for end in (low, high))
     return [float(base**k) for k in range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)]
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Powers of ten within a range, thinned to five; of two, or the ends, where these are too few."""
+    """Return at most five powers of ten within a range; of two, or the ends, where they are too few."""
     tens = powers(10, low, high)
     if len(tens) > 1:
         return tens[:: -(-len(tens) // 5)]
@@ -131,7 +131,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def span(values: Iterable[float], margin: float) -> tuple[float, float]:
-    """Ends of a log axis that holds the values, a factor beyond the first and the last."""
+    """Return the ends of a log axis: the extremes of the values, extended by the factor `margin`."""
     found = list(values)
     return max(min(found) / margin, 1e-300), min(max(found) * margin, 1e300)
 
@@ -139,7 +139,7 @@ def span(values: Iterable[float], margin: float) -> tuple[float, float]:
 def log_axis(
     field: str, title: str | None, domain: tuple[float, float], ticks: Sequence[float], extent: float = 0
 ) -> dict[str, Any]:
-    """Arguments of a log-scaled channel; the same for every panel of a figure."""
+    """Return the arguments of a log-scaled channel, for all panels of a figure."""
     room: dict[str, Any] = {"minExtent": extent, "maxExtent": extent} if extent else {}
     return {
         "shorthand": f"{field}:Q",
@@ -150,7 +150,7 @@ def log_axis(
 
 
 def powers_axis(field: str, title: str | None, values: Iterable[float], margin: float = 2) -> dict[str, Any]:
-    """A vertical log axis over many decades, its ticks as 10⁶: in line with the axes below and above."""
+    """Return the arguments of a vertical log axis over many decades, with ticks such as 10⁶."""
     domain = span(values, margin)
     channel = log_axis(field, title, domain, ticks(*domain), extent=GUTTER)
     channel["axis"].labelExpr = _POWER
@@ -158,7 +158,7 @@ def powers_axis(field: str, title: str | None, values: Iterable[float], margin: 
 
 
 def row_labels(labels: Sequence[str]) -> alt.Y:
-    """A row an entry, its label on the left."""
+    """Channel with a row per entry, its label on the left."""
     axis = alt.Axis(
         grid=True,
         ticks=False,
@@ -199,7 +199,7 @@ def seed_dots(
 
 
 def value_rule(record: Record, x: dict[str, Any]) -> list[alt.Chart]:
-    """The record's median as a line with its number above the panel, its interval as a band behind it."""
+    """Marks of a record's median, a line with its number above the panel, and of its interval, a band."""
     if not is_positive(record.value):
         return []
     low, high = x["scale"].domain
@@ -219,7 +219,7 @@ def value_rule(record: Record, x: dict[str, Any]) -> list[alt.Chart]:
 
 
 def words(record: Record) -> str:
-    """The value with its unit and interval, for captions and descriptions."""
+    """Return the value with its unit and interval."""
     if record.value is None:
         return reading(record, record.unit)
     ends = interval(record.low, record.high, record.unit)
@@ -227,5 +227,5 @@ def words(record: Record) -> str:
 
 
 def value(record: Record) -> str:
-    """The value with its interval, where its unit stands at the head of the page."""
+    """Return the value with its interval; for pages that name the unit once."""
     return f"{reading(record, record.unit)} {interval(record.low, record.high, record.unit)}".strip()

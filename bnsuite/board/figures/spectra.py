@@ -71,7 +71,7 @@ def densities(records: Records, reference: Record | None) -> Iterator[Panel]:
 
 
 def _top(record: Record) -> list[float]:
-    """λ_1 … λ_{C+1} of the first seed with a density; none where λ_C, the unit, is not positive."""
+    """λ_1 … λ_{C+1} of the first seed with a density; empty where λ_C, the unit, is not positive."""
     seeds = [row.get("seed") for row in trace_rows(record, "density")][:1]
     own = [sample.detail.get("eigenvalues") for sample in record.samples if sample.seed in seeds]
     found: Any = own[0] if own else None
@@ -80,7 +80,7 @@ def _top(record: Record) -> list[float]:
 
 
 def _density(record: Record, top: list[float]) -> Points:
-    """The density in units of λ_C, with the band of its standard error over the quadrature's probes."""
+    """Density in units of λ_C, with the band of its standard error over the quadrature's probes."""
     rows = trace_rows(record, "density")
     points = []
     for row in rows if top else []:
@@ -95,7 +95,7 @@ def _density(record: Record, top: list[float]) -> Points:
 
 
 def _floor(points: Points, top: list[float]) -> float:
-    """Below the lowest bump of an outlier, from which on a log-scaled density is drawn."""
+    """Lower end of the log-scaled density axis, below the lowest bump of an outlier."""
     bumps = [min(points, key=lambda p: abs(float(p["x"]) - one / top[-2])) for one in top]
     lowest = min(float(point["y"]) for point in bumps)
     highest = max(float(point["high"]) for point in points)
@@ -112,7 +112,7 @@ _QUANTITIES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "left without the means": ("λ_max left / λ_max", ("means", "ratio"), ()),
     "left without either": ("λ_max left / λ_max", ("means_and_variances", "ratio"), ()),
 }
-"""Panels of mean_shift: their axes, and where a seed's reading and the random one lie in its detail."""
+"""Panel of mean_shift → title of its axis, places of its reading and of the random one in the detail."""
 
 
 @drawn
