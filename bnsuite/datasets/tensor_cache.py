@@ -8,7 +8,6 @@ a set by name. Every file is written next to its place and renamed.
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 
 from bnsuite.datasets.images import Arrays, DataError, check
 from bnsuite.datasets.tensors import Dataset, standardize
-from bnsuite.records.store import write_atomically
+from bnsuite.records.store import atomic_file, write_atomically
 
 VERSION = 2
 """Version of the files in the cache; files of another version are written anew."""
@@ -178,21 +177,11 @@ def _standardized(name: str, arrays: Arrays) -> Dataset:
 
 def _write(file: Path, arrays: Arrays) -> str:
     """Write all arrays or nothing, and return the SHA-256 of the file."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w+b") as held:
-            for array in arrays:
-                np.save(held, array, allow_pickle=False)
-            held.flush()
-            os.fsync(held.fileno())
-            held.seek(0)
-            sha256 = hashlib.file_digest(held, "sha256").hexdigest()
-        os.chmod(name, 0o644)  # the sandbox reads it as another user
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return sha256
+    with atomic_file(file) as held:
+        for array in arrays:
+            np.save(held, array, allow_pickle=False)
+        held.seek(0)
+        return hashlib.file_digest(held, "sha256").hexdigest()
 
 
 def _decoder() -> str:

@@ -8,7 +8,9 @@ import stat
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -130,19 +132,29 @@ class Store:
             ) from error
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write next to the target, flush to disk, rename: a reader sees the old file or the new one."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BufferedRandom]:
+    """Open a file next to `path` for writing and reading, and rename it to `path` at the end of the block.
+
+    A reader sees the old file or the new one, which is flushed to disk first; an exception leaves the old.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        with os.fdopen(handle, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, 0o644)  # the sandbox reads it as another user
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all; text as UTF-8."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def json_files(folder: Path) -> Iterator[Path]:
