@@ -3,6 +3,7 @@
 >>> import bnsuite
 >>> scheme = bnsuite.Scheme("my-norm", MyNorm, skip="pre")          # doctest: +SKIP
 >>> records = bnsuite.run(profile="smoke", schemes=["batchnorm", scheme])  # doctest: +SKIP
+>>> table = bnsuite.load_records("results")                          # doctest: +SKIP
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,17 @@ if TYPE_CHECKING:
     from bnsuite.execute.run import run
     from bnsuite.records import Record
     from bnsuite.schemes import Scheme
+    from bnsuite.tables import load_records
 
 __version__ = "0.1.0"
-__all__ = ["Record", "Scheme", "__version__", "run"]
+__all__ = ["Record", "Scheme", "__version__", "load_records", "run"]
 
-_LAZY = {"Record": "bnsuite.records", "Scheme": "bnsuite.schemes", "run": "bnsuite.execute.run"}
+_LAZY = {
+    "Record": "bnsuite.records",
+    "Scheme": "bnsuite.schemes",
+    "load_records": "bnsuite.tables",
+    "run": "bnsuite.execute.run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"text"},
     "profiles": {"names", "records"},
     "protocol": {"records"},
+    "tables": {"records"},
     "engine": {"protocol"},
     "specs": {"protocol", "records"},
     "audit": {"protocol", "records", "settings", "specs", "statistics", "text"},
@@ -54,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 NO_TORCH = [
     *("records", "text", "names", "format", "statistics", "settings", "profiles", "protocol", "specs"),
-    *("audit", "verification", "ranking", "claims", "board", "cli", "execute.pool", "__main__", ""),
+    *("audit", "verification", "ranking", "claims", "board", "tables", "cli", "execute.pool", "__main__", ""),
 ]
 """Rooms, and modules of other rooms, that import no torch when they are imported."""
 
