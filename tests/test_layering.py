@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "execute": {
         *("", "datasets", "engine", "facets", "names", "networks", "profiles", "records", "schemes"),
-        *("settings", "tasks"),
+        *("settings", "tasks", "verification"),
     },
     "submission": {
         *("", "audit", "datasets", "engine", "execute", "facets", "networks", "norms", "profiles"),
