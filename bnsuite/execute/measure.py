@@ -17,6 +17,8 @@ from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.records import Measurement, Outcome, Provenance, Record
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.tasks import Subject
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
+from bnsuite.verification import SecondOpinion
 
 
 def failed(job: Job, reason: str) -> Record:
@@ -78,6 +80,21 @@ def answer_here(job: Job, report: Callable[[str], None]) -> Answer:
             else:
                 measured = without_value(Outcome.ERROR, relative_traceback(error))
     return Answer(measured, stacked)
+
+
+def second_opinion(job: Job) -> SecondOpinion | None:
+    """Ask hessian-eigenthings for λ_max of one seed of a job.
+
+    None: the task is not `top_eigenvalue`, its first seed has no value, or the scheme is foreign code, which
+    does not run in this process.
+    """
+    if not isinstance(job.task, TopEigenvalue) or not isinstance(job.scheme, Scheme):
+        return None
+    device = torch.device(job.cell.device)
+    subject = Subject(job.scheme, FAMILIES[job.cell.family], job.data.load().to(device), lambda found: None)
+    with reproducible(device):
+        values = job.task.second_opinion(subject)
+    return SecondOpinion(job.task.confirmation[0], *values) if values else None
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -124,7 +124,7 @@ class _Worker:
 
     def give(self, task: object) -> None:
         """Send a task; a worker that is gone by now is noticed by `hear`."""
-        from joblib.externals.loky.backend.reduction import dumps
+        from cloudpickle import dumps
 
         try:
             message = dumps(task)

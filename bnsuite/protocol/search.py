@@ -186,7 +186,7 @@ def log_grid(start: float, per_decade: int, count: int) -> list[float]:
     """start · 10^{k / per_decade}, k = 0 … count − 1.
 
     >>> log_grid(0.01, 2, 3)
-    [0.01, 0.03162277660168379, 0.1]
+    [0.01, 0.0316227766016838, 0.1]
     """
     return [float(f"{start * 10 ** (k / per_decade):.16g}") for k in range(count)]
 

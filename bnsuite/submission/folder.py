@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnsuite.audit import objections_to
 from bnsuite.datasets import DATASETS, Source, find, in_file
-from bnsuite.execute.measure import measure
+from bnsuite.execute.measure import measure, second_opinion
 from bnsuite.execute.plan import DeviceError, Job, job_of, resolve_device
 from bnsuite.records import CALIBRATION, Outcome, Record, RecordError, Store, read_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
@@ -181,6 +181,8 @@ def rerun(
 ) -> Difference:
     """Measure one record again, from its own settings; `sandbox` is made where its scheme is foreign.
 
+    A record of `top_eigenvalue` gets the second opinion of hessian-eigenthings.
+
     Args:
         data: its data set by path, where it was measured on such.
         scheme: its scheme by path, where that is no built-in one and lies not above the record.
@@ -198,7 +200,8 @@ def rerun(
     if record.task == CALIBRATION:
         raise RecordError(f"{record.id} is a calibration: `bnsuite calibrate` measures all of it again.")
     job = _job_again(record, _scheme_of(path, record, sandbox, scheme), data)
-    return compare(record, measure(job, lambda found: None))
+    difference = compare(record, measure(job, lambda found: None))
+    return difference._replace(second_opinion=second_opinion(job))
 
 
 def _scheme_of(

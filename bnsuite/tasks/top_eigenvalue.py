@@ -1,12 +1,17 @@
 """top_eigenvalue: how sharp is the loss?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, final
 
 from torch import nn
 
-from bnsuite.engine.curvature import Spectrum, mixed_precision_eigenvalues
+from bnsuite.engine.curvature import (
+    Spectrum,
+    extreme_eigenvalues,
+    mixed_precision_eigenvalues,
+    second_opinion,
+)
 from bnsuite.protocol.search import Batch, Lane
 from bnsuite.protocol.sharpness import SharpnessSearch
 from bnsuite.protocol.stable_lr import RateRow
@@ -68,6 +73,29 @@ class TopEigenvalue(MatchedLoss):
             for sample in self.at_matched_loss(subject, measure, "λ")
         ]
         return self.measurement(samples, search.derived(trace, samples), trace)
+
+    def second_opinion(self, subject: Subject) -> tuple[float, float] | None:
+        """Measure λ_max of the first confirmation seed by our Lanczos and by that of hessian-eigenthings.
+
+        Both run in float64 on the same Hessian, from their own starts, ours to a residual of 1e-6 and theirs
+        for as many products. None: this seed has no value.
+        """
+        partition = self.partition(subject)
+        opinions: list[tuple[float, float]] = []
+
+        def ask(lane: Lane, checkpoint: Checkpoint) -> Sample | None:
+            operator = self.hessian(subject, checkpoint.network, partition)
+            ours = extreme_eigenvalues(
+                operator, seed=lane.seed, tolerance=1e-6, max_products=self.max_products
+            )
+            if too_sharp(lane, ours):
+                return None
+            theirs = second_opinion(operator, ours.products, seed=lane.seed)
+            opinions.append((ours.top[0].value, theirs))
+            return Sample(seed=lane.seed, value=theirs)
+
+        replace(self, confirmation=self.confirmation[:1]).at_matched_loss(subject, ask, "λ")
+        return opinions[0] if opinions else None
 
     def _beside(
         self, subject: Subject, partition: Partition, best: float | None
