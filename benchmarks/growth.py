@@ -17,7 +17,7 @@ from torch import nn
 from bnsuite.datasets import digits
 from bnsuite.engine.clock import Race, race
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues, spectral_density
-from bnsuite.engine.lanes import Stack
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import training_step
 from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES, softplus

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from bnsuite.engine.lanes import can_stack
+from bnsuite.engine.stack import can_stack
 from bnsuite.engine.train import mean_cross_entropy, trainable
 from bnsuite.facets.costs import costs_of
 from bnsuite.facets.probe_network import Stage, epsilon, own_streams, rounding, stages

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 
 from bnsuite.datasets import Dataset
-from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, can_stack, final, sweep
+from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, final, sweep
+from bnsuite.engine.stack import can_stack
 from bnsuite.engine.train import PLAIN, Sgd
 from bnsuite.names import lookup
 from bnsuite.networks import Family, Network, UnsupportedError, relu

@@ -12,7 +12,8 @@ from torch.nn.utils import parameters_to_vector
 
 from bnsuite.datasets import digits
 from bnsuite.engine import lanes as module
-from bnsuite.engine.lanes import Curves, Examples, Lane, Stack, final, sweep
+from bnsuite.engine.lanes import Curves, Examples, Lane, final, sweep
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import PLAIN, Sgd, train
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from bnsuite.datasets import digits
 from bnsuite.engine import lanes as module
-from bnsuite.engine.lanes import Curves, Examples, Lane, Stack, sweep
+from bnsuite.engine.lanes import Curves, Examples, Lane, sweep
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import Parameters, Sgd
 from bnsuite.networks import FAMILIES
 from bnsuite.schemes import SCHEMES

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from bnsuite.engine import stacked
-from bnsuite.engine.lanes import Stack
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.stacked import RULES, StackedCall, laid
 from bnsuite.networks import FAMILIES, relu
 from bnsuite.networks.transformer import Attention, Perceptron, Positions

@@ -9,7 +9,8 @@ import pytest
 import torch
 from by_hand import checkpoint, hessian
 
-from bnsuite.engine.lanes import Lane, Stack
+from bnsuite.engine.lanes import Lane
+from bnsuite.engine.stack import Stack
 from bnsuite.networks import softplus
 from bnsuite.protocol import HALVINGS
 from bnsuite.records import Outcome, Sample

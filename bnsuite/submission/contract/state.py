@@ -10,7 +10,7 @@ import torch
 from joblib.externals.loky.backend.reduction import dumps
 from torch import Tensor, nn
 
-from bnsuite.engine.lanes import Stack, can_stack
+from bnsuite.engine.stack import Stack, can_stack
 from bnsuite.engine.train import mean_cross_entropy
 from bnsuite.facets.probe_network import Stage
 from bnsuite.schemes import Scheme
