@@ -1,7 +1,7 @@
-"""Lanes: many networks of one shape in training together, one (seed, rate) each."""
+"""Lanes: networks of one shape that train together, each with its own seed and learning rate."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple
@@ -9,29 +9,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bnsuite.engine.memory import in_halves, lanes_that_fit
 from bnsuite.engine.shapes import check_examples, check_network
 from bnsuite.engine.stack import Stack, can_stack
 from bnsuite.engine.train import PLAIN, Loss, Sgd, Velocity, accuracy, training_step
 from bnsuite.protocol.search import Lane as Lane
 
-CHUNK = 32
-"""Lanes that train together on a CPU, for its caches; more run in turn."""
-
-CUDA_CHUNK = 128
-"""The same on a GPU, where its memory holds them: kernels are full, and tensors below 2^31 elements."""
-
-MARGIN = 0.2
-"""Share of a GPU's free memory that is left for what one step does not show, such as evaluation."""
-
 TRIED = 32
-"""Examples on which `sweep` finds out whether networks stack."""
+"""Examples on which `sweep` tries whether networks can be stacked."""
 
 CUDA_CHECK_EVERY = 10
-"""Steps between looks for dead lanes on a GPU, where each look waits for the device."""
+"""Steps between checks for dead lanes on a GPU, where each check waits for the device."""
 
 
 class Curves(NamedTuple):
-    """What lanes went through, before each step: float64 on the CPU, NaN from a lane's end on.
+    """Learning curves of R lanes, measured before each step: float64 on the CPU, NaN once a lane has ended.
 
     Attributes:
         losses: (steps, R) mean cross-entropy of the batch.
@@ -44,28 +36,33 @@ class Curves(NamedTuple):
 
 
 def judged_from(steps: int) -> int:
-    """The first of the last 10 % of steps, by which a lane is judged."""
+    """Index of the first step that counts for a lane's result: the last 10 % of `steps` do."""
     return steps - max(1, math.ceil(steps / 10))
 
 
-def final(curve: Tensor) -> list[float]:
-    """Mean over the last 10 % of steps of (steps, R), a number a lane; not finite for a lane that died."""
+def final_mean(curve: Tensor) -> list[float]:
+    """Mean of a curve (steps, R) over the last 10 % of steps, per lane; not finite for a lane that died."""
     return [float(value) for value in curve[judged_from(len(curve)) :].mean(0)]
 
 
 Watch = Callable[[int, Stack, list[Lane], Tensor], list[int]]
 """(steps done, stack, lane of each row, losses so far (steps, R)) → rows that have reached their goal.
 
-Lanes that memory does not hold together start again, from step 1: what a watch keeps goes by the step.
+Lanes that do not fit into memory together start again from step 1, so a watch keeps its state by step number.
 """
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Training examples on a device: x (N, …), y (N,); every seed visits them in its own order.
+    """Training examples on a device, visited by every seed in its own order.
+
+    Attributes:
+        x: inputs (N, …).
+        y: labels (N,), or targets (N, …) for a loss of your own.
+        batch: examples per step, at least 1.
 
     Raises:
-        ValueError: x and y of different lengths, or a batch below 1.
+        ValueError: x and y have different lengths, or the batch is below 1.
     """
 
     x: Tensor
@@ -78,7 +75,13 @@ class Examples:
             raise ValueError(f"a batch has at least 1 example: got {self.batch}")
 
     def order(self, seed: int, steps: int) -> Tensor:
-        """Indices (steps, batch): epoch after epoch of random permutations, the short batch left out."""
+        """Indices (steps, batch) of the examples of each step: one random permutation per epoch.
+
+        The last batch of an epoch is left out where it would be short.
+
+        Raises:
+            ValueError: the batch is larger than the number of examples.
+        """
         generator = torch.Generator().manual_seed(seed)
         n = len(self.x)
         if self.batch > n:
@@ -102,22 +105,24 @@ def sweep(
     watch: Watch | None = None,
     loss: Loss | None = None,
 ) -> Curves:
-    """Train every lane for `steps` steps, or until its loss is not finite or `watch` lets it go.
+    """Train every lane for `steps` steps, or until its loss is not finite or `watch` releases it.
 
-    As many train together as memory holds; that changes their curves by rounding alone.
+    As many lanes train together as fit into memory; their number changes the curves by rounding alone.
 
     Args:
-        build: a freshly initialized network of a seed, with the device and dtype of the examples.
-        lanes: seed and learning rate of each; at least one.
-        steps: of each lane, at least 1.
-        stacked: whether the networks may share one `vmap`; None: as `can_stack` finds for the first lane's.
+        build: seed → freshly initialized network, with the device and dtype of the examples.
+        lanes: seed and learning rate of each lane; at least one.
+        examples: what every lane trains on.
+        steps: steps per lane, at least 1.
+        stacked: whether the networks may share one call; None: what `can_stack` says of the first lane's
+            network.
         sgd: momentum and warm-up.
         watch: called after every step; the rows that it returns have reached their goal and leave.
-        loss: of each lane, (logits (R, N, classes), y (R, N, …)) → (R,); None: mean cross-entropy of class
-            indices y (N,).
+        loss: (logits (R, N, classes), y (R, N, …)) → loss of each lane (R,); None: mean cross-entropy of
+            class indices y (N,).
 
     Raises:
-        ValueError: no lane, no step, labels that are not class indices, or a network of another device or
+        ValueError: no lane, no step, labels that are not class indices, or a network with another device or
             dtype than the examples.
     """
     if not lanes or steps < 1:
@@ -131,39 +136,11 @@ def sweep(
 
     if len(lanes) == 1:
         return train(lanes)
-    # the velocity is there from the second step on
-    at_once = _at_once(lambda: train(lanes[:1], min(2, steps), None), examples.x.device)
-    parts = (lanes[i : i + at_once] for i in range(0, len(lanes), at_once))
-    return _joined(_halving(train, part) for part in parts)
-
-
-def _at_once(one: Callable[[], object], device: torch.device) -> int:
-    """How many lanes train together; on a GPU by its free memory and the peak of training one."""
-    if device.type != "cuda":
-        return CHUNK
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    one()
-    each = torch.cuda.max_memory_allocated(device) - before
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's, and idle
-    free = torch.cuda.mem_get_info(device)[0] + unused
-    return max(1, min(CUDA_CHUNK, int((1 - MARGIN) * free / each)))
-
-
-def _halving(train: Callable[[Sequence[Lane]], Curves], lanes: Sequence[Lane]) -> Curves:
-    """Curves of lanes that train together, or, where memory runs out, in halves one after the other."""
-    try:
-        return train(lanes)
-    except torch.OutOfMemoryError:
-        if len(lanes) == 1:
-            raise
-    # only here the error is gone, and with it the tensors that its frames held
-    middle = len(lanes) // 2
-    return _joined(_halving(train, half) for half in (lanes[:middle], lanes[middle:]))
-
-
-def _joined(parts: Iterable[Curves]) -> Curves:
-    return Curves(*(torch.cat(curves, 1) for curves in zip(*parts, strict=True)))
+    # Two steps: the velocity takes memory from the second step on.
+    together = lanes_that_fit(lambda: train(lanes[:1], min(2, steps), None), examples.x.device)
+    parts = (lanes[i : i + together] for i in range(0, len(lanes), together))
+    curves_of_parts = [curves for part in parts for curves in in_halves(train, part)]
+    return Curves(*(torch.cat(curves, 1) for curves in zip(*curves_of_parts, strict=True)))
 
 
 def _together(
@@ -187,10 +164,11 @@ def _together(
     seed_of = torch.tensor([seeds.index(lane.seed) for lane in lanes], device=device)
     rates = torch.tensor([lane.rate for lane in lanes], device=device, dtype=dtype)
     curves = torch.full((2, steps, len(lanes)), math.nan, device=device, dtype=torch.float64)
-    rows, alive, own = list(lanes), torch.arange(len(lanes), device=device), curves.clone()
+    # Lanes that still train, their columns of `curves`, and their own curves.
+    rows, columns, own = list(lanes), torch.arange(len(lanes), device=device), curves.clone()
     velocity: Velocity | None = None
-    looked = 0  # steps up to the last look for dead lanes
-    look_every = CUDA_CHECK_EVERY if device.type == "cuda" else 1
+    checked = 0  # steps up to the last check for dead lanes
+    check_every = CUDA_CHECK_EVERY if device.type == "cuda" else 1
 
     for step in range(steps):
         chosen = orders[seed_of, step]  # (R, batch)
@@ -202,21 +180,21 @@ def _together(
             accuracies[step] = accuracy(stepped.logits, y)
 
         leaving = watch(step + 1, stack, rows, losses[: step + 1]) if watch else []
-        if not leaving and (step + 1) % look_every:
+        if not leaving and (step + 1) % check_every:
             continue
-        lately, looked = losses[looked : step + 1], step + 1
-        if not leaving and math.isfinite(lately.sum()):
+        unchecked, checked = losses[checked : step + 1], step + 1
+        if not leaving and math.isfinite(unchecked.sum()):
             continue
-        staying = torch.isfinite(lately).all(0)
+        staying = torch.isfinite(unchecked).all(0)
         staying[leaving] = False
         if not bool(staying.any()):
             break
-        curves[..., alive] = own
+        curves[..., columns] = own
         stack.keep(staying)
-        rows, alive, own = list(compress(rows, staying.tolist())), alive[staying], own[..., staying]
+        rows, columns, own = list(compress(rows, staying.tolist())), columns[staying], own[..., staying]
         seed_of, rates = seed_of[staying], rates[staying]
         velocity = velocity and tuple(v[staying] for v in velocity)
-    curves[..., alive] = own
+    curves[..., columns] = own
     losses, accuracies = curves
     ended = torch.cumsum(~torch.isfinite(losses), 0) > 0
     losses[ended] = accuracies[ended] = math.nan

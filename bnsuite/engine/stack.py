@@ -1,4 +1,4 @@
-"""Stack: networks of one shape behind one call, and whether theirs can be."""
+"""Stack: R networks of one architecture behind one call, and the test of whether they can share it."""
 
 import copy
 from collections.abc import Sequence
@@ -10,31 +10,43 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bnsuite.engine.shapes import check_examples, check_network
-from bnsuite.engine.stacked import StackedCall, laid
+from bnsuite.engine.stacked import StackedCall, transposed_in_memory
 from bnsuite.engine.train import Loss, Parameters, parameters_of, training_step
 
 EVALUATED = 512
-"""Examples that `Stack.evaluate` takes at a time: activations of a whole test set would not fit."""
+"""Examples per call in `Stack.evaluate`: activations of a whole test set would not fit into memory."""
 
 
 class Stack:
-    """R networks of one architecture behind one call, their trainable parameters (R, *shape) by name.
+    """R networks of one architecture behind one call.
 
-    Stacked, they share one call (`engine.stacked`); otherwise each network is called in turn with its own
-    Python state and random numbers of its own (seed, call), so that dropping lanes shifts nobody's stream.
+    Stacked networks share one call (`engine.stacked`). Otherwise each network is called in turn, with its own
+    Python state and with random numbers seeded by (its seed, number of the call), so that dropping a lane
+    changes no other lane's random numbers.
+
+    Args:
+        networks: at least one, all of one architecture; they are copied.
+        seeds: seed of each network.
+        stacked: whether the networks share one call (see `can_stack`).
+
+    Attributes:
+        params: trainable parameters by name, each (R, *shape).
+
+    Raises:
+        ValueError: no network, or not one seed per network.
     """
 
     def __init__(self, networks: Sequence[nn.Module], seeds: Sequence[int], *, stacked: bool) -> None:
         if not networks or len(networks) != len(seeds):
             raise ValueError(
-                f"a stack has at least 1 network and a seed of each: got {len(networks)} networks and "
-                f"{len(seeds)} seeds"
+                "a stack needs at least 1 network and one seed per network: "
+                f"got {len(networks)} networks and {len(seeds)} seeds"
             )
         self.params = _stack([parameters_of(network) for network in networks])
         self.stacked = stacked
         if stacked:
-            self.params = laid(self.params)
-            self._frozen = laid(_stack([_frozen(network) for network in networks]))
+            self.params = transposed_in_memory(self.params)
+            self._frozen = transposed_in_memory(_stack([_frozen(network) for network in networks]))
             self._template = networks[0]
             self._buffers = _stack([dict(network.named_buffers()) for network in networks])
             self._call = StackedCall(self._template)
@@ -46,11 +58,11 @@ class Stack:
         return len(next(iter(self.params.values())))
 
     def forward(self, params: Parameters, x: Tensor) -> Tensor:
-        """params (R, *shape) each, x (R, N, …) → logits (R, N, classes)."""
+        """Logits (R, N, classes) at `params`, each (R, *shape), for inputs x (R, N, …)."""
         if self.stacked:
             return self._call({**self._frozen, **params}, self._buffers, x)
         self._calls += 1
-        return torch.stack([self._call_one(i, _row(params, i), x[i]) for i in range(len(x))])
+        return torch.stack([self._call_one(i, _at(params, i), x[i]) for i in range(len(x))])
 
     def _call_one(self, i: int, params: Parameters, x: Tensor) -> Tensor:
         with torch.random.fork_rng():
@@ -59,18 +71,18 @@ class Stack:
             return logits
 
     def keep(self, staying: Tensor) -> None:
-        """Drop every lane but those that the mask (R,) names."""
-        self.params = _row(self.params, staying)
+        """Drop every lane that is False in the mask `staying` (R,)."""
+        self.params = _at(self.params, staying)
         if self.stacked:
-            self._frozen, self._buffers = (_row(each, staying) for each in (self._frozen, self._buffers))
+            self._frozen, self._buffers = _at(self._frozen, staying), _at(self._buffers, staying)
         else:
             self._networks = list(compress(self._networks, staying.tolist()))
             self._seeds = list(compress(self._seeds, staying.tolist()))
 
     def network(self, i: int) -> nn.Module:
-        """A network of its own with the parameters and buffers of lane i."""
+        """Copy of the network of lane i, with its parameters and buffers."""
         network = copy.deepcopy(self._template if self.stacked else self._networks[i])
-        state = _row({**self.params, **self._frozen, **self._buffers} if self.stacked else self.params, i)
+        state = _at({**self.params, **self._frozen, **self._buffers} if self.stacked else self.params, i)
         with torch.no_grad():
             for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
                 tensor.copy_(state.get(name, tensor))
@@ -78,12 +90,12 @@ class Stack:
 
     @cached_property
     def _evaluating(self) -> StackedCall:
-        """Of a template that stays in evaluation mode: to switch one to and fro takes longer than a layer."""
+        """Copy kept in evaluation mode; toggling modes costs more than a layer."""
         return StackedCall(copy.deepcopy(self._template).eval())
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Tensor:
-        """Logits (R, N, classes) of every lane on the same x (N, …), in evaluation mode."""
+        """Logits (R, N, classes) of every lane for one x (N, …), in evaluation mode."""
         parts = (part.expand(len(self), *part.shape) for part in torch.split(x, EVALUATED))
         if self.stacked:
             params = {**self._frozen, **self.params}
@@ -100,28 +112,32 @@ def _frozen(network: nn.Module) -> Parameters:
     return {name: p.detach() for name, p in network.named_parameters() if not p.requires_grad}
 
 
-def _stack(named: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([each[name] for each in named]) for name in named[0]}
+def _stack(tensors_of_networks: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {
+        name: torch.stack([tensors[name] for tensors in tensors_of_networks])
+        for name in tensors_of_networks[0]
+    }
 
 
-def _row(named: dict[str, Tensor], rows: int | Tensor) -> dict[str, Tensor]:
-    """Of every tensor the row, or the rows that a mask names."""
-    return {name: tensor[rows] for name, tensor in named.items()}
+def _at(tensors: dict[str, Tensor], lanes: int | Tensor) -> dict[str, Tensor]:
+    """Index every tensor by a lane's number, or by a mask of lanes."""
+    return {name: tensor[lanes] for name, tensor in tensors.items()}
 
 
 def can_stack(network: nn.Module, x: Tensor, y: Tensor, loss: Loss | None = None) -> bool:
-    """Whether copies, stacked, take the same two steps as the loop over each; x (N, …), y (N,).
+    """Test whether stacked copies of a network take the same two training steps as copies called one by one.
 
-    Modules that branch on their data, keep Python state or draw random numbers do not. One of three
-    copies is dropped between the steps: state that is no buffer would not be dropped with it.
+    Modules that branch on their data, keep Python state or draw random numbers do not. One of three copies is
+    dropped between the steps, which shows state that is not in a buffer.
 
     Args:
         network: in training mode, with the device and dtype of x; left as it was.
-        x, y: examples to try it on.
-        loss: as that of `sweep`.
+        x: inputs (N, …) to try it on.
+        y: their class indices (N,), or targets (N, …) for a loss of your own.
+        loss: loss function, as for `lanes.sweep`; None: mean cross-entropy.
 
     Raises:
-        ValueError: sizes, labels, device or dtype that cannot be.
+        ValueError: sizes, labels, device or dtype do not match.
     """
     check_examples(x, y, labels=loss is None)
     check_network(network, x)
@@ -141,5 +157,5 @@ def can_stack(network: nn.Module, x: Tensor, y: Tensor, loss: Loss | None = None
     alone = two_steps(False)
     try:
         return torch.allclose(two_steps(True), alone, rtol=1e-3, atol=1e-4, equal_nan=True)
-    except Exception:  # whatever foreign code raises under vmap, the answer is the same
+    except Exception:  # foreign code may raise anything under vmap; every error means no
         return False

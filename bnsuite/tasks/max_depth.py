@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bnsuite.engine.lanes import Lane
-from bnsuite.engine.lanes import final as final_mean
+from bnsuite.engine.lanes import Lane, final_mean
 from bnsuite.protocol import Row, deepest, number
 from bnsuite.records import Better, Measurement
 from bnsuite.tasks._guessing import majority_reaches

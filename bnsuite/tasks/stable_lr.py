@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bnsuite.engine.lanes import Curves, Lane
-from bnsuite.engine.lanes import final as final_mean
+from bnsuite.engine.lanes import Curves, Lane, final_mean
 from bnsuite.protocol import Row, Tried, number, stable
 from bnsuite.records import Better, Measurement
 from bnsuite.tasks._guessing import frequencies_reach
