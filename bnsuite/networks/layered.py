@@ -1,4 +1,4 @@
-"""Layered families: `mlp` and `cnn`, hidden weight layers around a scheme."""
+"""Families `mlp` and `cnn`: hidden weight layers with the normalizers of a scheme between them."""
 
 import math
 from collections.abc import Callable
@@ -11,11 +11,22 @@ from bnsuite.networks.base import Apply, Family, Network, See, Size, branch_scal
 from bnsuite.schemes import Factory, Scheme
 
 SIDE = 8
-"""Largest height and width of what the `cnn` has after its stem: above it pools once, by averages."""
+"""Largest height and width behind the stem of `cnn`; larger images are average-pooled there, once."""
 
 
 class Layered(Network):
-    """depth hidden weight layers around a scheme, by the equations of `Scheme`."""
+    """Network of hidden weight layers, by the equations of `Scheme`.
+
+    Args:
+        scheme: the scheme.
+        layers: hidden weight layers, the stem first.
+        width: channels of a hidden layer.
+        classes: number of classes.
+        activation: factory of φ, unless the scheme has its own.
+        prepare: applied to the input.
+        pool: applied behind the stem.
+        gather: applied before the readout.
+    """
 
     def __init__(
         self,
