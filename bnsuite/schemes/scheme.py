@@ -72,7 +72,7 @@ class Scheme:
 
     @property
     def facets(self) -> tuple[str, ...]:
-        """Facets of what the scheme has besides a normalizer in a plain network; the board filters by them."""
+        """Facets of what the scheme has besides a normalizer in a plain network, for filters."""
         present = {
             "residual": self.skip != "none",
             "post-norm": self.skip == "post",
