@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import bnsuite
-from bnsuite.cli import measure, show, submission
+from bnsuite.cli import calibrate, claims, run, show, submission
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,10 +32,10 @@ def _main(
 
 
 for command in (
-    measure.run,
+    run.run,
     show.board,
-    measure.calibrate,
-    measure.claims,
+    calibrate.calibrate,
+    claims.claims,
     submission.new,
     submission.check,
     submission.submit,

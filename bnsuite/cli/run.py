@@ -1,26 +1,22 @@
-"""Commands that measure: run, calibrate, claims."""
+"""Command `run`."""
 
 import json
 import math
 import os
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from bnsuite.cli.results import results_table
 from bnsuite.cli.terminal import DeviceChoice, SandboxChoice, SandboxOption, err, fail
 from bnsuite.execute.pool import interrupts_wait
 
 if TYPE_CHECKING:
-    from bnsuite.calibration import Reading
-    from bnsuite.claims.judge import Claim
     from bnsuite.datasets import Source
-    from bnsuite.records import Record
     from bnsuite.submission.foreign import Foreign
 
 
@@ -221,170 +217,3 @@ def _settings(given: list[str]) -> dict[str, Any]:
             raise ValueError(f"--set {name}: got {found[name]!r} and {value!r}, wanted one. Give it once.")
         found[name] = value
     return found
-
-
-def results_table(records: "list[Record]") -> Table:
-    """One row a scheme and network, one column a task."""
-    from bnsuite.board.labels import coverage
-    from bnsuite.records import RANKED
-
-    tasks = sorted(
-        {record.task for record in records},
-        key=lambda task: (RANKED.index(task) if task in RANKED else len(RANKED), task),
-    )
-    units = {record.task: record.unit for record in records}
-    sure = f" ({coverage(records)})" if coverage(records) else ""
-    table = Table(
-        title=" · ".join(sorted({f"{record.profile} on {record.device}" for record in records})),
-        caption=f"median over n confirmation seeds, \\[its exact interval{sure}]",
-    )
-    table.add_column("scheme", no_wrap=True)
-    for task in tasks:
-        table.add_column(f"{task}\n({units[task]})", justify="right")
-    rows: dict[tuple[str, str, str], dict[str, Record]] = {}
-    for record in records:
-        rows.setdefault((record.scheme, record.family, record.dataset), {})[record.task] = record
-    for (scheme, family, dataset), row in rows.items():
-        cells = [_cell(row[task]) if task in row else "" for task in tasks]
-        table.add_row(f"{scheme}\n[dim]{family}, {dataset}[/]", *cells)
-    return table
-
-
-def _cell(record: "Record") -> str:
-    from bnsuite.format import interval, reading, tally
-
-    ends = interval(record.low, record.high, record.unit)
-    lines = (reading(record, record.unit), escape(ends), f"n {tally(record)}")
-    return "\n[dim]".join(filter(None, lines))
-
-
-def calibrate(
-    only: Annotated[str | None, typer.Option(help="Only this instrument, such as top_eigenvalue.")] = None,
-    records: Annotated[Path, typer.Option(help="Where the readings go, for the board.")] = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the readings as a JSON list.")] = False,
-) -> None:
-    """Measure what is known already, and show how far off every instrument is; a minute or two."""
-    from bnsuite.records import RecordError
-
-    try:
-        readings = _calibrate(only, records, lambda one: None if as_json else print(_line(one), flush=True))
-    except (RecordError, ValueError) as error:
-        fail(str(error))
-    if as_json:
-        print(json.dumps([reading._asdict() for reading in readings], indent=1))
-    off = [reading for reading in readings if not reading.ok]
-    if off:
-        fail(f"{len(off)} of {len(readings)} readings are off. Trust no number of these instruments.", code=1)
-
-
-def _calibrate(only: str | None, records: Path, show: "Callable[[Reading], None]") -> "list[Reading]":
-    """The readings; of all instruments they are also kept as a record."""
-    import time
-    from datetime import UTC, datetime
-
-    from bnsuite import calibration
-    from bnsuite.records import Store
-
-    started, clock = datetime.now(UTC), time.perf_counter()
-    store = Store(records)
-    store.check_writable()
-    readings = []
-    for reading in calibration.readings(only):
-        readings.append(reading)
-        show(reading)
-    if only is None:
-        store.add(calibration.as_record(readings, started, time.perf_counter() - clock))
-    return readings
-
-
-def _line(one: "Reading") -> str:
-    from bnsuite.format import within
-
-    mark = "ok " if one.ok else "OFF"
-    measured = "not finite" if one.measured is None else f"{one.measured:.5g}"
-    return f"{mark} {measured:>10}  {within(*one.tolerance):<20} {one.instrument}: {one.experiment}"
-
-
-def _measure_missing(
-    asked: "list[Claim]", profile: str, records: Path, folders: list[Path], device: str, workers: int
-) -> None:
-    """Run the cells, and the calibration, that claims need and no folder has."""
-    with interrupts_wait():
-        from bnsuite.claims.judge import answers
-        from bnsuite.cli.progress import Display
-        from bnsuite.execute.plan import plan, resolve_device
-        from bnsuite.execute.run import run_jobs
-        from bnsuite.records import CALIBRATION, load_records
-
-    kept = [
-        r
-        for r in load_records(folders).values()
-        if r.task == CALIBRATION or r.profile.split("+")[0] == profile
-    ]
-    needs = dict.fromkeys(need for claim in asked for need in claim.needs)
-    missing = [need for need in needs if not any(answers(r, need) and r.outcome != "error" for r in kept)]
-    on = resolve_device(device)
-    jobs = [
-        job
-        for need in missing
-        if need.task != CALIBRATION
-        for job in plan(profile, [need.task], [need.scheme], ["mlp"], ["digits"], on, dict(need.settings))
-    ]
-    if any(need.task == CALIBRATION for need in missing):
-        err.print("calibrating …")
-        _calibrate(None, records, show=lambda reading: None)
-    if jobs:
-        with Display([job.cell for job in jobs], err) as display:
-            side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
-            run_jobs(jobs, records, workers=side_by_side, observe=display.observe)
-
-
-def claims(
-    profile: Annotated[
-        str, typer.Option("--profile", "-p", help="At which budgets they are judged.")
-    ] = "quick",
-    only: Annotated[str | None, typer.Option(help="Only this claim, such as Y3.")] = None,
-    records: Annotated[Path, typer.Option(help="Where records lie, and go.")] = Path("results"),
-    measure: Annotated[
-        bool, typer.Option(help="Measure what is missing first; else judge what is there.")
-    ] = True,
-    device: Annotated[
-        DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")
-    ] = DeviceChoice.auto,
-    workers: Annotated[
-        int,
-        typer.Option(min=0, help="Processes side by side. 0: one per CPU core, or a single one on a GPU."),
-    ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as a JSON list.")] = False,
-) -> None:
-    """Judge what was said about batch norm by measurements; what is missing is measured first."""
-    from bnsuite.claims.catalogue import CLAIMS
-    from bnsuite.claims.judge import judge
-    from bnsuite.names import lookup
-    from bnsuite.records import RecordError, load_records
-
-    published = Path("leaderboard/records")
-    folders = [
-        records,
-        *([published] if published.is_dir() and published.resolve() != records.resolve() else []),
-    ]
-    try:
-        table = {claim.id: claim for claim in CLAIMS}
-        asked = [lookup("claim", only, table)] if only else list(CLAIMS)
-        if measure:
-            _measure_missing(asked, profile, records, folders, device.value, workers)
-        found = load_records(folders).values()
-        judged = judge(asked, found, profile)
-    except (RecordError, ValueError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
-        raise typer.Exit(130) from None
-    if as_json:
-        print(json.dumps([one.as_json() for one in judged], indent=1))
-        return
-    for one in judged:
-        print(f"{one.claim.id}  {one.finding.verdict}: {one.claim.claim}")
-        for part in one.finding.parts:
-            print(f"    {'✓' if part.ok else '✗'} {part.words}")
-        print(f"    {one.finding.condition}")

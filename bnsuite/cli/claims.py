@@ -1,0 +1,100 @@
+"""Command `claims`."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnsuite.cli.calibrate import measure_readings
+from bnsuite.cli.terminal import DeviceChoice, err, fail
+from bnsuite.execute.pool import interrupts_wait
+
+if TYPE_CHECKING:
+    from bnsuite.claims.judge import Claim
+
+
+def _measure_missing(
+    asked: "list[Claim]", profile: str, records: Path, folders: list[Path], device: str, workers: int
+) -> None:
+    """Run the cells, and the calibration, that claims need and no folder has."""
+    with interrupts_wait():
+        from bnsuite.claims.judge import answers
+        from bnsuite.cli.progress import Display
+        from bnsuite.execute.plan import plan, resolve_device
+        from bnsuite.execute.run import run_jobs
+        from bnsuite.records import CALIBRATION, load_records
+
+    kept = [
+        r
+        for r in load_records(folders).values()
+        if r.task == CALIBRATION or r.profile.split("+")[0] == profile
+    ]
+    needs = dict.fromkeys(need for claim in asked for need in claim.needs)
+    missing = [need for need in needs if not any(answers(r, need) and r.outcome != "error" for r in kept)]
+    on = resolve_device(device)
+    jobs = [
+        job
+        for need in missing
+        if need.task != CALIBRATION
+        for job in plan(profile, [need.task], [need.scheme], ["mlp"], ["digits"], on, dict(need.settings))
+    ]
+    if any(need.task == CALIBRATION for need in missing):
+        err.print("calibrating …")
+        measure_readings(None, records, show=lambda reading: None)
+    if jobs:
+        with Display([job.cell for job in jobs], err) as display:
+            side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
+            run_jobs(jobs, records, workers=side_by_side, observe=display.observe)
+
+
+def claims(
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="At which budgets they are judged.")
+    ] = "quick",
+    only: Annotated[str | None, typer.Option(help="Only this claim, such as Y3.")] = None,
+    records: Annotated[Path, typer.Option(help="Where records lie, and go.")] = Path("results"),
+    measure: Annotated[
+        bool, typer.Option(help="Measure what is missing first; else judge what is there.")
+    ] = True,
+    device: Annotated[
+        DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")
+    ] = DeviceChoice.auto,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="Processes side by side. 0: one per CPU core, or a single one on a GPU."),
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as a JSON list.")] = False,
+) -> None:
+    """Judge what was said about batch norm by measurements; what is missing is measured first."""
+    from bnsuite.claims.catalogue import CLAIMS
+    from bnsuite.claims.judge import judge
+    from bnsuite.names import lookup
+    from bnsuite.records import RecordError, load_records
+
+    published = Path("leaderboard/records")
+    folders = [
+        records,
+        *([published] if published.is_dir() and published.resolve() != records.resolve() else []),
+    ]
+    try:
+        table = {claim.id: claim for claim in CLAIMS}
+        asked = [lookup("claim", only, table)] if only else list(CLAIMS)
+        if measure:
+            _measure_missing(asked, profile, records, folders, device.value, workers)
+        found = load_records(folders).values()
+        judged = judge(asked, found, profile)
+    except (RecordError, ValueError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
+        raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps([one.as_json() for one in judged], indent=1))
+        return
+    for one in judged:
+        print(f"{one.claim.id}  {one.finding.verdict}: {one.claim.claim}")
+        for part in one.finding.parts:
+            print(f"    {'✓' if part.ok else '✗'} {part.words}")
+        print(f"    {one.finding.condition}")
