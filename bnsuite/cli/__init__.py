@@ -1,4 +1,4 @@
-"""The command line. Torch is imported by the commands that need it, not for --help."""
+"""Command line. A command imports torch when it needs it, so that --help is quick."""
 
 from typing import Annotated
 

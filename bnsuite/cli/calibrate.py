@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 def calibrate(
     only: Annotated[str | None, typer.Option(help="Only this instrument, such as top_eigenvalue.")] = None,
-    records: Annotated[Path, typer.Option(help="Where the readings go, for the board.")] = Path("results"),
+    records: Annotated[Path, typer.Option(help="Folder that the readings go to, for the board.")] = Path(
+        "results"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print the readings as a JSON list.")] = False,
 ) -> None:
-    """Measure what is known already, and show how far off every instrument is; a minute or two."""
+    """Measure what is known exactly, and show how far off every instrument is; takes a minute or two."""
     from bnsuite.records import RecordError
 
     try:
         readings = measure_readings(
-            only, records, lambda one: None if as_json else print(_line(one), flush=True)
+            only, records, lambda reading: None if as_json else print(_line(reading), flush=True)
         )
     except (RecordError, ValueError) as error:
         fail(str(error))
@@ -35,7 +37,13 @@ def calibrate(
 
 
 def measure_readings(only: str | None, records: Path, show: "Callable[[Reading], None]") -> "list[Reading]":
-    """The readings; of all instruments they are also kept as a record."""
+    """Measure the readings; those of all instruments are also stored as a record.
+
+    Args:
+        only: name of an instrument; None: all.
+        records: folder that the record goes to.
+        show: called with each reading as it comes.
+    """
     import time
     from datetime import UTC, datetime
 
@@ -54,9 +62,11 @@ def measure_readings(only: str | None, records: Path, show: "Callable[[Reading],
     return readings
 
 
-def _line(one: "Reading") -> str:
+def _line(reading: "Reading") -> str:
     from bnsuite.format import within
 
-    mark = "ok " if one.ok else "OFF"
-    measured = "not finite" if one.measured is None else f"{one.measured:.5g}"
-    return f"{mark} {measured:>10}  {within(*one.tolerance):<20} {one.instrument}: {one.experiment}"
+    mark = "ok " if reading.ok else "OFF"
+    measured = "not finite" if reading.measured is None else f"{reading.measured:.5g}"
+    return (
+        f"{mark} {measured:>10}  {within(*reading.tolerance):<20} {reading.instrument}: {reading.experiment}"
+    )

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def _measure_missing(
-    asked: "list[Claim]", profile: str, records: Path, folders: list[Path], device: str, workers: int
+    claims: "list[Claim]", profile: str, records: Path, folders: list[Path], device: str, workers: int
 ) -> None:
-    """Run the cells, and the calibration, that claims need and no folder has."""
+    """Measure the cells, and the calibration, that claims need and no folder has."""
     with interrupts_wait():
         from bnsuite.claims.judge import answers
         from bnsuite.cli.progress import Display
@@ -27,47 +27,52 @@ def _measure_missing(
         from bnsuite.records import CALIBRATION, load_records
 
     kept = [
-        r
-        for r in load_records(folders).values()
-        if r.task == CALIBRATION or r.profile.split("+")[0] == profile
+        record
+        for record in load_records(folders).values()
+        if record.outcome != "error"
+        and (record.task == CALIBRATION or record.profile.split("+")[0] == profile)
     ]
-    needs = dict.fromkeys(need for claim in asked for need in claim.needs)
-    missing = [need for need in needs if not any(answers(r, need) and r.outcome != "error" for r in kept)]
-    on = resolve_device(device)
+    needs = dict.fromkeys(need for claim in claims for need in claim.needs)
+    missing = [need for need in needs if not any(answers(record, need) for record in kept)]
+    resolved = resolve_device(device)
     jobs = [
         job
         for need in missing
         if need.task != CALIBRATION
-        for job in plan(profile, [need.task], [need.scheme], ["mlp"], ["digits"], on, dict(need.settings))
+        for job in plan(
+            profile, [need.task], [need.scheme], ["mlp"], ["digits"], resolved, dict(need.settings)
+        )
     ]
     if any(need.task == CALIBRATION for need in missing):
         err.print("calibrating …")
-        measure_readings(None, records, show=lambda reading: None)
+        measure_readings(None, records, show=lambda _: None)
     if jobs:
         with Display([job.cell for job in jobs], err) as display:
-            side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
-            run_jobs(jobs, records, workers=side_by_side, observe=display.observe)
+            workers = workers or (1 if resolved == "cuda" else os.cpu_count() or 1)
+            run_jobs(jobs, records, workers=workers, observe=display.observe)
 
 
 def claims(
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="At which budgets they are judged.")
+        str, typer.Option("--profile", "-p", help="Budgets at which claims are judged.")
     ] = "quick",
     only: Annotated[str | None, typer.Option(help="Only this claim, such as Y3.")] = None,
-    records: Annotated[Path, typer.Option(help="Where records lie, and go.")] = Path("results"),
+    records: Annotated[Path, typer.Option(help="Folder of the records: read, and added to.")] = Path(
+        "results"
+    ),
     measure: Annotated[
-        bool, typer.Option(help="Measure what is missing first; else judge what is there.")
+        bool, typer.Option(help="Measure what is missing first; otherwise judge what is there.")
     ] = True,
     device: Annotated[
-        DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")
+        DeviceChoice, typer.Option(help="auto takes a GPU if there is one.")
     ] = DeviceChoice.auto,
     workers: Annotated[
         int,
-        typer.Option(min=0, help="Processes side by side. 0: one per CPU core, or a single one on a GPU."),
+        typer.Option(min=0, help="Processes in parallel. 0: one per CPU core, or a single one on a GPU."),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as a JSON list.")] = False,
 ) -> None:
-    """Judge what was said about batch norm by measurements; what is missing is measured first."""
+    """Judge what was claimed about batch norm by measurements; what is missing is measured first."""
     from bnsuite.claims.catalogue import CLAIMS
     from bnsuite.claims.judge import judge
     from bnsuite.names import lookup
@@ -80,21 +85,20 @@ def claims(
     ]
     try:
         table = {claim.id: claim for claim in CLAIMS}
-        asked = [lookup("claim", only, table)] if only else list(CLAIMS)
+        chosen = [lookup("claim", only, table)] if only else list(CLAIMS)
         if measure:
-            _measure_missing(asked, profile, records, folders, device.value, workers)
-        found = load_records(folders).values()
-        judged = judge(asked, found, profile)
+            _measure_missing(chosen, profile, records, folders, device.value, workers)
+        verdicts = judge(chosen, load_records(folders).values(), profile)
     except (RecordError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
         raise typer.Exit(130) from None
     if as_json:
-        print(json.dumps([one.as_json() for one in judged], indent=1))
+        print(json.dumps([judged.as_json() for judged in verdicts], indent=1))
         return
-    for one in judged:
-        print(f"{one.claim.id}  {one.finding.verdict}: {one.claim.claim}")
-        for part in one.finding.parts:
+    for judged in verdicts:
+        print(f"{judged.claim.id}  {judged.finding.verdict}: {judged.claim.claim}")
+        for part in judged.finding.parts:
             print(f"    {'✓' if part.ok else '✗'} {part.words}")
-        print(f"    {one.finding.condition}")
+        print(f"    {judged.finding.condition}")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def results_table(records: "list[Record]") -> Table:
-    """One row a scheme and network, one column a task."""
+    """Table with one row per scheme and network, and one column per task."""
     from bnsuite.board.labels import coverage
     from bnsuite.records import RANKED
 
@@ -19,10 +19,10 @@ def results_table(records: "list[Record]") -> Table:
         key=lambda task: (RANKED.index(task) if task in RANKED else len(RANKED), task),
     )
     units = {record.task: record.unit for record in records}
-    sure = f" ({coverage(records)})" if coverage(records) else ""
+    confidence = f" ({coverage(records)})" if coverage(records) else ""
     table = Table(
         title=" · ".join(sorted({f"{record.profile} on {record.device}" for record in records})),
-        caption=f"median over n confirmation seeds, \\[its exact interval{sure}]",
+        caption=f"median over n confirmation seeds, \\[its exact interval{confidence}]",
     )
     table.add_column("scheme", no_wrap=True)
     for task in tasks:

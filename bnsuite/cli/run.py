@@ -5,7 +5,7 @@ import math
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,6 +17,8 @@ from bnsuite.execute.pool import interrupts_wait
 
 if TYPE_CHECKING:
     from bnsuite.datasets import Source
+    from bnsuite.execute.plan import Job
+    from bnsuite.records import Record
     from bnsuite.submission.foreign import Foreign
 
 
@@ -56,22 +58,28 @@ def run(
         ),
     ] = None,
     device: Annotated[
-        DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")
+        DeviceChoice, typer.Option(help="auto takes a GPU if there is one.")
     ] = DeviceChoice.auto,
-    records: Annotated[Path, typer.Option(help="Where records lie, and go.")] = Path("results"),
-    force: Annotated[bool, typer.Option(help="Measure again what is there; nothing is deleted.")] = False,
+    records: Annotated[Path, typer.Option(help="Folder of the records: read, and added to.")] = Path(
+        "results"
+    ),
+    force: Annotated[
+        bool, typer.Option(help="Measure again what the folder has; nothing is deleted.")
+    ] = False,
     workers: Annotated[
         int,
-        typer.Option(min=0, help="Processes side by side. 0: one per CPU core, or a single one on a GPU."),
+        typer.Option(min=0, help="Processes in parallel. 0: one per CPU core, or a single one on a GPU."),
     ] = 0,
     cell_limit: Annotated[
         float,
-        typer.Option(min=1, metavar="SECONDS", help="A cell of a scheme by path is stopped after these."),
+        typer.Option(
+            min=1, metavar="SECONDS", help="Time after which a cell of a scheme by path is stopped."
+        ),
     ] = 3600,
     time_limit: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="SECONDS", help="No cell is started after these; those under way finish."
+            min=0, metavar="SECONDS", help="Time after which no cell is started; cells under way finish."
         ),
     ] = None,
     confine: SandboxOption = SandboxChoice.prefer,
@@ -82,35 +90,23 @@ def run(
     Exit status: 0 done, 1 a cell failed, 2 it cannot run, 3 the time limit left cells, 130 Ctrl-C.
     """
     try:
-        with interrupts_wait():  # half imported, numpy cannot be imported again
+        with interrupts_wait():  # an interrupted import of numpy cannot be repeated
             from bnsuite.cli.progress import Display
-            from bnsuite.execute.plan import DeviceError, plan, resolve_device
+            from bnsuite.execute.plan import DeviceError, resolve_device
             from bnsuite.execute.run import run_jobs
-            from bnsuite.profiles import load_profile
-            from bnsuite.records import Outcome, RecordError
+            from bnsuite.records import RecordError
 
         try:
-            on = resolve_device(device.value)
-            given = _settings(settings or [])
-            schemes, data_sets = _schemes(scheme or [], cell_limit, confine), _datasets(dataset or [], to_rgb)
-            jobs = plan(profile, task, schemes, family, data_sets, on, given)
-            if not all(isinstance(one, str) for one in schemes):  # after the rest, since it takes a while
-                schemes = [one if isinstance(one, str) else _judged(one) for one in schemes]
-                jobs = plan(profile, task, schemes, family, data_sets, on, given)
-            for data in dict.fromkeys(job.data for job in jobs):
-                if data.left:
-                    err.print(f"{data.name}: its part {' and '.join(data.left)} is not used.")
-            if on == "cpu" and load_profile(profile).gpu:
-                err.print(
-                    f"Profile {profile} is for a GPU: on this CPU a cell may take hours.", highlight=False
-                )
-            side_by_side = workers or (1 if on == "cuda" else os.cpu_count() or 1)
+            resolved = resolve_device(device.value)
+            new_settings = _settings(settings or [])
+            schemes, sources = _schemes(scheme or [], cell_limit, confine), _datasets(dataset or [], to_rgb)
+            jobs = _planned(profile, task, schemes, family, sources, resolved, new_settings)
             with Display([job.cell for job in jobs], err) as display:
-                found = run_jobs(
+                finished = run_jobs(
                     jobs,
                     records,
                     force=force,
-                    workers=side_by_side,
+                    workers=workers or (1 if resolved == "cuda" else os.cpu_count() or 1),
                     time_limit=math.inf if time_limit is None else time_limit,
                     observe=display.observe,
                 )
@@ -120,55 +116,87 @@ def run(
         err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
         raise typer.Exit(130) from None
     if as_json:
-        print(json.dumps([record.model_dump(mode="json") for record in found], indent=1))
-    elif found:
-        Console().print(results_table(found))
-        of_them = "" if records == Path("results") else f" --records {shlex.quote(str(records))}"
-        print(f"Records are in {records}. Next: bnsuite board{of_them}")
-    for record in found:
+        print(json.dumps([record.model_dump(mode="json") for record in finished], indent=1))
+    elif finished:
+        Console().print(results_table(finished))
+        option = "" if records == Path("results") else f" --records {shlex.quote(str(records))}"
+        print(f"Records are in {records}. Next: bnsuite board{option}")
+    _report_problems(finished, records, len(jobs) - len(finished), time_limit)
+
+
+def _planned(
+    profile: str,
+    tasks: list[str] | None,
+    schemes: "list[str | Foreign]",
+    families: list[str] | None,
+    datasets: "list[str | Path | Source]",
+    device: Literal["cpu", "cuda"],
+    settings: dict[str, Any],
+) -> "list[Job]":
+    """Plan the cells, hold schemes by path to the contract, and print what a user may not expect."""
+    from bnsuite.execute.plan import plan
+    from bnsuite.profiles import load_profile
+
+    jobs = plan(profile, tasks, schemes, families, datasets, device, settings)
+    if not all(isinstance(scheme, str) for scheme in schemes):  # after a plan, which refuses quickly
+        checked = [scheme if isinstance(scheme, str) else _judged(scheme) for scheme in schemes]
+        jobs = plan(profile, tasks, checked, families, datasets, device, settings)
+    for data in dict.fromkeys(job.data for job in jobs):
+        if data.left:
+            err.print(f"{data.name}: its part {' and '.join(data.left)} is not used.")
+    if device == "cpu" and load_profile(profile).gpu:
+        err.print(f"Profile {profile} is for a GPU: on this CPU a cell may take hours.", highlight=False)
+    return jobs
+
+
+def _report_problems(finished: "list[Record]", records: Path, left: int, time_limit: float | None) -> None:
+    """Print which cells are unsupported or failed; exit with a status where cells failed or are left."""
+    from bnsuite.records import Outcome
+
+    for record in finished:
         if record.outcome is Outcome.UNSUPPORTED:
-            said = f"[yellow]unsupported[/] {record.cell}: {escape(record.error or '')}"
-            err.print(said, highlight=False, soft_wrap=True)
-    failed = [record for record in found if record.outcome is Outcome.ERROR]
+            line = f"[yellow]unsupported[/] {record.cell}: {escape(record.error or '')}"
+            err.print(line, highlight=False, soft_wrap=True)
+    failed = [record for record in finished if record.outcome is Outcome.ERROR]
     for record in failed:
         reason = (record.error or "").strip().splitlines()[-1:]
         err.print(f"[red]error[/] in {record.cell}: {escape(' '.join(reason))}", highlight=False)
-    if left := len(jobs) - len(found):
+    if left:
         fail(
-            f"{left} of {len(jobs)} cells are not measured yet: the time limit of {time_limit:g} s is over. "
-            "The same command goes on with them.",
+            f"{left} of {left + len(finished)} cells are not measured yet: the time limit of {time_limit:g} "
+            "s is over. The same command goes on with them.",
             code=3,
         )
     if failed:
         fail(
-            f"{len(failed)} of {len(found)} cells failed; each record in {records} says why. "
+            f"{len(failed)} of {len(finished)} cells failed; each record in {records} says why. "
             "The same command runs these again.",
             code=1,
         )
 
 
-def _schemes(given: list[str], cell_limit: float, confine: SandboxChoice) -> "list[str | Foreign]":
-    """Names as they are; what is a path is loaded in the sandbox."""
+def _schemes(names_or_paths: list[str], cell_limit: float, confine: SandboxChoice) -> "list[str | Foreign]":
+    """Leave names as they are, and load what is a path in the sandbox."""
     from bnsuite.schemes import scheme_names
 
     known = scheme_names()
     paths = [
-        one
-        for one in given
-        if one not in known and (os.path.exists(one) or "/" in one or one.endswith(".py"))
+        text
+        for text in names_or_paths
+        if text not in known and (os.path.exists(text) or "/" in text or text.endswith(".py"))
     ]
     if not paths:
-        return [*given]
+        return [*names_or_paths]
     from bnsuite.cli.submission import sandbox
     from bnsuite.submission.foreign import load
     from bnsuite.submission.sandbox import Limits
 
     confined, limits = sandbox(confine), Limits(wall_s=cell_limit)
-    return [load(Path(one), confined, limits) if one in paths else one for one in given]
+    return [load(Path(text), confined, limits) if text in paths else text for text in names_or_paths]
 
 
 def _judged(scheme: "Foreign") -> "Foreign":
-    """Hold a scheme to the contract: print what fails in a line, and mark the scheme that it returns."""
+    """Hold a scheme to the contract: print what fails in one line, and return the scheme marked with that."""
     from bnsuite.cli.submission import show_warning
     from bnsuite.submission.verdict import BREAKS, judged
 
@@ -179,41 +207,44 @@ def _judged(scheme: "Foreign") -> "Foreign":
     if verdict.failed:
         (name, message), *others = verdict.failed.items()
         more = f" (and {', '.join(other for other, _ in others)})" if others else ""
-        said = f"{path} fails the check {name}{more}: {message}"
-        then = f"It is measured, and its rows are marked {BREAKS}. See: bnsuite check {shlex.quote(path)}"
-        err.print(f"[yellow]not sound:[/] {escape(f'{said}. {then}')}", highlight=False, soft_wrap=True)
+        line = (
+            f"{path} fails the check {name}{more}: {message}. It is measured, and its rows are marked "
+            f"{BREAKS}. See: bnsuite check {shlex.quote(path)}"
+        )
+        err.print(f"[yellow]not sound:[/] {escape(line)}", highlight=False, soft_wrap=True)
     return scheme
 
 
-def _datasets(given: list[str], to_rgb: bool) -> "list[str | Path | Source]":
-    """Names as they are, and paths; a name of the table is the name, whatever lies here."""
+def _datasets(names_or_paths: list[str], to_rgb: bool) -> "list[str | Path | Source]":
+    """Leave names as they are, and find data sets by path; a known name wins over a file of that name."""
     from bnsuite.datasets import DATASETS, find
     from bnsuite.names import UnknownNameError, lookup
 
-    def found(one: str) -> str | Path:
-        if one not in DATASETS and (os.path.exists(one) or "/" in one or one.endswith(".npz")):
-            return Path(one)
+    def name_or_path(text: str) -> str | Path:
+        if text not in DATASETS and (os.path.exists(text) or "/" in text or text.endswith(".npz")):
+            return Path(text)
         try:
-            lookup("dataset", one, DATASETS)
+            lookup("dataset", text, DATASETS)
         except UnknownNameError as error:
             raise ValueError(f"{error} Nor is a file or folder of that name here.") from None
-        return one
+        return text
 
-    asked = [*map(found, given)]
+    datasets = [*map(name_or_path, names_or_paths)]
     if not to_rgb:
-        return [*asked]
-    if not any(isinstance(one, Path) for one in asked):
+        return [*datasets]
+    if not any(isinstance(dataset, Path) for dataset in datasets):
         raise ValueError("--to-rgb converts a data set by path: got none. Give one: --dataset PATH.")
-    return [find(one, to_rgb=True) if isinstance(one, Path) else one for one in asked]
+    return [find(dataset, to_rgb=True) if isinstance(dataset, Path) else dataset for dataset in datasets]
 
 
-def _settings(given: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
+def _settings(options: list[str]) -> dict[str, Any]:
+    """Parse NAME=VALUE of every --set."""
+    settings: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
         if not equals:
-            raise ValueError(f"--set takes NAME=VALUE, such as batch=16: got {one!r}")
-        if name in found:
-            raise ValueError(f"--set {name}: got {found[name]!r} and {value!r}, wanted one. Give it once.")
-        found[name] = value
-    return found
+            raise ValueError(f"--set takes NAME=VALUE, such as batch=16: got {option!r}")
+        if name in settings:
+            raise ValueError(f"--set {name}: got {settings[name]!r} and {value!r}, wanted one. Give it once.")
+        settings[name] = value
+    return settings

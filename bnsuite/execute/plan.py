@@ -28,7 +28,7 @@ class DeviceError(Exception):
 
 
 class Answer(NamedTuple):
-    """Measurement of a cell, and whether its networks trained stacked; None: it ended before that is known."""
+    """Measurement of a cell, and whether its networks trained stacked (None: not known)."""
 
     measured: Measurement
     stacked: bool | None = None
@@ -170,8 +170,8 @@ def _job(
     profile = "+".join([budget.name, *changes])
     if not FILE_NAME.fullmatch(profile):
         raise ValueError(
-            f"settings: got {len(profile)} characters, wanted 200 at most, since the records' folder is named "
-            f"after them, {profile[:40]!r}… Give fewer or shorter values."
+            f"settings: got {len(profile)} characters, wanted 200 at most, since they name the records' "
+            f"folder, {profile[:40]!r}… Give fewer or shorter values."
         )
     cell = Cell(
         task=task,
