@@ -1,8 +1,9 @@
 """Check what a pull request with a submission changes: its own folder, in plain files of a few kinds.
 
 `python -m bnsuite.submission.pull_request BASE HEAD [LOGIN]` prints the name of the submission, or fails with
-what is wrong. It reads git's list of changes and the base branch, but no file of the pull request. LOGIN is the
-GitHub account that opened the pull request, as reported by GitHub: anybody can write any name into a commit.
+what is wrong. It reads git's list of changes and the base branch, but no file of the pull request. LOGIN is
+the GitHub account that opened the pull request, as reported by GitHub: anybody can write any name into a
+    commit.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Tests of the contract on state: what a network keeps, shares, and leaves behind."""
+"""Tests of the contract on state: what a network stores, shares and leaves behind."""
 
 import copy
 import pickle
