@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--order", type=count, default=4, help="there, of all sides")
     parser.add_argument("--probes", type=count, default=4, help="there, of all sides")
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="besides ours")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="in addition to ours")
     options, device = parser.on_device(arguments)
     torch.set_num_threads(1)
     print(f"{machine(device)}, float64")

@@ -238,7 +238,7 @@ class Row:
     lanes_s: float
     lanes_setting: str
     ratio: float  # loop / lanes, the median over rounds
-    fastest: float  # the same of the fastest rounds
+    fastest: float  # ratio of the fastest rounds
     early_difference: float
     late_difference: float
     finite: int  # lanes, of both sides

@@ -148,12 +148,12 @@ def plain(problem: Problem) -> Curves:
 
 
 SIDES: dict[str, Side] = {"harness": harness, "bare": bare, "torch": plain}
-"""Harness over bare is the overhead; over torch, with one lane, what a lone network pays for lanes."""
+"""Name of a side → its function. harness / bare is the overhead; harness / torch that of a lone network."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a side took for the lanes of one phase."""
+    """Result of a side for the lanes of one phase."""
 
     scheme: str
     phase: str
@@ -161,8 +161,8 @@ class Row:
     side: str
     steps: int  # of all lanes together, up to their ends
     seconds: float  # the median over rounds
-    ratio: float  # of the harness' seconds over its own, the median over rounds
-    fastest: float  # the same of each side's fastest round
+    ratio: float  # harness / side, median over rounds
+    fastest: float  # ratio of the fastest rounds
 
 
 def problems(

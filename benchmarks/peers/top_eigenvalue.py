@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--networks", type=count, default=1, help="at depth 8, one after the other, too; 1: no such race"
     )
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="besides ours")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="in addition to ours")
     options, device = parser.on_device(arguments)
     torch.set_num_threads(1)
     print(f"{machine(device)}, float64 but where a side says float32, and in the search of ours")

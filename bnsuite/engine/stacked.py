@@ -15,7 +15,7 @@ Layer = Callable[[Tensor], Tensor]
 
 
 class Dispatch(NamedTuple):
-    """How a module is called stacked, and the names of its tensors."""
+    """Way to call a module stacked, and the names of its tensors."""
 
     compose: Callable[..., Tensor] | None
     formula: "Formula | None"
