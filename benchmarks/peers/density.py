@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--order", type=count, default=4, help="there, of all sides")
     parser.add_argument("--probes", type=count, default=4, help="there, of all sides")
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="in addition to ours")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="peers")
     options, device = parser.on_device(arguments)
     torch.set_num_threads(1)
     print(f"{machine(device)}, float64")
@@ -194,12 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for settings, setting in sizes:
         for scheme in options.schemes:
             with reproducible(device):
-                found = compare(scheme, settings, sides, options.rounds, device, setting)
-            if not found:
+                new_rows = compare(scheme, settings, sides, options.rounds, device, setting)
+            if not new_rows:
                 print(f"{scheme:<20}  does not come to the loss of the task")
-            for row in found:
+            for row in new_rows:
                 print(_line(row), flush=True)
-            rows += found
+            rows += new_rows
     write(rows, options.json)
     agree = all(row.agrees for row in rows)
     print(

@@ -136,12 +136,12 @@ def peer_data(arrays: Arrays) -> Iterator[None]:
             ("train", arrays.train_x, arrays.train_y),
             ("test", arrays.test_x, arrays.test_y),
         ):
-            held = {
+            tensors = {
                 "images": torch.from_numpy(images).permute(0, 2, 3, 1).contiguous(),  # (N, H, W, C) uint8
                 "labels": torch.from_numpy(labels),
                 "classes": list(range(arrays.classes)),
             }
-            torch.save(held, f"cifar10/{part}.pt")
+            torch.save(tensors, f"cifar10/{part}.pt")
         yield
 
 
@@ -178,8 +178,8 @@ def raw(source: Source) -> Arrays:
     """Read the decoded images, without standardization."""
     if source.file is None:
         raise DataError(f"{source.name}: the peer needs 32×32 RGB images: name cifar10, or a folder of it")
-    with source.file.open("rb") as held:
-        return Arrays(*(np.load(held, allow_pickle=False) for _ in Arrays._fields))
+    with source.file.open("rb") as file:
+        return Arrays(*(np.load(file, allow_pickle=False) for _ in Arrays._fields))
 
 
 def line(side: Side) -> str:

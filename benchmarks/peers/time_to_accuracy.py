@@ -73,11 +73,11 @@ def bare(problem: Problem) -> Curves:
     orders = {seed: examples.order(seed, task.steps) for seed in networks}
     template = networks[lanes[0].seed]
     call, evaluating = StackedCall(template), StackedCall(copy.deepcopy(template).eval())
-    each = [networks[lane.seed] for lane in lanes]
+    lane_networks = [networks[lane.seed] for lane in lanes]
     names, states = ([name for name, _ in t] for t in (template.named_parameters(), template.named_buffers()))
-    stacked = [torch.stack(p).detach() for p in zip(*(n.parameters() for n in each), strict=True)]
+    stacked = [torch.stack(p).detach() for p in zip(*(n.parameters() for n in lane_networks), strict=True)]
     params = [*transposed_in_memory(dict(zip(names, stacked, strict=True))).values()]
-    buffers = [torch.stack(b) for b in zip(*(n.buffers() for n in each), strict=True)]
+    buffers = [torch.stack(b) for b in zip(*(n.buffers() for n in lane_networks), strict=True)]
     velocity = [torch.zeros_like(p) for p in params]
     order = torch.stack([orders[lane.seed] for lane in lanes])  # (R, steps, batch)
     rates = torch.tensor([lane.rate for lane in lanes], device=x.device)
@@ -115,7 +115,9 @@ def bare(problem: Problem) -> Curves:
             if not rows:
                 break
             mask = torch.tensor(staying, device=x.device)
-            params, buffers, velocity = ([t[mask] for t in each] for each in (params, buffers, velocity))
+            params, buffers, velocity = (
+                [tensor[mask] for tensor in tensors] for tensors in (params, buffers, velocity)
+            )
             rates, order = rates[mask], order[mask]
     return curves
 
@@ -266,10 +268,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     agree = True
     for name in options.schemes:
         with reproducible(device):
-            for alike, found in compare(SCHEMES[name], task, options.phases, options.rounds, device):
+            for alike, new_rows in compare(SCHEMES[name], task, options.phases, options.rounds, device):
                 agree &= alike
-                rows += found
-                for row in found:
+                rows += new_rows
+                for row in new_rows:
                     print(
                         f"{row.scheme:<20}{row.phase:>9}{row.lanes:>7}{row.side:>9}{row.steps:>7}"
                         f"{row.seconds:>9.2f}{row.ratio:>7.3f}{row.fastest:>9.3f}",

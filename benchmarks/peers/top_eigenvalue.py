@@ -76,10 +76,10 @@ def eigenthings_lanczos(problem: Problem, setting: float) -> Found:
     """λ_max by hessian-eigenthings' Lanczos."""
     operator = operators.eigenthings(problem)
     operator.matvec = counted = Counted(operator.matvec)
-    found = hessian_eigenthings.lanczos(
+    result = hessian_eigenthings.lanczos(
         operator, k=1, max_iter=int(setting), which="LA", reorthogonalize=True, seed=0
     )
-    return Found(found.eigenvectors[0], counted.calls)
+    return Found(result.eigenvectors[0], counted.calls)
 
 
 def eigenthings_in_float32(problem: Problem, setting: float) -> Found:
@@ -91,8 +91,8 @@ def eigenthings_power(problem: Problem, setting: float) -> Found:
     """λ_max by hessian-eigenthings' power iteration."""
     operator = operators.eigenthings(problem)
     operator.matvec = counted = Counted(operator.matvec)
-    found = hessian_eigenthings.power_iteration_one(operator, max_iter=MOST, tol=setting, seed=0)
-    return Found(found[1], counted.calls)
+    result = hessian_eigenthings.power_iteration_one(operator, max_iter=MOST, tol=setting, seed=0)
+    return Found(result[1], counted.calls)
 
 
 def pyhessian_power(problem: Problem, setting: float) -> Found:
@@ -110,8 +110,8 @@ def curvlinops_eigsh(problem: Problem, setting: float) -> Found:
     operator = operators.curvlinops(problem).to_scipy()
     counted = Counted(operator.matvec)
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
-    asked = LinearOperator(operator.shape, counted, dtype=operator.dtype)
-    vectors = eigsh(asked, k=1, which="LA", tol=setting, v0=start)[1]
+    counting = LinearOperator(operator.shape, counted, dtype=operator.dtype)
+    vectors = eigsh(counting, k=1, which="LA", tol=setting, v0=start)[1]
     return Found(torch.from_numpy(vectors[:, 0]), counted.calls)
 
 
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--networks", type=count, default=1, help="at depth 8, one after the other, too; 1: no such race"
     )
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="in addition to ours")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="peers")
     options, device = parser.on_device(arguments)
     torch.set_num_threads(1)
     print(f"{machine(device)}, float64 but where a side says float32, and in the search of ours")
@@ -244,14 +244,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for scheme, depth, networks in jobs:
         with reproducible(device):
             sides = [name for name in SIDES if name in (OURS, *options.sides)]
-            found = compare(scheme, depth, range(101, 101 + networks), sides, options.rounds, device)
-        if not found:
+            new_rows = compare(scheme, depth, range(101, 101 + networks), sides, options.rounds, device)
+        if not new_rows:
             print(f"{scheme:<20}{depth:>6}{networks:>9}  does not come to the loss of the task")
-        values = [row.value for row in found if row.value is not None]
+        values = [row.value for row in new_rows if row.value is not None]
         agree &= not values or max(values) - min(values) <= 2 * RESIDUAL * abs(values[0])
-        for row in found:
+        for row in new_rows:
             print(_line(row), flush=True)
-        rows += found
+        rows += new_rows
     write(rows, options.json)
     print(
         "ours ×: seconds over ours, median over rounds. setting: a tolerance, or an order where there is\n"

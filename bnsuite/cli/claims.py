@@ -26,14 +26,14 @@ def _measure_missing(
         from bnsuite.execute.run import run_jobs
         from bnsuite.records import CALIBRATION, load_records
 
-    kept = [
+    usable = [
         record
         for record in load_records(folders).values()
         if record.outcome != "error"
         and (record.task == CALIBRATION or record.profile.split("+")[0] == profile)
     ]
     needs = dict.fromkeys(need for claim in claims for need in claim.needs)
-    missing = [need for need in needs if not any(answers(record, need) for record in kept)]
+    missing = [need for need in needs if not any(answers(record, need) for record in usable)]
     resolved = resolve_device(device)
     jobs = [
         job

@@ -153,12 +153,12 @@ def submit(
     candidates = (Path("results"), path.resolve().parent / "results")
     records = records or next((folder for folder in candidates if folder.is_dir()), Path("results"))
     try:
-        place, kept = hand_in(path, records, SUBMISSIONS, sandbox(confine))
+        place, submitted = hand_in(path, records, SUBMISSIONS, sandbox(confine))
     except RecordError as error:
         fail(str(error))
-    for record in kept:
+    for record in submitted:
         print(f"  {record.cell}: {record.outcome} {'' if record.value is None else f'{record.value:.4g}'}")
-    if all(record.profile.startswith("smoke") for record in kept):
+    if all(record.profile.startswith("smoke") for record in submitted):
         reason = "its records are of profile smoke, which does not rank, and are no submission yet. "
         reason += f"Measure it with profile quick: bnsuite run --scheme {shlex.quote(str(path))}"
         err.print(f"[yellow]{escape(str(place))}:[/] {escape(reason)}", highlight=False, soft_wrap=True)

@@ -23,7 +23,7 @@ MOVES = frozenset(
 )
 """Operations that move or create numbers without computing any; views count as such, too."""
 
-EACH = {
+PER_ELEMENT = {
     "_softmax": 5,  # maximum, difference, exponential, sum, quotient
     "_weight_norm_interface": 3,  # square, sum, product
     "addcdiv": 2,
@@ -47,7 +47,7 @@ arguments."""
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counter of elementary operations: elements of an operation's largest tensor times `EACH`.
+    """Counter of elementary operations: elements of an operation's largest tensor times `PER_ELEMENT`.
 
     Matrix products and convolutions count as in torch's flop counter.
     """
@@ -67,11 +67,11 @@ def _count(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> 
     if func.overloadpacket in flop_registry:
         return int(flop_registry[func.overloadpacket](*args, **kwargs, out_val=out))
     tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
-    each = EACH.get(name.rstrip("_"), 1)
+    per_element = PER_ELEMENT.get(name.rstrip("_"), 1)
     if name in FUSED:
-        each, affine = FUSED[name]
-        each += sum(isinstance(arg, Tensor) for arg in args[affine])
-    return each * max((t.numel() for t in tensors if t.is_floating_point()), default=0)
+        per_element, affine = FUSED[name]
+        per_element += sum(isinstance(arg, Tensor) for arg in args[affine])
+    return per_element * max((t.numel() for t in tensors if t.is_floating_point()), default=0)
 
 
 Count = Callable[[Stage, int], float]

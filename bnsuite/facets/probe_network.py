@@ -161,13 +161,13 @@ def stages(scheme: Scheme) -> list[Stage]:
 @contextmanager
 def own_streams(seed: int = 0) -> Iterator[None]:
     """Context with seeded global generators of torch, numpy and Python; restores them at its end."""
-    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
     try:
         yield
     finally:
-        torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])
-        random.setstate(kept[2])
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])

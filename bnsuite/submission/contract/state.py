@@ -85,8 +85,8 @@ def copies(scheme: Scheme) -> str:
 
 def stacking(scheme: Scheme) -> str:
     """Networks train stacked with the steps that each takes alone, or it is found that they cannot."""
-    found = [stage for stage in accepting(scheme) if not can_stack(stage.network(2), *stage.data(32))]
-    return f"lane by lane, slower: {_why(found[0])}" if found else "trains stacked"
+    unstackable = [stage for stage in accepting(scheme) if not can_stack(stage.network(2), *stage.data(32))]
+    return f"lane by lane, slower: {_why(unstackable[0])}" if unstackable else "trains stacked"
 
 
 def _why(stage: Stage) -> str:
