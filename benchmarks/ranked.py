@@ -17,8 +17,8 @@ from bnsuite.profiles import load_profile
 from bnsuite.records import SUITE_VERSION, Outcome, Record
 from bnsuite.records.record import digest
 from bnsuite.schemes import SCHEMES, scheme_names
+from bnsuite.submission.conversation import Limits
 from bnsuite.submission.foreign import SCHEME, Foreign, load
-from bnsuite.submission.sandbox import Limits
 from bnsuite.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]

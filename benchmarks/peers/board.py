@@ -7,9 +7,8 @@ what the search saves over a grid is counted separately. λ_max is that of the c
 further eigenvalues. digits, MLP of width 64, one thread.
 
 By default each cell is sampled: the tuning lanes of two depths of `max_depth`, the tuning lanes of
-    `stable_lr`, two
-seeds of `top_eigenvalue`, and the confirmation lanes of `time_to_accuracy` at the published rate. `--whole`
-runs whole cells.
+`stable_lr`, two seeds of `top_eigenvalue`, and the confirmation lanes of `time_to_accuracy` at the published
+rate. `--whole` runs whole cells.
 """
 
 import copy

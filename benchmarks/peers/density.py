@@ -1,8 +1,7 @@
 """Race for the spectral density of the Hessian at equal error: libraries of the field against this suite.
 
 Every side computes with the operator of the tasks, and starts from scratch in each round: building the
-    operator counts.
-All sides use stochastic Lanczos quadrature, k probes of m Hessian products.
+operator counts. All sides use stochastic Lanczos quadrature, k probes of m Hessian products.
 
 For a network so small that all eigenvalues of its Hessian are known, a side takes the fewest products on its
 ladder of m and k with an error up to the target; finding them does not count. The error is the distance in

@@ -1,10 +1,9 @@
 """Race over one depth of a sweep: a plain loop with torch.optim.SGD against lanes.
 
 MLP of 32 layers, width 64, digits, batch 128: 9 half-decade rates × 2 seeds. Both sides train equal networks
-    on equal
-batches, and take turns in one process. Networks are drawn once, outside the clock. On a CPU each side runs on
-one thread and on all threads; on a GPU the loop runs with each of torch's two fast kernels for SGD; the
-better setting counts. Both sides run in the environment that `bnsuite` gives its workers.
+on equal batches, and take turns in one process. Networks are drawn once, outside the clock. On a CPU each
+side runs on one thread and on all threads; on a GPU the loop runs with each of torch's two fast kernels for
+SGD; the better setting counts. Both sides run in the environment that `bnsuite` gives its workers.
 """
 
 import copy

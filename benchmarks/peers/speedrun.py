@@ -10,9 +10,7 @@ The peer (K. Jordan, arXiv 2404.00498) is fetched by whoever runs this, and is n
 Both sides train on one set of images and one GPU. The peer's mean accuracy over all runs is the target; our
 side takes the first number of epochs on the ladder whose mean accuracy over as many seeds is at least that.
 Seconds cover training with whitening, and the final test with all views, but not loading and compiling: the
-peer's own
-    count, and
-our `train_s` and `eval_s`. Both sides are warmed up; seconds are medians over runs.
+peer's own count, and our `train_s` and `eval_s`. Both sides are warmed up; seconds are medians over runs.
 """
 
 import argparse

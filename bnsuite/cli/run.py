@@ -188,8 +188,8 @@ def _schemes(names_or_paths: list[str], cell_limit: float, confine: SandboxChoic
     if not paths:
         return [*names_or_paths]
     from bnsuite.cli.submission import sandbox
+    from bnsuite.submission.conversation import Limits
     from bnsuite.submission.foreign import load
-    from bnsuite.submission.sandbox import Limits
 
     confined, limits = sandbox(confine), Limits(wall_s=cell_limit)
     return [load(Path(text), confined, limits) if text in paths else text for text in names_or_paths]

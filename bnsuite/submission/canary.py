@@ -9,8 +9,7 @@ Code inside the sandbox can patch the suite. Two questions have answers that are
   must grow like the seconds that it reports.
 
 Not caught: code that recognizes a canary by its labels or its task; numbers that labels do not enter, such as
-    an
-eigenvalue of a network that was honestly trained; seconds of other tasks that are forged alone.
+an eigenvalue of a network that was honestly trained; seconds of other tasks that are forged alone.
 """
 
 import hashlib

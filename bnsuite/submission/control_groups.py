@@ -1,8 +1,7 @@
 """Control groups of Linux, version 2: the kernel's limit on all memory that a process causes.
 
 The limit counts what no resident size does: shared pages, page tables, entries of file systems, pipes.
-    Source:
-Documentation/admin-guide/cgroup-v2.rst of the kernel.
+Source: Documentation/admin-guide/cgroup-v2.rst of the kernel.
 """
 
 import errno

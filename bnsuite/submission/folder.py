@@ -17,8 +17,9 @@ from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.store import age
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.submission.canary import canaries
+from bnsuite.submission.conversation import Limits
 from bnsuite.submission.foreign import SCHEME, Foreign, check_contract, load, scheme_file, source_of
-from bnsuite.submission.sandbox import Limits, Sandbox
+from bnsuite.submission.sandbox import Sandbox
 from bnsuite.verification import Difference, compare, sample_cells
 
 OF_A_CELL = Limits(wall_s=3600)

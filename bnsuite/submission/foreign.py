@@ -19,7 +19,8 @@ from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.record import Finite
 from bnsuite.schemes import SCHEMES
 from bnsuite.submission.contract import CONTRACT
-from bnsuite.submission.sandbox import Limits, OutOfMemoryError, Sandbox, SandboxError
+from bnsuite.submission.conversation import Limits, OutOfMemoryError, SandboxError
+from bnsuite.submission.sandbox import Sandbox
 from bnsuite.text import clipped
 
 SCHEME = "scheme.py"

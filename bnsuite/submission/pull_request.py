@@ -3,7 +3,7 @@
 `python -m bnsuite.submission.pull_request BASE HEAD [LOGIN]` prints the name of the submission, or fails with
 what is wrong. It reads git's list of changes and the base branch, but no file of the pull request. LOGIN is
 the GitHub account that opened the pull request, as reported by GitHub: anybody can write any name into a
-    commit.
+commit.
 """
 
 import re

@@ -1,33 +1,24 @@
 """Sandbox: runs foreign code in a confined process of its own, and talks to it in JSON.
 
 The sandbox protects the machine, not the numbers: code inside can answer anything, so whoever asks checks the
-    answer.
-Linux with bubblewrap confines the code fully; `Sandbox.gaps` lists what is not protected elsewhere.
+answer. Linux with bubblewrap confines the code fully; `Sandbox.gaps` lists what is not protected elsewhere.
 """
 
 import json
 import os
-import selectors
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from bnsuite.submission.control_groups import delegated_group, limited_group, ran_out_of_memory
-from bnsuite.submission.held_memory import held_memory
+from bnsuite.submission.conversation import MIB, Limits, Message, OutOfMemoryError, SandboxError, converse
 from bnsuite.submission.interpreter import environment, open_to_all, python_files
 from bnsuite.submission.seccomp import refuses_system_calls
-from bnsuite.text import clipped
-
-MIB = 1024**2
 
 INSIDE = "bnsuite.submission.worker"
 """Module that runs inside the sandbox."""
@@ -44,7 +35,6 @@ STRANGERS = 60_578, 606
 ROOMS = ("/dev/shm", "/tmp")
 """Folders in which foreign code may write, each a tmpfs."""
 
-_LOOK_EVERY_S = 0.1
 # If memory runs out, the kernel ends this process first; what root sets nobody else can lower.
 _START = """{ echo 1000 >/proc/self/oom_score_adj; } 2>/dev/null
 [ -z "$0" ] || echo 0 >"$0/cgroup.procs" || exit
@@ -52,35 +42,6 @@ exec "$@"
 """
 _DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")  # no /dev/zero: mapped, it is uncounted memory
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/sys/devices/system/cpu")
-
-Message = dict[str, Any]
-
-
-class SandboxError(Exception):
-    """Foreign code was stopped, or ended without an answer; the message is one line."""
-
-
-class OutOfMemoryError(SandboxError):
-    """Foreign code needed more memory than it may have."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a sandboxed process.
-
-    Attributes:
-        wall_s: seconds by the parent's clock.
-        memory: bytes of each process's address space, and of what all its processes hold together.
-        processes: processes and threads together.
-        file: bytes of one file; each folder that it may write to holds twice as much.
-        answer: bytes of all its messages together.
-    """
-
-    wall_s: float
-    memory: int = 8 * 1024 * MIB
-    processes: int = 64
-    file: int = 64 * MIB
-    answer: int = 8 * MIB
 
 
 class Sandbox:
@@ -198,7 +159,7 @@ class Sandbox:
         os.close(there)
         rooms = ROOMS if self.bwrap else ()
         try:
-            return _converse(process, here, request.encode(), limits, hear, rooms)
+            return converse(process, here, request.encode(), limits, hear, rooms)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -262,101 +223,3 @@ def working_bwrap() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return bwrap if done.returncode == 0 else None
-
-
-def _converse(
-    process: subprocess.Popen[bytes],
-    here: int,
-    request: bytes,
-    limits: Limits,
-    hear: Callable[[Message], None],
-    rooms: Sequence[str],
-) -> Message:
-    """Send the request and read messages to the last; raises at the first limit that the process passes."""
-    assert process.stdin is not None
-    assert process.stderr is not None
-    with suppress(BrokenPipeError):
-        process.stdin.write(request)
-        process.stdin.close()
-    messages, stderr = _Messages(limits.answer, hear), deque[bytes](maxlen=8)
-    looked_at, end = 0.0, time.monotonic() + limits.wall_s
-    with selectors.DefaultSelector() as streams:
-        streams.register(here, selectors.EVENT_READ)
-        streams.register(process.stderr, selectors.EVENT_READ)
-        while here in streams.get_map():
-            now = time.monotonic()
-            if now > end:
-                raise SandboxError(f"stopped: it did not end within {limits.wall_s:g} s")
-            if now > looked_at + _LOOK_EVERY_S:
-                looked_at = now
-                if (held := held_memory(process.pid, rooms)) > limits.memory:
-                    raise OutOfMemoryError(_too_large(held, limits))
-            for key, _ in streams.select(_LOOK_EVERY_S):
-                chunk = os.read(key.fd, 1 << 16)
-                if not chunk:
-                    streams.unregister(key.fileobj)
-                elif key.fd == here:
-                    messages.add(chunk)
-                else:
-                    stderr.append(chunk[-2000:])
-    last = messages.last
-    if last is None or not last.get("last"):
-        if last is not None:
-            hear(last)
-        status = _status(process)
-        lines = b"".join(stderr).decode(errors="replace").strip().splitlines()
-        raise SandboxError(
-            f"ended without an answer, {_ending(status)}{': ' + clipped(lines[-1], 200) if lines else ''}"
-        )
-    return last
-
-
-class _Messages:
-    """Messages of a process, one JSON object per line; `hear` gets each of them but the last."""
-
-    def __init__(self, most_bytes: int, hear: Callable[[Message], None]) -> None:
-        self.last: Message | None = None
-        self._most_bytes, self._hear = most_bytes, hear
-        self._bytes, self._parts = 0, list[bytes]()
-
-    def add(self, chunk: bytes) -> None:
-        self._bytes += len(chunk)
-        if self._bytes > self._most_bytes:
-            raise SandboxError(f"stopped: it said more than {self._most_bytes // MIB} MiB")
-        first, *rest = chunk.split(b"\n")
-        self._parts.append(first)
-        for part in rest:
-            if self.last is not None:
-                self._hear(self.last)
-            self.last, self._parts = _parsed(b"".join(self._parts)), [part]
-
-
-def _status(process: subprocess.Popen[bytes]) -> int:
-    """Exit status of a process that sends no more messages; kills it if it goes on."""
-    try:
-        return process.wait(timeout=2)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
-
-
-def _parsed(line: bytes) -> Message:
-    def refuse(number: str) -> float:
-        raise ValueError(f"{number} is not a finite number")
-
-    try:
-        message = json.loads(line, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise SandboxError(f"its answer is not valid JSON ({error})") from error
-    if not isinstance(message, dict):
-        raise SandboxError("its answer is not a JSON object")
-    return message
-
-
-def _ending(status: int) -> str:
-    names = {number.value: number.name for number in signal.Signals}
-    return f"by signal {names.get(-status, -status)}" if status < 0 else f"with status {status}"
-
-
-def _too_large(held: int, limits: Limits) -> str:
-    return f"stopped: it held {held / MIB:,.0f} MiB of memory, and may hold {limits.memory // MIB:,} MiB"

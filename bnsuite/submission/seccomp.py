@@ -1,11 +1,10 @@
 """Filter of system calls for foreign code on Linux, against what neither namespaces nor limits cover.
 
 Refused are: memory that no resident size counts (memfd, System V, shared anonymous pages, huge pages of the
-    pool,
-buffers of sockets, pages given to pipes, events of inotify, record locks, Landlock rules); sockets, which
-reach services of the machine; new namespaces with rights and file systems of their own; kernel keyrings;
-tracing; io_uring. Threads, fork, pipes and files stay allowed. The filter is a program of the kernel's BPF,
-for seccomp(2).
+pool, buffers of sockets, pages given to pipes, events of inotify, record locks, Landlock rules); sockets,
+which reach services of the machine; new namespaces with rights and file systems of their own; kernel
+keyrings; tracing; io_uring. Threads, fork, pipes and files stay allowed. The filter is a program of the
+kernel's BPF, for seccomp(2).
 """
 
 import ctypes

@@ -17,8 +17,9 @@ from bnsuite.execute import run as running
 from bnsuite.execute.plan import plan
 from bnsuite.execute.run import run
 from bnsuite.records import Outcome, Record, Store
+from bnsuite.submission.conversation import Limits
 from bnsuite.submission.foreign import load
-from bnsuite.submission.sandbox import Limits, Sandbox, working_bwrap
+from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 SHORT = {"steps": 4, "rates": (0.01, 0.1), "tuning": (1,), "confirmation": (101,), "batch": 8}
 SETS = [

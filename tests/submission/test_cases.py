@@ -11,8 +11,9 @@ from bnsuite.facets import facets_of
 from bnsuite.records import Outcome, RecordError
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.submission.contract import NOT_TRIED, contract
+from bnsuite.submission.conversation import Limits
 from bnsuite.submission.foreign import check_contract, load
-from bnsuite.submission.sandbox import Limits, Sandbox, working_bwrap
+from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 SANDBOX = Sandbox(working_bwrap())
 HEAD = """

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bnsuite.submission.control_groups import OWN, delegated_group, limited_group, ran_out_of_memory
-from bnsuite.submission.sandbox import MIB, Limits, OutOfMemoryError, Sandbox, SandboxError, working_bwrap
+from bnsuite.submission.conversation import MIB, Limits, OutOfMemoryError, SandboxError
+from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
 

@@ -13,8 +13,9 @@ from bnsuite.records import Outcome, Record, RecordError
 from bnsuite.schemes import Scheme
 from bnsuite.submission import foreign
 from bnsuite.submission.contract import CONTRACT
+from bnsuite.submission.conversation import MIB, Limits
 from bnsuite.submission.foreign import Foreign, check_contract, load, scheme_file, source_of
-from bnsuite.submission.sandbox import MIB, Limits, Sandbox, working_bwrap
+from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 SANDBOX = Sandbox(working_bwrap())
 LIMITS = Limits(wall_s=600)

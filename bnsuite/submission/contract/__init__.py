@@ -1,7 +1,7 @@
 """Contract: the tests that every scheme must pass before it is measured, as a table.
 
 Nothing here limits memory, ends a scheme that never returns, or keeps a scheme from files: the sandbox does
-    that.
+that.
 """
 
 import traceback
