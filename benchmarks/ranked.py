@@ -18,7 +18,7 @@ from bnsuite.records import SUITE_VERSION, Outcome, Record
 from bnsuite.records.record import digest
 from bnsuite.schemes import SCHEMES, scheme_names
 from bnsuite.submission.conversation import Limits
-from bnsuite.submission.foreign import SCHEME, Foreign, load
+from bnsuite.submission.foreign import SCHEME, Foreign, load_scheme
 from bnsuite.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def _load(scheme: str | Path) -> str | Foreign:
     return (
         scheme
         if isinstance(scheme, str)
-        else load(scheme, sandbox(SandboxChoice.prefer), Limits(wall_s=3600))
+        else load_scheme(scheme, sandbox(SandboxChoice.prefer), Limits(wall_s=3600))
     )
 
 

@@ -189,10 +189,10 @@ def _schemes(names_or_paths: list[str], cell_limit: float, confine: SandboxChoic
         return [*names_or_paths]
     from bnsuite.cli.submission import sandbox
     from bnsuite.submission.conversation import Limits
-    from bnsuite.submission.foreign import load
+    from bnsuite.submission.foreign import load_scheme
 
     confined, limits = sandbox(confine), Limits(wall_s=cell_limit)
-    return [load(Path(text), confined, limits) if text in paths else text for text in names_or_paths]
+    return [load_scheme(Path(text), confined, limits) if text in paths else text for text in names_or_paths]
 
 
 def _judged(scheme: "Foreign") -> "Foreign":

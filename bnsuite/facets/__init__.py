@@ -24,7 +24,7 @@ from bnsuite.schemes import Scheme
 
 T = TypeVar("T")
 
-TOLERANCE = 1e-2
+INVARIANCE_TOLERANCE = 1e-2
 """Relative tolerance of invariances, which ε breaks a little; independence must hold up to rounding."""
 
 __all__ = ["COSTS", "FACETS", "Facets", "Stage", "facets_of", "gradient_gap", "own_streams", "stages"]
@@ -106,12 +106,12 @@ def _near(value: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 def _scale_invariant(scheme: Scheme) -> bool:
     trials = [(_normalized(scheme, 2 * x), _normalized(scheme, x)) for x in _inputs(scheme)]
-    return bool(trials) and all(_near(*trial, TOLERANCE) for trial in trials)
+    return bool(trials) and all(_near(*trial, INVARIANCE_TOLERANCE) for trial in trials)
 
 
 def _shift_invariant(scheme: Scheme) -> bool:
     trials = [(_normalized(scheme, x + x.abs().mean()), _normalized(scheme, x)) for x in _inputs(scheme)]
-    return bool(trials) and all(_near(*trial, TOLERANCE) for trial in trials)
+    return bool(trials) and all(_near(*trial, INVARIANCE_TOLERANCE) for trial in trials)
 
 
 def _mean_centering(scheme: Scheme) -> bool:

@@ -74,7 +74,7 @@ def _count(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> 
     return per_element * max((t.numel() for t in tensors if t.is_floating_point()), default=0)
 
 
-Count = Callable[[Stage, int], float]
+StageCount = Callable[[Stage, int], float]
 """(stage, depth) → a count for a network of that depth, such as its operations."""
 
 
@@ -87,7 +87,7 @@ def costs_of(stage: Stage) -> dict[str, float]:
     """
     narrow, wide, _ = WIDTHS
 
-    def slope(count: Callable[[int], Count]) -> float:
+    def slope(count: Callable[[int], StageCount]) -> float:
         more = [_layer(stage, count(width)) for width in (narrow, wide)]
         return (more[1] - more[0]) / (wide - narrow)
 
@@ -118,13 +118,13 @@ def _per_weight(stage: Stage) -> float:
     return second([_layer(alone, _operations(w, 4, 4)) for w in WIDTHS]) / second(weights)
 
 
-def _layer(stage: Stage, count: Count) -> float:
+def _layer(stage: Stage, count: StageCount) -> float:
     """Count of one more layer, minus the count of one more layer of scheme `none`."""
     plain = replace(stage, scheme=Scheme("none"))
     return count(stage, 3) - count(stage, 2) - (count(plain, 3) - count(plain, 2))
 
 
-def _operations(width: int, n: int, side: int) -> Count:
+def _operations(width: int, n: int, side: int) -> StageCount:
     def count(stage: Stage, depth: int) -> float:
         network = stage.network(depth, width, side=side)
         operations: Operations = Operations()  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from bnsuite.schemes import Factory, Scheme
 WIDTH = 16
 """Channels of the hidden layers."""
 
-SIDE = 4
+IMAGE_SIDE = 4
 """Side of an image: 16 positions for `cnn`, 4 tokens for `transformer`."""
 
 CLASSES = 4
@@ -73,7 +73,7 @@ class Stage:
         width: int = WIDTH,
         *,
         seed: int = 0,
-        side: int = SIDE,
+        side: int = IMAGE_SIDE,
         activation: Factory | None = None,
         moved: bool = False,
     ) -> Network:
@@ -101,7 +101,7 @@ class Stage:
                     p.add_(0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype))
         return network
 
-    def data(self, n: int = 8, *, seed: int = 0, side: int = SIDE) -> tuple[Tensor, Tensor]:
+    def data(self, n: int = 8, *, seed: int = 0, side: int = IMAGE_SIDE) -> tuple[Tensor, Tensor]:
         """Images (n, 1, side, side) from N(0, 1), and their classes (n,).
 
         Args:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bnsuite.networks.base import Apply, Family, Network, See, Size, branch_scale, unseen
 from bnsuite.schemes import Factory, Scheme
 
-SIDE = 8
+POOLED_SIDE = 8
 """Largest height and width behind the stem of `cnn`; larger images are average-pooled there, once."""
 
 
@@ -84,7 +84,7 @@ def _mlp(scheme: Scheme, size: Size, activation: Factory) -> Network:
 def _cnn(scheme: Scheme, size: Size, activation: Factory) -> Network:
     depth, width, shape, classes = size
     layers: list[nn.Module] = [nn.Conv2d(width if i else shape[0], width, 3, padding=1) for i in range(depth)]
-    window = math.ceil(shape[1] / SIDE), math.ceil(shape[2] / SIDE)
+    window = math.ceil(shape[1] / POOLED_SIDE), math.ceil(shape[2] / POOLED_SIDE)
     pool = nn.AvgPool2d(window) if max(window) > 1 else nn.Identity()
     mean = partial(torch.mean, dim=(-2, -1))
     return Layered(scheme, layers, width, classes, activation, nn.Identity(), pool, mean)

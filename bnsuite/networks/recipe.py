@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bnsuite.networks.base import UnsupportedError, checked, refuse_unbatched
 from bnsuite.schemes import Scheme
 
-SIDE = 16
+SMALLEST_SIDE = 16
 """Smallest side of an image, in pixels: 16 → 15 → 7 → 3 → 1."""
 
 PATCH, EPS = 2, 5e-4
@@ -112,8 +112,10 @@ def build(scheme: Scheme, width: int, shape: torch.Size, classes: int, seed: int
     Raises:
         UnsupportedError: the images are too small, or the scheme has residual paths or refuses a size.
     """
-    if min(shape[1:]) < SIDE:
-        raise UnsupportedError(f"speedrun needs images of {SIDE}×{SIDE} at least: got {shape[1]}×{shape[2]}")
+    if min(shape[1:]) < SMALLEST_SIDE:
+        raise UnsupportedError(
+            f"speedrun needs images of {SMALLEST_SIDE}×{SMALLEST_SIDE} at least: got {shape[1]}×{shape[2]}"
+        )
     if scheme.skip != "none":
         raise UnsupportedError(
             f"{scheme.name} has residual paths, and the network of speedrun has none to scale or normalize: "

@@ -38,7 +38,7 @@ GROWN_S = 4.0
 FACTOR = 2.0
 """Largest ratio of outside to reported seconds, or its inverse: warm-up and other load are not reported."""
 
-LARGEST = 2**31
+MOST_BYTES = 2**31
 """Largest size of the images that a canary writes, in bytes: its settings come from an untrusted record."""
 
 _MOST_REPEATS = 10**5
@@ -88,10 +88,10 @@ def random_labels(record: Record, scheme: Foreign, source: Source, seed: int) ->
     if record.task == "top_eigenvalue" and not settings.get("minibatches"):
         settings["minibatches"] = len(true.train_x) // batch  # the Hessian costs what it does on real data
     needed = steps * batch * true.train_x[0].numel() * true.train_x.element_size()
-    if needed > LARGEST:
+    if needed > MOST_BYTES:
         raise CanaryError(
             f"canary of {record.task}: {steps} steps of {batch} examples take {needed / 2**30:.1f} GiB, "
-            f"and {LARGEST / 2**30:.0f} GiB are the most. Do not run it: read the settings of its record."
+            f"and {MOST_BYTES / 2**30:.0f} GiB are the most. Do not run it: read the settings of its record."
         )
     with tempfile.TemporaryDirectory(prefix="bnsuite-") as folder:
         Path(folder).chmod(0o755)  # the sandbox reads it as another user

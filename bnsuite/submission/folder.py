@@ -18,7 +18,7 @@ from bnsuite.records.store import age
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.submission.canary import canaries
 from bnsuite.submission.conversation import Limits
-from bnsuite.submission.foreign import SCHEME, Foreign, check_contract, load, scheme_file, source_of
+from bnsuite.submission.foreign import SCHEME, Foreign, check_contract, load_scheme, scheme_file, source_of
 from bnsuite.submission.sandbox import Sandbox
 from bnsuite.verification import Difference, compare, sample_cells
 
@@ -172,7 +172,7 @@ def reruns(
     """
     if not path.is_dir():
         raise RecordError(f"{path}: no such folder. A submission lies in leaderboard/submissions/NAME.")
-    scheme = load(path, sandbox, OF_A_CELL)
+    scheme = load_scheme(path, sandbox, OF_A_CELL)
     manifest = read_manifest(path)
     stored = [record for record in Store(path / "records") if record.task != CALIBRATION]
     for record in stored:
@@ -241,7 +241,7 @@ def _scheme_of(
             f"{record.id}: {record.scheme!r} is no built-in scheme, and no folder above its record has a "
             f"{SCHEME}. Say where its file is: --scheme PATH."
         )
-    return load(place, sandbox(), OF_A_CELL)
+    return load_scheme(place, sandbox(), OF_A_CELL)
 
 
 def _data_of(record: Record, sources: Sequence[Source]) -> Source:

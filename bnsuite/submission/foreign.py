@@ -26,7 +26,7 @@ from bnsuite.text import clipped
 SCHEME = "scheme.py"
 """Name of the file that holds the scheme of a submission."""
 
-LARGEST = 1024**2
+MOST_SOURCE_BYTES = 1024**2
 """Largest size of a scheme's file, in bytes."""
 
 TO_LOAD = Limits(wall_s=60)
@@ -170,7 +170,7 @@ def _warned(message: dict[str, Any], warn: Callable[[str], None]) -> bool:
     return isinstance(text, str)
 
 
-def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
+def load_scheme(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
     """Load the scheme of a submission's folder or of a single file, after a look at it in the sandbox.
 
     Args:
@@ -303,10 +303,12 @@ def source_of(file: Path) -> str:
     """SHA-256 of a scheme's file.
 
     Raises:
-        RecordError: the file is larger than `LARGEST`.
+        RecordError: the file is larger than `MOST_SOURCE_BYTES`.
     """
-    if file.stat().st_size > LARGEST:
-        raise RecordError(f"{file}: larger than {LARGEST // 1024} KiB. A scheme is one file of code.")
+    if file.stat().st_size > MOST_SOURCE_BYTES:
+        raise RecordError(
+            f"{file}: larger than {MOST_SOURCE_BYTES // 1024} KiB. A scheme is one file of code."
+        )
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -39,7 +39,7 @@ def open_to_all() -> bool:
     return all(reachable(Path(place)) for place in python_files())
 
 
-def environment() -> Mapping[str, str]:
+def sandbox_environment() -> Mapping[str, str]:
     """Environment variables that a sandboxed process needs; none names a user or holds a token."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     places = [Path(bnsuite.__file__).parent.parent, *_site_packages()]

@@ -22,7 +22,7 @@ VERIFIED = "leaderboard/verification"
 MOST_FILES = 400
 """Largest number of files in a submission."""
 
-LARGEST = 4 * 1024**2
+MOST_FILE_BYTES = 4 * 1024**2
 """Largest size of a file, in bytes."""
 
 _PLAIN, _DELETED = "100644", "000000"
@@ -63,8 +63,8 @@ def submission_of(changes: list[Change], sizes: dict[str, int]) -> str:
             )
         if mode not in (_PLAIN, _DELETED):
             raise ValueError(f"{path!r}: a plain file, git's mode {_PLAIN}, is wanted: got {mode}")
-        if sizes.get(blob, 0) > LARGEST:
-            raise ValueError(f"{path!r}: at most {LARGEST} bytes: got {sizes[blob]}")
+        if sizes.get(blob, 0) > MOST_FILE_BYTES:
+            raise ValueError(f"{path!r}: at most {MOST_FILE_BYTES} bytes: got {sizes[blob]}")
         names.add(match[1])
     if len(names) > 1:
         raise ValueError(

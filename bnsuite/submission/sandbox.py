@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bnsuite.submission.control_groups import delegated_group, limited_group, ran_out_of_memory
 from bnsuite.submission.conversation import MIB, Limits, Message, OutOfMemoryError, SandboxError, converse
-from bnsuite.submission.interpreter import environment, open_to_all, python_files
+from bnsuite.submission.interpreter import open_to_all, python_files, sandbox_environment
 from bnsuite.submission.seccomp import refuses_system_calls
 
 INSIDE = "bnsuite.submission.worker"
@@ -152,7 +152,7 @@ class Sandbox:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=[there],
-            env=environment(),
+            env=sandbox_environment(),
             cwd="/",
             start_new_session=True,
         )

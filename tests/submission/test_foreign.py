@@ -14,7 +14,7 @@ from bnsuite.schemes import Scheme
 from bnsuite.submission import foreign
 from bnsuite.submission.contract import CONTRACT
 from bnsuite.submission.conversation import MIB, Limits
-from bnsuite.submission.foreign import Foreign, check_contract, load, scheme_file, source_of
+from bnsuite.submission.foreign import Foreign, check_contract, load_scheme, scheme_file, source_of
 from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 SANDBOX = Sandbox(working_bwrap())
@@ -62,7 +62,7 @@ def measured(scheme: Foreign | Scheme, records: Path) -> Record:
 
 def test_a_foreign_scheme_is_measured_as_one_of_ours(tmp_path: Path) -> None:
     path = written(tmp_path, SOUND)
-    scheme = load(path, SANDBOX, LIMITS)
+    scheme = load_scheme(path, SANDBOX, LIMITS)
     there = measured(scheme, tmp_path / "there")
     ours = runpy.run_path(str(path))["scheme"]
     here = measured(ours, tmp_path / "here")
@@ -156,7 +156,7 @@ def test_a_file_that_changes_while_it_is_measured_gives_nothing(tmp_path: Path) 
 )
 def test_a_description_that_cannot_be(tmp_path: Path, said: dict[str, Any], words: str) -> None:
     with pytest.raises(RecordError) as caught:
-        load(written(tmp_path, SOUND), Liar(said), LIMITS)
+        load_scheme(written(tmp_path, SOUND), Liar(said), LIMITS)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -183,7 +183,7 @@ def test_a_folder_of_plain_files_alone(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="a scheme is a Python file"):
         scheme_file(tmp_path / "mine.txt")
     large = tmp_path / "large.py"
-    large.write_text("#" * (foreign.LARGEST + 1))
+    large.write_text("#" * (foreign.MOST_SOURCE_BYTES + 1))
     with pytest.raises(RecordError, match=r"larger than 1024 KiB"):
         source_of(large)
 

@@ -82,7 +82,9 @@ def loose(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield f"{prefix}.{name}", tensor
 
 
-def train(stage: Stage, network: nn.Module, steps: int = 2, seed: int = 0, rate: float = 0.05) -> list[float]:
+def take_steps(
+    stage: Stage, network: nn.Module, steps: int = 2, seed: int = 0, rate: float = 0.05
+) -> list[float]:
     """Take steps of plain SGD in place; returns the loss before each step.
 
     Args:
