@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from bnsuite.datasets import DATASETS, DataError, Dataset, Source
 from bnsuite.engine.lanes import Lane
 from bnsuite.execute import plan as planning
-from bnsuite.execute import run as running
 from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import Profile, load_profile, profile_names
@@ -94,7 +93,7 @@ def small_cifar() -> Dataset:
 
 
 def test_standard_is_planned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "find", lambda name: Source(name, "0" * 64))
+    monkeypatch.setattr(planning, "find", lambda name: Source(name, "0" * 64))
     jobs = planning.plan("standard", None, None, None, None, "cuda")
     cells = {(job.cell.task, job.cell.scheme, job.cell.family, job.cell.dataset) for job in jobs}
     assert cells == set(product(RANKED, REFERENCES, ["mlp", "cnn"], ["cifar10"]))
