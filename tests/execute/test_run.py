@@ -203,7 +203,7 @@ def test_a_cell_that_raises_is_a_record_and_the_run_goes_on(tmp_path: Path, meas
     assert good.outcome.has_value
     assert bad.error is not None
     assert "RuntimeError: the normalizer is broken" in bad.error
-    assert re.search(r"^bnsuite/engine/lanes\.py:\d+ ", bad.error, re.MULTILINE)
+    assert re.search(r"^bnsuite/engine/stack\.py:\d+ ", bad.error, re.MULTILINE)
     assert re.search(r"test_run\.py:\d+ forward: raise RuntimeError", bad.error)
     assert not re.search(r"(^|\s)/", bad.error), "no absolute path"
     assert str(Path.home()) not in bad.error
