@@ -1,7 +1,8 @@
-"""The result table of one track as Markdown, and its place in a README."""
+"""Result tables and verdicts as Markdown, and their places in the README and in docs/results.md."""
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from bnsuite.board.labels import label, title
@@ -9,20 +10,26 @@ from bnsuite.board.site import Source
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import Judged, judge_largest
 from bnsuite.format import interval, printable, reading, signed, tally
-from bnsuite.ranking.composite import load_scales
+from bnsuite.ranking.composite import SCALED, load_scales
 from bnsuite.ranking.tables import Row, make_tables
-from bnsuite.ranking.tracks import Kept, by_track
+from bnsuite.ranking.tracks import REFERENCE, Kept, by_track
 from bnsuite.records import RANKED, Record, RecordError, load_records
 from bnsuite.records.store import write_atomically
 
-RESULTS, CLAIMED = "results", "claims"
-"""Names of the tables: each stands between <!-- NAME:begin --> and <!-- NAME:end -->."""
+RESULTS, LEADERS, CLAIMED = "results", "leaders", "claims"
+"""Names of the tables, each between <!-- NAME:begin --> and <!-- NAME:end -->."""
+
+LENGTH = 8
+"""Rows of the table of leaders."""
 
 
-def markdown_table(records: Iterable[Record]) -> str:
-    """Rows of entries by rank, a column a ranked task: value, interval, rank and n; and the composite.
+def markdown_table(records: Iterable[Record], length: int | None = None) -> str:
+    """Table of the entries of one track by rank: composite, and value, interval, rank and n per ranked task.
 
-    Raises ValueError unless the records are of exactly one track.
+    Args:
+        records: records of exactly one track; another number of tracks raises ValueError.
+        length: keep the reference schemes and the best-ranked others, at most this many rows. Ranks stay
+            those among all entries. None: every entry.
     """
     tables = make_tables([Kept(record, "published") for record in records], load_scales())
     if len(tables) != 1:
@@ -34,11 +41,17 @@ def markdown_table(records: Iterable[Record]) -> str:
         asked = table.standards[task]
         heads.append(f"{title(task)}, {asked.unit} {'↑' if asked.better == 'higher' else '↓'}")
     lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
-    for row in table.rows:
-        if row.competes:
-            cells = [_cell(row, task) for task in tasks]
-            lines.append([str(row.overall or "–"), _escape(label(row.entry)), _composite(row), *cells])
+    for row in _leaders([row for row in table.rows if row.competes], length):
+        cells = [_cell(row, task) for task in tasks]
+        lines.append([str(row.overall or "–"), _escape(label(row.entry)), _composite(row), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _leaders(rows: list[Row], length: int | None) -> list[Row]:
+    references = [row for row in rows if row.entry.scheme in (REFERENCE, *SCALED)]
+    others = [row for row in rows if row not in references]
+    kept = references + (others if length is None else others[: length - len(references)])
+    return [row for row in rows if row in kept]
 
 
 def _composite(row: Row) -> str:
@@ -78,29 +91,32 @@ def replace_table(text: str, table: str, name: str = RESULTS) -> str:
     return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
-def renew(readme: Path, sources: Sequence[Source]) -> None:
-    """Put the first track of the sources' records, in the board's own order, into a README.
+def renew(path: Path, sources: Sequence[Source]) -> None:
+    """Renew the tables of a Markdown file: those of the first track of the sources, and the claims' verdicts.
 
-    The verdicts on the claims go there, too, where it has a place for them.
-
-    Raises `RecordError`, with the file unchanged, where there is nothing to show or no place for it.
+    Raises `RecordError`, with the file unchanged, when there is no record to show or no marker in the file.
     """
     records = load_records([source.folder for source in sources]).values()
     kept = [Kept(record, "published") for record in records]
     tracks = by_track(one for one in kept if one.record.task in RANKED)
     if not tracks:
         raise RecordError(
-            f"{readme}: there is no published record to show. Copy records to leaderboard/records."
+            f"{path}: there is no published record to show. Copy records to leaderboard/records."
         )
-    first = next(iter(tracks.values()))
+    first = [k.record for k in next(iter(tracks.values()))]
+    tables = {
+        RESULTS: partial(markdown_table, first),
+        LEADERS: partial(markdown_table, first, LENGTH),
+        CLAIMED: lambda: claims_table(judge_largest(CLAIMS, kept)),
+    }
     try:
-        text = replace_table(readme.read_text(encoding="utf-8"), markdown_table(k.record for k in first))
-        if f"<!-- {CLAIMED}:begin -->" in text:
-            text = replace_table(text, claims_table(judge_largest(CLAIMS, kept)), CLAIMED)
-        write_atomically(readme, text)
+        text = path.read_text(encoding="utf-8")
+        for name in [name for name in tables if f"<!-- {name}:begin -->" in text] or [RESULTS]:
+            text = replace_table(text, tables[name](), name)
+        write_atomically(path, text)
     except ValueError as error:
-        raise RecordError(f"{readme}: {error}. Add the two lines where the table shall stand.") from error
+        raise RecordError(f"{path}: {error}. Add the two lines where the table shall stand.") from error
     except OSError as error:
         raise RecordError(
-            f"{readme}: cannot be renewed ({error.strerror or error}). Check the path."
+            f"{path}: cannot be renewed ({error.strerror or error}). Check the path."
         ) from error
