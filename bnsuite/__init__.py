@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bnsuite.records import Record
     from bnsuite.schemes import Scheme
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Record", "Scheme", "__version__", "run"]
 
 _LAZY = {"Record": "bnsuite.records", "Scheme": "bnsuite.schemes", "run": "bnsuite.execute.run"}
