@@ -1,21 +1,53 @@
 """bnsuite: what does a normalization scheme really buy?
 
+Measure a scheme of your own with the suite:
+
 >>> import bnsuite
 >>> scheme = bnsuite.Scheme("my-norm", MyNorm, skip="pre")          # doctest: +SKIP
 >>> records = bnsuite.run(profile="smoke", schemes=["batchnorm", scheme])  # doctest: +SKIP
+
+Or use its instruments on a model of your own (see `help(bnsuite.sharpness)`, and likewise `spectrum`,
+`gradient_growth` and `max_stable_lr`):
+
+>>> import torch
+>>> from torch import nn
+>>> model, x = nn.Linear(2, 1, bias=False), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+>>> round(bnsuite.sharpness(model, nn.MSELoss(), (x, torch.zeros(2, 1))).value, 6)
+4.0
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnsuite.execute.run import run
-    from bnsuite.records import Record
+    from bnsuite.instruments.gradient_growth import gradient_growth
+    from bnsuite.instruments.max_stable_lr import max_stable_lr
+    from bnsuite.instruments.sharpness import sharpness
+    from bnsuite.instruments.spectrum import spectrum
+    from bnsuite.networks import Family
     from bnsuite.schemes import Scheme
 
 __version__ = "0.2.0"
-__all__ = ["Record", "Scheme", "__version__", "run"]
+__all__ = [
+    "Family",
+    "Scheme",
+    "__version__",
+    "gradient_growth",
+    "max_stable_lr",
+    "run",
+    "sharpness",
+    "spectrum",
+]
 
-_LAZY = {"Record": "bnsuite.records", "Scheme": "bnsuite.schemes", "run": "bnsuite.execute.run"}
+_LAZY = {
+    "Family": "bnsuite.networks",
+    "Scheme": "bnsuite.schemes",
+    "gradient_growth": "bnsuite.instruments.gradient_growth",
+    "max_stable_lr": "bnsuite.instruments.max_stable_lr",
+    "run": "bnsuite.execute.run",
+    "sharpness": "bnsuite.instruments.sharpness",
+    "spectrum": "bnsuite.instruments.spectrum",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -25,3 +57,8 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("", "audit", "datasets", "engine", "execute", "facets", "networks", "norms", "profiles"),
         *("records", "schemes", "statistics", "tasks", "text", "verification"),
     },
+    "instruments": {"engine", "names", "protocol", "records"},
     "calibration": {
         *("datasets", "engine", "execute", "names", "networks", "norms", "protocol", "records", "schemes"),
         *("statistics", "tasks", "theory"),
@@ -154,7 +155,7 @@ def f():
 
 
 PROGRAMS = {
-    "the package": "import bnsuite; bnsuite.__version__",
+    "the package": "import bnsuite; bnsuite.__version__; dir(bnsuite)",
     "records": "import bnsuite.records",
     "the audit": "import bnsuite.audit",
     "profiles": "from bnsuite.profiles import *; [load_profile(n) for n in profile_names()]",

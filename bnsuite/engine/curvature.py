@@ -1,10 +1,11 @@
 """Curvature: a loss's Hessian as an operator, its certified extreme eigenvalues, its spectral density."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+import hessian_eigenthings
 import numpy as np
 import torch
 from hessian_eigenthings import CurvatureOperator
@@ -19,22 +20,64 @@ from bnsuite.engine.train import Loss, Parameters, mean_cross_entropy, trainable
 MINIBATCHES_AT_ONCE = 16
 
 
-class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library ships no types
+class GradientOperator(CurvatureOperator):  # type: ignore[misc]  # the library ships no types
+    """v ↦ H v, H the derivative of a sum of gradients in the vector (P,) that they were taken in.
+
+    Any algorithm of hessian-eigenthings runs on it.
+
+    Args:
+        params: the vector (P,), a leaf that requires a gradient.
+        gradients: the summands (P,), each with the graph that leads to `params`; walked through in every
+            product, so a list keeps its graphs and an iterable that builds them saves memory.
+
+    >>> theta = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> GradientOperator(theta, [theta**3]).matvec(torch.ones(2)).tolist()  # diag(3 θ²)
+    [3.0, 12.0]
+    """
+
+    def __init__(self, params: Tensor, gradients: Iterable[Tensor]) -> None:
+        self._params, self._gradients = params, gradients
+
+    @property
+    def size(self) -> int:
+        return self._params.numel()
+
+    @property
+    def device(self) -> torch.device:
+        return self._params.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._params.dtype
+
+    @property
+    def gradient(self) -> Tensor:
+        """Sum of the gradients, ∇L (P,)."""
+        return torch.stack([gradient.detach() for gradient in self._gradients]).sum(0)
+
+    def matvec(self, v: Tensor) -> Tensor:
+        products = (
+            torch.autograd.grad(gradient, self._params, v, retain_graph=True)[0]
+            for gradient in self._gradients
+        )
+        return torch.stack(list(products)).sum(0)
+
+
+class HessianOperator(GradientOperator):
     """v ↦ H v, H the Hessian of the mean loss over M minibatches in the network's trainable parameters (P,).
 
     Batch statistics are those of each minibatch. The graph of the gradient is built once and kept, so a
-    product costs one backward pass through it; memory grows with the number of examples. Any algorithm
-    of hessian-eigenthings runs on it.
+    product costs one backward pass through it; memory grows with the number of examples.
 
     Args:
-        network: in training mode; neither its parameters nor its buffers are changed.
-        x, y: (M, N, …) and (M, N), on the network's device and in its dtype, y class indices; one minibatch
-            is x[None], y[None].
+        network: a network in training mode; neither its parameters nor its buffers are changed.
+        x, y: inputs (M, N, …) and class indices (M, N), on the network's device and in its dtype; a single
+            minibatch is x[None], y[None].
         stacked: whether minibatches may share one `vmap`; None: as `can_stack` finds on the first of them.
         loss: (logits (m, N, classes), y (m, N, …)) → (m,), one mean per minibatch; None: cross-entropy.
 
     Raises:
-        ValueError: sizes, labels, device or dtype that cannot be; no trainable parameter, or one with a hook.
+        ValueError: impossible sizes, labels, device or dtype; no trainable parameter, or one with a hook.
 
     >>> x, y = torch.ones(1, 4, 1, dtype=torch.float64), torch.tensor([[0, 1, 0, 1]])
     >>> at_zero = nn.Linear(1, 2, bias=False, dtype=torch.float64)
@@ -57,50 +100,27 @@ class HessianOperator(CurvatureOperator):  # type: ignore[misc]  # the library s
         check_network(network, x)
         if stacked is None:
             stacked = can_stack(network, x[0], y[0], loss)
-        self._params = vector_of(network).requires_grad_()
-        self._gradients: list[Tensor] = []
+        params = vector_of(network).requires_grad_()
+        gradients: list[Tensor] = []
         with Twice():
-            for part, logits in outputs(network, self._params, x, stacked=stacked):
+            for part, logits in outputs(network, params, x, stacked=stacked):
                 losses = (loss or mean_cross_entropy)(logits, y[part])
                 if losses.shape != part.shape:
                     raise ValueError(
                         f"a loss gives one number per minibatch, {tuple(part.shape)}: got "
                         f"{tuple(losses.shape)}. Average over the examples of each alone."
                     )
-                mean = losses.sum() / len(x)
-                self._gradients += torch.autograd.grad(mean, self._params, create_graph=True)
-
-    @property
-    def size(self) -> int:
-        return self._params.numel()
-
-    @property
-    def device(self) -> torch.device:
-        return self._params.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._params.dtype
-
-    @property
-    def gradient(self) -> Tensor:
-        """∇L (P,)."""
-        return torch.stack([gradient.detach() for gradient in self._gradients]).sum(0)
-
-    def matvec(self, v: Tensor) -> Tensor:
-        products = (
-            torch.autograd.grad(gradient, self._params, v, retain_graph=True)[0]
-            for gradient in self._gradients
-        )
-        return torch.stack(list(products)).sum(0)
+                gradients += torch.autograd.grad(losses.sum() / len(x), params, create_graph=True)
+        super().__init__(params, gradients)
 
 
 def outputs(
     network: nn.Module, params: Tensor, x: Tensor, *, stacked: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some of the minibatches x (M, N, …) at a time: which ones, and their logits (m, N, classes).
+    """Yield some of the minibatches x (M, N, …) at a time: their indices (m,) and logits (m, N, classes).
 
-    With the batch statistics of each; a function of the parameters (P,), which are not the network's own.
+    Each minibatch has its own batch statistics. The logits are a function of `params` (P,), which stands in
+    for the network's own parameters.
     """
     named = unflatten(params, network)
     for part in torch.split(torch.arange(len(x), device=x.device), MINIBATCHES_AT_ONCE):
@@ -110,17 +130,17 @@ def outputs(
 
 
 def unflatten(vector: Tensor, network: nn.Module) -> Parameters:
-    """Views of a vector (P,) as the trainable parameters of a network by name."""
+    """View a vector (P,) as the trainable parameters of a network, by name."""
     named = trainable(network)
     parts = torch.split(vector, [p.numel() for p in named.values()])
     return {name: part.view(p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
 
 
 class Eigenvalue(NamedTuple):
-    """An eigenvalue and how far it may be off.
+    """Eigenvalue λ with a bound on its error.
 
-    `residual` is ‖Hv − λv‖ / |λ|, computed from the returned unit vector where one is returned, else
-    Lanczos' own estimate of it. For a symmetric H an eigenvalue lies within residual · |λ| of λ.
+    `residual` is ‖Hv − λv‖ / |λ|, computed from the returned unit vector where there is one, otherwise
+    estimated by Lanczos. For a symmetric H some eigenvalue lies within residual · |λ| of λ.
     """
 
     value: float
@@ -129,7 +149,7 @@ class Eigenvalue(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """The ends of a spectrum: `top` from the largest down, `bottom` from the smallest up."""
+    """Both ends of a spectrum: `top` from the largest down, `bottom` from the smallest up."""
 
     top: tuple[Eigenvalue, ...]
     bottom: tuple[Eigenvalue, ...]
@@ -137,26 +157,27 @@ class Spectrum(NamedTuple):
 
 
 class Ritz(NamedTuple):
-    """What m steps of Lanczos know: values (m,), ascending; vectors (m, m), a column each, in the basis."""
+    """Ritz pairs after m steps of Lanczos: values (m,), ascending; vectors (m, m), columns, in the basis."""
 
     values: np.ndarray
     vectors: np.ndarray
-    rest: float  # β_m, the norm of what the basis leaves of its last product
+    rest: float  # β_m, the norm of the last product's part outside the basis
     basis: Tensor  # (m, P), orthonormal rows
 
     def residual(self, i: int) -> float:
-        """Estimate of ‖Hv − θv‖ / |θ| for pair i."""
+        """Estimate ‖Hv − θv‖ / |θ| of pair i."""
         return float(self.rest * abs(self.vectors[-1, i]) / max(abs(self.values[i]), 1e-300))
 
 
 def lanczos(operator: CurvatureOperator, seed: int) -> Iterator[Ritz]:
-    """Lanczos with full reorthogonalization, a product a step, until nothing is left of the space.
+    """Run Lanczos with full reorthogonalization, one product per step, until the space is exhausted.
 
-    With β ≤ 1e-12 max|θ| the basis spans an invariant subspace, whose eigenvalues the θ are; this ends it.
+    It ends when β ≤ 1e-12 max|θ|: the basis then spans an invariant subspace, and the θ are its eigenvalues.
     Source: C. Paige, "Computational variants of the Lanczos method", 1972.
 
     Args:
-        seed: of the Gaussian start, drawn on the CPU in float64.
+        operator: a symmetric operator.
+        seed: seed of the Gaussian start, which is drawn on the CPU in float64.
 
     Raises:
         FloatingPointError: a product is not finite.
@@ -194,14 +215,18 @@ def extreme_eigenvalues(
     max_products: int = 200,
     vectors: bool = False,
 ) -> Spectrum:
-    """Largest and smallest (algebraic) eigenvalues by Lanczos with full reorthogonalization.
+    """Find the largest and smallest (algebraic) eigenvalues by Lanczos with full reorthogonalization.
 
     Stops once every wanted Ritz pair has an estimated residual of at most tolerance / 2, or at
-    `max_products`; then λ_max (and λ_min, where wanted) is certified by a product with its own vector.
+    `max_products`; λ_max (and λ_min, if wanted) is then certified by a product with its own vector.
 
     Args:
-        seed: of the Gaussian start, drawn on the CPU in float64.
-        vectors: certify every wanted pair so, and return its vector.
+        operator: a symmetric operator.
+        top, bottom: how many eigenvalues are wanted at each end.
+        seed: seed of the Gaussian start, which is drawn on the CPU in float64.
+        tolerance: largest residual ‖Hv − λv‖ / |λ| that is aimed at.
+        max_products: limit on the steps of Lanczos.
+        vectors: certify every wanted pair, and return its vector.
 
     Raises:
         ValueError: more eigenvalues wanted than the operator has.
@@ -220,12 +245,13 @@ def mixed_precision_eigenvalues(
     tolerance: float = 1e-3,
     max_products: int = 200,
 ) -> Spectrum:
-    """`extreme_eigenvalues` with Lanczos in float32, where a product costs about half, certified in float64.
+    """Run `extreme_eigenvalues` in float32, where a product costs about half, and certify in float64.
 
-    Where float32 overflows, or a residual is above `tolerance`, all is done again in float64.
+    If float32 overflows, or a residual is above `tolerance`, everything is done again in float64.
 
     Args:
-        hessian: builds the operator in a precision; one at a time is kept.
+        hessian: builds the operator in a given precision; one operator is kept at a time.
+        top, bottom, seed, tolerance, max_products: as in `extreme_eigenvalues`.
     """
     spent = 0
     try:
@@ -258,7 +284,7 @@ def _search(
 def _certify(
     operator: CurvatureOperator, ritz: Ritz, top: int, bottom: int, vectors: bool = False
 ) -> Spectrum:
-    """The ends of the spectrum from Ritz pairs, perhaps of a lower precision; λ_max and λ_min by products."""
+    """Certify Ritz pairs, which may come from a lower precision: λ_max and λ_min by products."""
 
     def pair(i: int, certify: bool) -> Eigenvalue:
         if not certify:
@@ -273,7 +299,7 @@ def _certify(
 
 
 def certified(operator: CurvatureOperator, vector: Tensor) -> Eigenvalue:
-    """Rayleigh quotient λ = vᵀHv of a vector and its residual ‖Hv − λv‖ / |λ|, by one product."""
+    """Compute the Rayleigh quotient λ = vᵀHv of a vector and its residual ‖Hv − λv‖ / |λ|, by one product."""
     vector = vector / vector.norm()
     product = operator.matvec(vector)
     value = float(vector @ product)
@@ -281,16 +307,38 @@ def certified(operator: CurvatureOperator, vector: Tensor) -> Eigenvalue:
     return Eigenvalue(value, residual, vector)
 
 
+def second_opinion(operator: CurvatureOperator, products: int, *, seed: int) -> float:
+    """Compute λ_max by the Lanczos of hessian-eigenthings, which shares no code with `extreme_eigenvalues`.
+
+    Args:
+        operator: a symmetric operator.
+        products: number of its steps (at most the operator's size are taken); it does not stop by itself.
+        seed: seed of its Gaussian start.
+    """
+    found = hessian_eigenthings.lanczos(
+        operator, k=1, max_iter=min(products, operator.size), which="LA", reorthogonalize=True, seed=seed
+    )
+    return float(found.eigenvalues[0])
+
+
 class Density(NamedTuple):
-    """A spectral measure by quadrature, a row a probe: Σ_j w_j f(θ_j) ≈ tr f(H) / P; Σ_j w_j = 1."""
+    """Spectral measure by quadrature, one row per probe: Σ_j w_j f(θ_j) ≈ tr f(H) / P; Σ_j w_j = 1."""
 
     nodes: Tensor  # (k, m) θ, ascending
     weights: Tensor  # (k, m) w
 
     def smoothed(self, at: Tensor, width: float) -> tuple[Tensor, Tensor]:
-        """Density at the points (n,), smoothed by a Gaussian of deviation `width` in units of H.
+        """Smooth the density by a Gaussian of standard deviation `width`, in units of H.
 
-        Mean over probes and its standard error, each (n,), in 1 / units of H.
+        Args:
+            at: points (n,) at which to evaluate it.
+            width: above 0.
+
+        Returns:
+            Mean over probes and its standard error (NaN for one probe), each (n,), in 1 / units of H.
+
+        Raises:
+            ValueError: a width of 0 or below.
         """
         if width <= 0:
             raise ValueError(f"the width of a kernel is above 0: got {width}")
@@ -299,7 +347,7 @@ class Density(NamedTuple):
         return _mean((self.weights.unsqueeze(-1) * bumps).sum(1))
 
     def mass(self, low: float, high: float) -> tuple[float, float]:
-        """Share of the eigenvalues in [low, high], mean over probes and its standard error."""
+        """Estimate the share of eigenvalues in [low, high]: mean over probes and its standard error."""
         inside = (self.nodes >= low) & (self.nodes <= high)
         mean, error = _mean((self.weights * inside).sum(1))
         return float(mean), float(error)
@@ -313,15 +361,17 @@ def _mean(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spectral_density(operator: CurvatureOperator, order: int, seeds: Sequence[int]) -> Density:
-    """Stochastic Lanczos quadrature: of every probe the Ritz values and their squared first components.
+    """Estimate the spectral density by stochastic Lanczos quadrature.
 
-    The rule of order m is exact for polynomials up to degree 2m − 1 in its probe's own spectral measure;
-    where Lanczos ends early it is exact for all functions, and its row is filled up with nodes of weight 0.
+    Each probe's nodes are Ritz values, its weights their squared first components. A rule of order m is
+    exact for polynomials up to degree 2m − 1 in the spectral measure of its probe; if Lanczos ends early it
+    is exact for all functions, and its row is filled up with nodes of weight 0.
     Sources: G. Golub and J. Welsch, 1969; B. Ghorbani et al., arXiv 1901.10159.
 
     Args:
-        order: m, nodes a probe.
-        seeds: one a probe, of its Gaussian start, drawn on the CPU in float64.
+        operator: a symmetric operator.
+        order: m, the number of nodes per probe.
+        seeds: one per probe, for its Gaussian start, which is drawn on the CPU in float64.
 
     Raises:
         ValueError: no probes, or an order below 1 or above the operator's size.

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from hessian_eigenthings import CurvatureOperator
+from hessian_eigenthings import CurvatureOperator, LambdaOperator
 from torch import Tensor, nn
 
 from bnsuite.engine.curvature import outputs
@@ -12,19 +12,24 @@ from bnsuite.engine.train import vector_of
 
 
 class Moments(NamedTuple):
-    """Gradients, in the parameters, of the mean and of the variance over the examples of every output."""
+    """Gradients, in the parameters, of each output's mean and variance over the examples."""
 
     means: Tensor  # (C, P) ∇E[f_c]
     variances: Tensor  # (C, P) ∇Var[f_c]
 
 
 def output_moments(network: nn.Module, x: Tensor, *, stacked: bool) -> Moments:
-    """Of the outputs f_c, one a class, over all examples of the minibatches x (M, N, …).
+    """Differentiate the mean and the variance of every output f_c, one per class, in the parameters.
 
     Batch statistics are those of each minibatch; E and Var run over all M N examples.
 
+    Args:
+        network: a network in training mode, left as it was.
+        x: minibatches (M, N, …), on the network's device and in its dtype.
+        stacked: whether minibatches may share one `vmap`.
+
     Raises:
-        ValueError: sizes, device or dtype that cannot be.
+        ValueError: impossible sizes, device or dtype.
     """
     check_minibatches(x)
     check_network(network, x)
@@ -39,9 +44,9 @@ def output_moments(network: nn.Module, x: Tensor, *, stacked: bool) -> Moments:
 
 
 def orthonormal(rows: Tensor, cutoff: float = 1e-8) -> Tensor:
-    """Orthonormal rows (r, P) that span the given ones (n, P), whatever the length of each.
+    """Find orthonormal rows (r, P) with the span of the given rows (n, P), whatever the length of each.
 
-    Every row is scaled to norm 1 (a zero one is left out); directions whose singular value is then below
+    Every row is scaled to norm 1 (a zero row is left out); directions whose singular value is then below
     `cutoff` of the largest are dropped.
     """
     norms = rows.norm(dim=1, keepdim=True)
@@ -54,7 +59,13 @@ def orthonormal(rows: Tensor, cutoff: float = 1e-8) -> Tensor:
 
 
 def random_orthonormal(rank: int, like: Tensor, seed: int) -> Tensor:
-    """Orthonormal rows (rank, P) of a uniformly random subspace, drawn on the CPU in float64."""
+    """Draw orthonormal rows (rank, P) that span a uniformly random subspace, on the CPU in float64.
+
+    Args:
+        rank: dimension of the subspace.
+        like: rows (…, P) whose P, device and dtype the result has.
+        seed: seed of the draw.
+    """
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(like.shape[1], rank, generator=generator, dtype=torch.float64)
     span: Tensor = torch.linalg.qr(normal).Q.T
@@ -62,30 +73,16 @@ def random_orthonormal(rank: int, like: Tensor, seed: int) -> Tensor:
 
 
 def share(vectors: Tensor, span: Tensor) -> Tensor:
-    """‖Q v‖² / ‖v‖² of every row v of (n, P), the part of its energy in the span of Q's rows (r, P): (n,)."""
+    """Compute ‖Q v‖² / ‖v‖² (n,), the share of each row v (n, P) in the span of orthonormal rows Q (r, P)."""
     return (vectors @ span.T).square().sum(1) / vectors.square().sum(1)
 
 
-class Projected(CurvatureOperator):  # type: ignore[misc]  # the library ships no types
-    """v ↦ (I − QᵀQ) H (I − QᵀQ) v: an operator with the span of Q's orthonormal rows (r, P) projected out."""
+def projected(operator: CurvatureOperator, span: Tensor) -> CurvatureOperator:
+    """Project the span of Q's orthonormal rows (r, P) out of an operator: v ↦ (I − QᵀQ) H (I − QᵀQ) v."""
 
-    def __init__(self, operator: CurvatureOperator, span: Tensor) -> None:
-        self._operator, self._span = operator, span
+    def outside(v: Tensor) -> Tensor:
+        return v - (span @ v) @ span
 
-    @property
-    def size(self) -> int:
-        return int(self._operator.size)
-
-    @property
-    def device(self) -> torch.device:
-        return self._span.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._span.dtype
-
-    def matvec(self, v: Tensor) -> Tensor:
-        return self._outside(self._operator.matvec(self._outside(v)))
-
-    def _outside(self, v: Tensor) -> Tensor:
-        return v - (self._span @ v) @ self._span
+    return LambdaOperator(
+        lambda v: outside(operator.matvec(outside(v))), operator.size, span.device, span.dtype
+    )

@@ -121,7 +121,7 @@ class _Worker:
 
     def give(self, task: object) -> None:
         """Hand a task over; that the worker is gone by now is found out when it is listened to."""
-        from joblib.externals.loky.backend.reduction import dumps
+        from cloudpickle import dumps
 
         try:
             message = dumps(task)

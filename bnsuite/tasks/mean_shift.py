@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
 from bnsuite.engine.lanes import Lane
-from bnsuite.engine.moments import Projected, orthonormal, output_moments, random_orthonormal, share
+from bnsuite.engine.moments import orthonormal, output_moments, projected, random_orthonormal, share
 from bnsuite.protocol import middle, over_seeds
 from bnsuite.records import Better, Json, Measurement, Outcome, Sample
 from bnsuite.tasks._checkpoint import (
@@ -90,7 +90,7 @@ class MeanShift(Diagnostic):
         self, operator: CurvatureOperator, span: Tensor, vectors: Tensor, sharpest: float, seed: int
     ) -> dict[str, Json]:
         """Shares of the eigenspace in the span and in a random one; λ_max with the span projected out."""
-        left = self._top(Projected(operator, span), 1, seed).top[0]
+        left = self._top(projected(operator, span), 1, seed).top[0]
         chance = _inside(vectors, random_orthonormal(len(span), span, seed))
         found: dict[str, Json] = {"rank": len(span), "share": _inside(vectors, span), "random": chance}
         if left.residual <= self.tolerance:

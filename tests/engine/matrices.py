@@ -1,29 +1,18 @@
 """Symmetric matrices as operators, and matrices with a given spectrum."""
 
 import torch
-from hessian_eigenthings import CurvatureOperator
+from hessian_eigenthings import LambdaOperator
 from torch import Tensor
 
 
-class Matrix(CurvatureOperator):  # type: ignore[misc]
+class Matrix(LambdaOperator):  # type: ignore[misc]
     """A symmetric matrix as an operator, exact for the first products and off by `error` after."""
 
     def __init__(self, matrix: Tensor, exact: int = 10**9, error: float = 0.0) -> None:
+        super().__init__(self._product, len(matrix), matrix.device, matrix.dtype)
         self.matrix, self.exact, self.error, self.products = matrix, exact, error, 0
 
-    @property
-    def size(self) -> int:
-        return len(self.matrix)
-
-    @property
-    def device(self) -> torch.device:
-        return self.matrix.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.matrix.dtype
-
-    def matvec(self, v: Tensor) -> Tensor:
+    def _product(self, v: Tensor) -> Tensor:
         self.products += 1
         off = self.error * v.flip(0) if self.products > self.exact else 0
         return self.matrix @ v + off

@@ -9,7 +9,7 @@ from torch.nn.utils import parameters_to_vector
 
 from bnsuite.engine import curvature
 from bnsuite.engine.curvature import extreme_eigenvalues, unflatten
-from bnsuite.engine.moments import Projected, orthonormal, output_moments, random_orthonormal, share
+from bnsuite.engine.moments import orthonormal, output_moments, projected, random_orthonormal, share
 from bnsuite.norms import BatchNorm
 
 
@@ -69,7 +69,7 @@ def test_what_is_projected_out_is_gone() -> None:
     values = torch.cat([torch.linspace(0, 1, 40), torch.tensor([5.0, 7.0, 9.0])]).double()
     matrix = with_spectrum(values)
     vectors = torch.linalg.eigh(matrix).eigenvectors.T
-    left = Projected(Matrix(matrix), vectors[-2:])
+    left = projected(Matrix(matrix), vectors[-2:])
     assert extreme_eigenvalues(left, seed=0).top[0].value == pytest.approx(5, rel=1e-3)
     columns = torch.stack([left @ row for row in torch.eye(43, dtype=torch.float64)])
     outside = torch.eye(43, dtype=torch.float64) - vectors[-2:].T @ vectors[-2:]

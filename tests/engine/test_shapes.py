@@ -88,8 +88,8 @@ def test_what_would_be_misread_is_refused(call: Callable[[], object], words: str
         call()
 
 
-def test_the_example_of_the_docstring() -> None:
-    assert doctest.testmod(curvature) == (0, 5)
+def test_the_examples_of_the_docstrings() -> None:
+    assert doctest.testmod(curvature) == (0, 7)
 
 
 def test_minibatches_of_one_size_have_the_hessian_of_all_examples() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from joblib.externals.loky.backend.reduction import dumps
+from cloudpickle import dumps
 from torch import Tensor, nn
 
 from bnsuite.engine.lanes import Stack, can_stack

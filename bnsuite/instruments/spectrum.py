@@ -1,0 +1,50 @@
+"""spectrum: the spectral density of the Hessian of a person's own model."""
+
+import torch
+from torch import nn
+
+from bnsuite.engine.curvature import Density, spectral_density
+from bnsuite.instruments._problem import Data, Loss, Mode, Problem
+
+
+def spectrum(
+    model: nn.Module,
+    loss: Loss,
+    data: Data,
+    *,
+    order: int = 64,
+    probes: int = 8,
+    mode: Mode | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Density:
+    """Estimate the spectral density of the Hessian of the mean loss by stochastic Lanczos quadrature.
+
+    Σ_j w_j f(θ_j) of each probe estimates tr f(H) / P: the mean of the nodes is tr H / P, and
+    `density.mass(low, high)` the share of eigenvalues in an interval. Takes order · probes products with H.
+    The model is left as it was; limits on what it may be are those of `bnsuite.sharpness`.
+    Source: B. Ghorbani et al., arXiv 1901.10159.
+
+    Args:
+        model, loss, data, mode, dtype: as in `bnsuite.sharpness`.
+        order: number of nodes per probe, at most the number P of trainable parameters.
+        probes: number of random starts; standard errors need 2 at least.
+        seed: seed of the first probe and of the model's random numbers; the next probe has the next seed.
+
+    Returns:
+        Nodes θ and weights w, (probes, order) each, with `smoothed(at, width)` and `mass(low, high)`.
+
+    Raises:
+        ValueError: as `bnsuite.sharpness`; no probes; an order below 1 or above P.
+        FloatingPointError: a product with H is not finite.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    >>> density = spectrum(model, nn.MSELoss(), (x, torch.zeros(2, 1)), order=2)  # eigenvalues 1 and 4
+    >>> [round(float(node), 6) for node in density.nodes[0]]
+    [1.0, 4.0]
+    """
+    operator = Problem(model, loss, data, mode, seed, dtype).hessian()
+    return spectral_density(operator, order, range(seed, seed + probes))
