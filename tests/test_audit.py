@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnsuite.audit import ASKED, CLASSES, objections, objections_to
-from bnsuite.records import RANKED, Measurement, Outcome, Record, load_records
+from bnsuite.records import RANKED, Measurement, Outcome, Record, read_records
 
 ROOT = Path(__file__).parents[1]
 Forge = Callable[[dict[str, Any]], object]
@@ -20,7 +20,7 @@ Forge = Callable[[dict[str, Any]], object]
 
 @cache
 def published() -> tuple[Record, ...]:
-    return tuple(load_records([ROOT / "leaderboard" / "records"]).values())
+    return tuple(read_records([ROOT / "leaderboard" / "records"]).values())
 
 
 def one(task: str, scheme: str = "batchnorm") -> Record:

@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"text"},
     "profiles": {"names", "records"},
     "protocol": {"records"},
+    "tables": {"records"},
     "engine": {"protocol"},
     "audit": {"protocol", "records", "settings", "statistics", "text"},
     "verification": {"records", "statistics"},
@@ -54,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 NO_TORCH = [
     *("records", "text", "names", "format", "statistics", "settings", "profiles", "protocol", "audit"),
-    *("verification", "ranking", "claims", "board", "cli", "execute.pool", "__main__", ""),
+    *("verification", "ranking", "claims", "board", "tables", "cli", "execute.pool", "__main__", ""),
 ]
 """Rooms, and modules of other rooms, that import no torch when they are imported."""
 

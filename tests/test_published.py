@@ -11,7 +11,7 @@ from bnsuite.claims.judge import UNMEASURED, judge_largest
 from bnsuite.profiles import load_profile
 from bnsuite.ranking.composite import derive_scales, load_scales
 from bnsuite.ranking.tracks import Kept, by_track
-from bnsuite.records import CALIBRATION, RANKED, SUITE_VERSION, Outcome, Record, load_records
+from bnsuite.records import CALIBRATION, RANKED, SUITE_VERSION, Outcome, Record, read_records
 from bnsuite.schemes import REFERENCES, SCHEMES
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def quick() -> list[Record]:
-    records = load_records([ROOT / "leaderboard" / "records"]).values()
+    records = read_records([ROOT / "leaderboard" / "records"]).values()
     return [r for r in records if (r.profile, r.suite_version, r.device) == ("quick", SUITE_VERSION, "cpu")]
 
 
@@ -42,13 +42,13 @@ def test_the_scales_are_those_of_the_published_references(quick: list[Record]) -
 
 @pytest.mark.parametrize(("page", "length"), [("README.md", LENGTH), ("docs/results.md", None)])
 def test_pages_show_the_published_numbers(page: str, length: int | None) -> None:
-    records = load_records([ROOT / "leaderboard" / "records"]).values()
+    records = read_records([ROOT / "leaderboard" / "records"]).values()
     first = next(iter(by_track(Kept(r, "published") for r in records if r.task in RANKED).values()))
     assert markdown_table((k.record for k in first), length) in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_every_claim_is_measured_and_its_verdict_shown() -> None:
-    kept = [Kept(r, "published") for r in load_records([ROOT / "leaderboard" / "records"]).values()]
+    kept = [Kept(r, "published") for r in read_records([ROOT / "leaderboard" / "records"]).values()]
     judged = judge_largest(CLAIMS, kept)
     assert all(one.finding.verdict != UNMEASURED for one in judged)
     assert {one.profile for one in judged} == {"quick"}
@@ -56,7 +56,7 @@ def test_every_claim_is_measured_and_its_verdict_shown() -> None:
 
 
 def test_every_instrument_was_right_where_the_records_were_made() -> None:
-    records = load_records([ROOT / "leaderboard" / "records"]).values()
+    records = read_records([ROOT / "leaderboard" / "records"]).values()
     calibrations = [r for r in records if r.task == CALIBRATION]
     assert calibrations
     assert all(row["ok"] for r in calibrations for row in r.trace)

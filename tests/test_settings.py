@@ -15,7 +15,7 @@ from bnsuite.cli import app
 from bnsuite.execute.plan import plan
 from bnsuite.execute.run import run_jobs
 from bnsuite.profiles import load_profile, profile_names
-from bnsuite.records import Record, load_records
+from bnsuite.records import Record, read_records
 from bnsuite.schemes import SCHEMES
 from bnsuite.settings import Settings, faults, from_text, valid, written
 from bnsuite.tasks import TASKS, LayerCost, Task, TopEigenvalue
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def published() -> list[Record]:
-    return [record for record in load_records([ROOT / "leaderboard"]).values() if record.task in TASKS]
+    return [record for record in read_records([ROOT / "leaderboard"]).values() if record.task in TASKS]
 
 
 def planned(task: str, settings: dict[str, Any], profile: str = "quick") -> list[Any]:

@@ -1,4 +1,4 @@
-"""The words of the pages: what tasks, entries, tracks and derived values are called."""
+"""Labels of tasks, entries, tracks and derived values on the pages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -22,7 +22,7 @@ TITLES = {
     "layer_cost": "Normalizer cost",
     "speedrun": "Speedrun",
 }
-"""What a task is called in a heading; another goes by its name."""
+"""Task → its heading; a task without one is called by its name."""
 
 COMPANIONS: Mapping[str, Mapping[str, str]] = {
     "max_depth": {
@@ -117,15 +117,15 @@ COMPANIONS: Mapping[str, Mapping[str, str]] = {
         "compiled": "compiled",
     },
 }
-"""What is shown beside the value of a task and never ranked, with its heading.
+"""Task → derived values that its page shows next to the value, with their headings; none is ranked.
 
-What else a record derives stays in it; of a task that is not here everything is shown, by its key.
+Of a task that is not listed here, all derived values are shown, under their keys.
 """
 
 CLOCKED = frozenset(
     {"train_s", "eval_s", "seconds_per_step", "joules_per_step", "energy_j", "joules_per_pass"}
 )
-"""Derived values that are figures only of an idle device whose clock did not drift."""
+"""Derived values that are shown only where the device was idle and its clock did not drift."""
 
 SETUP = {
     "scheme_source": "scheme source",
@@ -143,7 +143,7 @@ SETUP = {
     "commit": "commit",
     "dirty": "uncommitted changes",
 }
-"""The part of a provenance that records share: shown once for each distinct set-up."""
+"""Fields of a provenance that many records share → headings; shown once per distinct set-up."""
 
 
 def title(task: str) -> str:
@@ -151,28 +151,28 @@ def title(task: str) -> str:
 
 
 def in_order(tasks: Iterable[str]) -> list[str]:
-    """Tasks as `TITLES` has them, then the others by name."""
+    """Sort tasks by their place in `TITLES`, then the others by name."""
     places = {task: place for place, task in enumerate(TITLES)}
     return sorted(tasks, key=lambda task: (places.get(task, len(places)), task))
 
 
 def anchor(track: Track) -> str:
-    """Id of a track in every page: stable, safe, and its own."""
+    """Return the id of a track, unique and equal on every page."""
     parts = (track.data, track.family, track.profile)
     return ".".join([*map(format.slug, parts), f"v{track.suite_version}"])
 
 
 def label(entry: Entry) -> str:
-    """An entry in one line: its scheme, and what is not plain about it."""
+    """Return the scheme of an entry, its device unless that is the CPU, its origin unless published."""
     marks = [entry.device] if entry.device != "cpu" else []
     marks += [entry.origin] if entry.origin != "published" else []
     return " · ".join([format.printable(entry.scheme) or format.DASH, *marks])
 
 
 def short_labels(rows: Sequence[Row]) -> dict[Entry, str]:
-    """Labels for the figures of one table: what all its entries share goes without saying.
+    """Return short labels for the figures of one table, without the device or origin that all entries share.
 
-    So does that a scheme was submitted, where none of its name was not: names are short of room.
+    That a scheme was submitted is left out, too, where none of ours has its name: room is short.
     """
     devices, origins = {row.entry.device for row in rows}, {row.entry.origin for row in rows}
     ours = {row.entry.scheme for row in rows if row.entry.origin != "submitted"}
@@ -190,18 +190,18 @@ def short_labels(rows: Sequence[Row]) -> dict[Entry, str]:
 
 
 def machines(records: Sequence[Record]) -> str:
-    """The processors that the records were made on."""
+    """Return the processors on which the records were measured."""
     return ", ".join(sorted({r.provenance.gpu or r.provenance.cpu for r in records}))
 
 
 def seeds(records: Sequence[Record]) -> str:
-    """How many seeds the values rest on: 6, or 2–6."""
+    """Return the number of seeds behind the values: `6`, or `2–6`."""
     counts = sorted({record.n for record in records if record.value is not None})
     return "–".join(map(str, dict.fromkeys(counts[:1] + counts[-1:]))) or "0"
 
 
 def network(asked: Iterable[Record]) -> str:
-    """What these were measured on: width 64, batch 128; numbers on which they agree."""
+    """Return the width and batch on which all records agree: `width 64, batch 128`."""
     settings = [record.settings for record in asked]
     found = {key: [one.get(key) for one in settings] for key in ("width", "batch") if settings}
     agreed = {key: values[0] for key, values in found.items() if values == values[:1] * len(values)}
@@ -209,15 +209,15 @@ def network(asked: Iterable[Record]) -> str:
 
 
 def coverage(records: Sequence[Record]) -> str:
-    """How surely the intervals hold the median: 96.9 %, or 50.0–96.9 %; empty where no record says."""
+    """Return the coverage of the intervals: `96.9 %`, or `50.0–96.9 %`; empty where no record has one."""
     found = sorted({record.coverage for record in records if record.coverage is not None})
     return "–".join(dict.fromkeys(f"{100 * c:.1f}" for c in found[:1] + found[-1:])) + " %" if found else ""
 
 
 def companions(task: str, records: Sequence[Record]) -> dict[str, str]:
-    """Columns beside the value, key → heading: those with a number, a word or a yes in any record.
+    """Return the columns next to the value, key → heading: those that hold something in any record.
 
-    What repeats a setting is left out.
+    Derived values that repeat a setting are left out.
     """
     empty = ("", format.DASH, "no")
     shown = {
@@ -231,7 +231,7 @@ def companions(task: str, records: Sequence[Record]) -> dict[str, str]:
 
 
 def companion(record: Record, key: str) -> str:
-    """A derived value as it is to be read: where the record says how it ended, with the sign of a bound."""
+    """Return a derived value as text, with the sign of a bound where the record holds its outcome."""
     if key in CLOCKED and not _settled(record):
         return format.DASH
     value, outcome = record.derived.get(key), record.derived.get(f"{key}_outcome")
@@ -244,6 +244,6 @@ def companion(record: Record, key: str) -> str:
 
 
 def _settled(record: Record) -> bool:
-    """Whether the device was idle and steady; records of before that was looked at have it granted."""
+    """Tell whether the device was idle and steady; assumed of older records, which do not say."""
     beside = record.derived
     return "idle" not in beside or (beside["idle"] is True and beside.get("drift") is not True)

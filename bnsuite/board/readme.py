@@ -13,7 +13,7 @@ from bnsuite.format import interval, printable, reading, signed, tally
 from bnsuite.ranking.composite import SCALED, load_scales
 from bnsuite.ranking.tables import Row, make_tables
 from bnsuite.ranking.tracks import REFERENCE, Kept, by_track
-from bnsuite.records import RANKED, Record, RecordError, load_records
+from bnsuite.records import RANKED, Record, RecordError, read_records
 from bnsuite.records.store import write_atomically
 
 RESULTS, LEADERS, CLAIMED = "results", "leaders", "claims"
@@ -96,7 +96,7 @@ def renew(path: Path, sources: Sequence[Source]) -> None:
 
     Raises `RecordError`, with the file unchanged, when there is no record to show or no marker in the file.
     """
-    records = load_records([source.folder for source in sources]).values()
+    records = read_records([source.folder for source in sources]).values()
     kept = [Kept(record, "published") for record in records]
     tracks = by_track(one for one in kept if one.record.task in RANKED)
     if not tracks:

@@ -1,4 +1,4 @@
-"""Commands that show: board, list, schema."""
+"""Commands that show what is there: board, list, schema."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def list_(
         bool, typer.Option(help="Of schemes: the formula of every part, as leaderboard/SCHEMES.md has them.")
     ] = False,
 ) -> None:
-    """List schemes, tasks, families, datasets or profiles; a line each, with a tab, where a program reads."""
+    """List schemes, tasks, families, datasets or profiles; one per line, with a tab, for programs."""
     from bnsuite.names import UnknownNameError, lookup
 
     try:

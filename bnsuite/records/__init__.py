@@ -1,4 +1,4 @@
-"""The floor of the house: what a measurement is, and how it is kept. No torch in here."""
+"""Records: what a measurement is, and how it is stored; imports no torch and nothing else of bnsuite."""
 
 from bnsuite.records.record import (
     CALIBRATION,
@@ -16,7 +16,7 @@ from bnsuite.records.record import (
     is_number,
     is_positive,
 )
-from bnsuite.records.store import RecordError, Store, load_records
+from bnsuite.records.store import RecordError, Store, read_records
 
 __all__ = [
     "CALIBRATION",
@@ -35,5 +35,5 @@ __all__ = [
     "Store",
     "is_number",
     "is_positive",
-    "load_records",
+    "read_records",
 ]

@@ -12,7 +12,7 @@ from bnsuite.audit import objections_to
 from bnsuite.datasets import DATASETS, Source, find, in_file
 from bnsuite.execute.measure import measure
 from bnsuite.execute.plan import DeviceError, Job, job_of, resolve_device
-from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
+from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, read_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.store import age
 from bnsuite.schemes import SCHEMES, Scheme
@@ -188,7 +188,7 @@ def rerun(
         DataError: a data set by name that cannot be had.
         RecordError: no such record, or its scheme is not what it was, or not here.
     """
-    found = {path: r for path, r in load_records(folders).items() if r.id.startswith(id)}
+    found = {path: r for path, r in read_records(folders).items() if r.id.startswith(id)}
     if len(found) != 1:
         where = ", ".join(map(str, folders)) or "results/ or leaderboard/, which are not here"
         problem = "no record" if not found else f"{len(found)} records"
