@@ -21,7 +21,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 docs: .venv/installed-dev  ## the documentation, in build/docs; warnings are errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 notebooks: .venv/installed-dev  ## execute the notebooks of the documentation again; a few minutes
 	$(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
