@@ -1,7 +1,7 @@
 """Result tables and verdicts as Markdown, and their places in the README and in docs/results.md."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def renew(path: Path, sources: Sequence[Source]) -> None:
             f"{path}: there is no published record to show. Copy records to leaderboard/records."
         )
     first = [k.record for k in next(iter(tracks.values()))]
-    tables = {
+    tables: dict[str, Callable[[], str]] = {
         RESULTS: partial(markdown_table, first),
         LEADERS: partial(markdown_table, first, LENGTH),
         CLAIMED: lambda: claims_table(judge_largest(CLAIMS, kept)),
