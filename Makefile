@@ -4,13 +4,13 @@ BIN := .venv/bin
 DEVICE := cpu
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint bench peers clean
+.PHONY: demo test lint docs notebooks bench peers clean
 
 demo: .venv/installed  ## install, measure the four reference schemes, build the board
 	$(BIN)/bnsuite run --profile quick
 	$(BIN)/bnsuite board
 
-test: .venv/installed-dev lint  ## lint, types, a smoke run, a board, all tests
+test: .venv/installed-dev lint docs  ## lint, types, the documentation, a smoke run, a board, all tests
 	$(BIN)/bnsuite run --profile smoke --records .venv/smoke/records
 	$(BIN)/bnsuite board --records .venv/smoke/records --out .venv/smoke/site
 	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --benchmark-disable
@@ -19,6 +19,13 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: .venv/installed-dev  ## the documentation, in build/docs; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+notebooks: .venv/installed-dev  ## execute the notebooks of the documentation again; a few minutes
+	$(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
+	$(BIN)/ruff format docs/notebooks
 
 bench: .venv/installed-dev  ## micro-benchmarks of the engine and of every normalizer
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
@@ -39,7 +46,7 @@ endif
 	$(BIN)/python benchmarks/peers/time_to_accuracy.py --device $(DEVICE)
 
 clean:  ## remove what was installed and built; records stay
-	rm -rf .venv leaderboard/site site
+	rm -rf .venv leaderboard/site site build
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bnsuite needs Python 3.11 or newer: got " + sys.version.split()[0] + ". Try make PYTHON=python3.12 …")'

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bnsuite.schemes import Scheme
     from bnsuite.tables import load_records
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Family",
     "Scheme",

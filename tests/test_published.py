@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bnsuite.board.readme import claims_table, markdown_table
+from bnsuite.board.readme import LENGTH, claims_table, markdown_table
 from bnsuite.board.submissions import admit
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import UNMEASURED, judge_largest
@@ -41,18 +41,19 @@ def test_the_scales_are_those_of_the_published_references(quick: list[Record]) -
     assert frozen.units == pytest.approx(derived.units, rel=5e-3)
 
 
-def test_the_readme_shows_the_published_numbers() -> None:
+@pytest.mark.parametrize(("page", "length"), [("README.md", LENGTH), ("docs/results.md", None)])
+def test_pages_show_the_published_numbers(page: str, length: int | None) -> None:
     records = read_records([ROOT / "leaderboard" / "records"]).values()
     first = next(iter(by_track(Kept(r, "published") for r in records if r.task in RANKED).values()))
-    assert markdown_table(k.record for k in first) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert markdown_table((k.record for k in first), length) in (ROOT / page).read_text(encoding="utf-8")
 
 
-def test_every_claim_is_measured_and_the_readme_has_its_verdict() -> None:
+def test_every_claim_is_measured_and_its_verdict_shown() -> None:
     kept = [Kept(r, "published") for r in read_records([ROOT / "leaderboard" / "records"]).values()]
     judged = judge_largest(CLAIMS, kept)
     assert all(one.finding.verdict != UNMEASURED for one in judged)
     assert {one.profile for one in judged} == {"quick"}
-    assert claims_table(judged) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert claims_table(judged) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
 def test_every_instrument_was_right_where_the_records_were_made() -> None:

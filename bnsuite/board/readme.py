@@ -1,7 +1,8 @@
-"""Result table of one track as Markdown, and its place in a README."""
+"""Result tables and verdicts as Markdown, and their places in the README and in docs/results.md."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from bnsuite.board.labels import label, title
@@ -9,21 +10,27 @@ from bnsuite.board.site import Source
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import Judged, judge_largest
 from bnsuite.format import interval, printable, reading, signed, tally
-from bnsuite.ranking.composite import FROZEN
+from bnsuite.ranking.composite import FROZEN, SCALED
 from bnsuite.ranking.tables import Row, make_tables
-from bnsuite.ranking.tracks import Kept, by_track
+from bnsuite.ranking.tracks import REFERENCE, Kept, by_track
 from bnsuite.records import Record, RecordError, read_records
 from bnsuite.records.store import write_atomically
 from bnsuite.specs import RANKED
 
-RESULTS, CLAIMED = "results", "claims"
-"""Names of the tables; each is between <!-- NAME:begin --> and <!-- NAME:end -->."""
+RESULTS, LEADERS, CLAIMED = "results", "leaders", "claims"
+"""Names of the tables, each between <!-- NAME:begin --> and <!-- NAME:end -->."""
+
+LENGTH = 8
+"""Rows of the table of leaders."""
 
 
-def markdown_table(records: Iterable[Record]) -> str:
-    """Return a row per entry by rank, with its composite, and per ranked task value, interval, rank and n.
+def markdown_table(records: Iterable[Record], length: int | None = None) -> str:
+    """Table of the entries of one track by rank: composite, and value, interval, rank and n per ranked task.
 
-    Raises ValueError unless the records are of exactly one track.
+    Args:
+        records: records of exactly one track; another number of tracks raises ValueError.
+        length: keep the reference schemes and the best-ranked others, at most this many rows. Ranks stay
+            those among all entries. None: every entry.
     """
     tables = make_tables([Kept(record, "published") for record in records], FROZEN)
     if len(tables) != 1:
@@ -35,11 +42,17 @@ def markdown_table(records: Iterable[Record]) -> str:
         asked = table.standards[task]
         heads.append(f"{title(task)}, {asked.unit} {'↑' if asked.better == 'higher' else '↓'}")
     lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
-    for row in table.rows:
-        if row.competes:
-            cells = [_cell(row, task) for task in tasks]
-            lines.append([str(row.overall or "–"), _escape(label(row.entry)), _composite(row), *cells])
+    for row in _leaders([row for row in table.rows if row.competes], length):
+        cells = [_cell(row, task) for task in tasks]
+        lines.append([str(row.overall or "–"), _escape(label(row.entry)), _composite(row), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _leaders(rows: list[Row], length: int | None) -> list[Row]:
+    references = [row for row in rows if row.entry.scheme in (REFERENCE, *SCALED)]
+    others = [row for row in rows if row not in references]
+    kept = references + (others if length is None else others[: length - len(references)])
+    return [row for row in rows if row in kept]
 
 
 def _composite(row: Row) -> str:
@@ -59,19 +72,19 @@ def _cell(row: Row, task: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape a name for Markdown."""
+    """A name as Markdown that shows it and does nothing else."""
     return re.sub(r"([\\`*_{}\[\]()#+!|<>~&])", r"\\\1", " ".join(printable(text).split()))
 
 
 def claims_table(judged: Iterable[Judged]) -> str:
-    """Return a row per claim with its verdict, as Markdown."""
+    """A row a claim with its verdict, as Markdown."""
     lines = ["| | claim | verdict |", "| --- | --- | --- |"]
     lines += [f"| {one.claim.id} | {_escape(one.claim.claim)} | {one.finding.verdict} |" for one in judged]
     return "\n".join(lines)
 
 
 def replace_table(text: str, table: str, name: str = RESULTS) -> str:
-    """Return the text with the table between its markers; raise ValueError unless each occurs once."""
+    """The text with the table between its markers. Raises ValueError where they are not there once each."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"the text needs one {begin} and, after it, one {end}")
@@ -79,28 +92,32 @@ def replace_table(text: str, table: str, name: str = RESULTS) -> str:
     return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
-def renew(readme: Path, sources: Sequence[Source]) -> None:
-    """Renew the tables of a README: the first track of the board, and the verdicts if it has their markers.
+def renew(path: Path, sources: Sequence[Source]) -> None:
+    """Renew the tables of a Markdown file: those of the first track of the sources, and the claims' verdicts.
 
-    Raises:
-        RecordError: there is no record to show, or no marker for it; the file is unchanged.
+    Raises `RecordError`, with the file unchanged, when there is no record to show or no marker in the file.
     """
     records = read_records([source.folder for source in sources]).values()
     kept = [Kept(record, "published") for record in records]
     tracks = by_track(one for one in kept if one.record.task in RANKED)
     if not tracks:
         raise RecordError(
-            f"{readme}: there is no published record to show. Copy records to leaderboard/records."
+            f"{path}: there is no published record to show. Copy records to leaderboard/records."
         )
-    first = next(iter(tracks.values()))
+    first = [k.record for k in next(iter(tracks.values()))]
+    tables: dict[str, Callable[[], str]] = {
+        RESULTS: partial(markdown_table, first),
+        LEADERS: partial(markdown_table, first, LENGTH),
+        CLAIMED: lambda: claims_table(judge_largest(CLAIMS, kept)),
+    }
     try:
-        text = replace_table(readme.read_text(encoding="utf-8"), markdown_table(k.record for k in first))
-        if f"<!-- {CLAIMED}:begin -->" in text:
-            text = replace_table(text, claims_table(judge_largest(CLAIMS, kept)), CLAIMED)
-        write_atomically(readme, text)
+        text = path.read_text(encoding="utf-8")
+        for name in [name for name in tables if f"<!-- {name}:begin -->" in text] or [RESULTS]:
+            text = replace_table(text, tables[name](), name)
+        write_atomically(path, text)
     except ValueError as error:
-        raise RecordError(f"{readme}: {error}. Add the two lines where the table shall stand.") from error
+        raise RecordError(f"{path}: {error}. Add the two lines where the table shall stand.") from error
     except OSError as error:
         raise RecordError(
-            f"{readme}: cannot be renewed ({error.strerror or error}). Check the path."
+            f"{path}: cannot be renewed ({error.strerror or error}). Check the path."
         ) from error

@@ -106,7 +106,8 @@ def board(
         ),
     ] = None,
     readme: Annotated[
-        Path | None, typer.Option("--readme", help="Also renew the result table of this Markdown file.")
+        list[Path] | None,
+        typer.Option("--readme", help="Also renew the tables of this Markdown file; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print where the site is as JSON.")] = False,
 ) -> None:
@@ -131,8 +132,8 @@ def board(
     left_out: list[str] = []
     try:
         index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")), left_out)
-        if readme:
-            renew(readme, [source for source in sources if source.origin == "published"])
+        for path in readme or []:
+            renew(path, [source for source in sources if source.origin == "published"])
     except RecordError as error:
         fail(str(error))
     for line in left_out:

@@ -21,6 +21,14 @@ def test_table_of_one_track() -> None:
     assert len({line.count(" | ") for line in lines}) == 1
 
 
+def test_leaders_are_the_references_and_the_best_others() -> None:
+    made = published() + measured("powernorm")
+    whole, short = (markdown_table(made, length).splitlines() for length in (None, 5))
+    assert (len(whole), len(short)) == (8, 7)
+    assert whole[:-1] == short, "the one that is left out is the last"
+    assert "powernorm" in "".join(short)
+
+
 def test_names_do_nothing_in_markdown() -> None:
     html = MarkdownIt().enable("table").render(markdown_table(published()))
     assert "<script" not in html
@@ -52,6 +60,18 @@ def test_renews_a_file_from_the_first_track(tmp_path: Path) -> None:
     renew(readme, [Source(folder, "published")])
     assert "batchnorm" in readme.read_text()
     assert "none" not in readme.read_text()
+
+
+def test_renews_the_tables_that_a_file_has_a_place_for(tmp_path: Path) -> None:
+    folder = write(tmp_path / "r", measured("batchnorm"))
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- leaders:begin --><!-- leaders:end -->\nbetween\n<!-- claims:begin --><!-- claims:end -->"
+    )
+    renew(page, [Source(folder, "published")])
+    leaders, claims = page.read_text().split("between")
+    assert "batchnorm" in leaders
+    assert "not measured" in claims
 
 
 def test_renewing_fails_in_one_clear_line_and_changes_nothing(tmp_path: Path) -> None:
