@@ -5,6 +5,7 @@ Measure a scheme of your own with the suite:
 >>> import bnsuite
 >>> scheme = bnsuite.Scheme("my-norm", MyNorm, skip="pre")          # doctest: +SKIP
 >>> records = bnsuite.run(profile="smoke", schemes=["batchnorm", scheme])  # doctest: +SKIP
+>>> table = bnsuite.load_records("results")                          # doctest: +SKIP
 
 Or use its instruments on a model of your own (see `help(bnsuite.sharpness)`, and likewise `spectrum`,
 `gradient_growth` and `max_stable_lr`):
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bnsuite.instruments.spectrum import spectrum
     from bnsuite.networks import Family
     from bnsuite.schemes import Scheme
+    from bnsuite.tables import load_records
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Scheme",
     "__version__",
     "gradient_growth",
+    "load_records",
     "max_stable_lr",
     "run",
     "sharpness",
@@ -43,6 +46,7 @@ _LAZY = {
     "Family": "bnsuite.networks",
     "Scheme": "bnsuite.schemes",
     "gradient_growth": "bnsuite.instruments.gradient_growth",
+    "load_records": "bnsuite.tables",
     "max_stable_lr": "bnsuite.instruments.max_stable_lr",
     "run": "bnsuite.execute.run",
     "sharpness": "bnsuite.instruments.sharpness",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bnsuite.audit import objections_to
-from bnsuite.records import Record, load_records
+from bnsuite.records import Record, read_records
 
 PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "records" / "quick" / "mlp-digits" / "max_depth"
 
@@ -14,7 +14,7 @@ PUBLISHED = Path(__file__).parents[1] / "leaderboard" / "records" / "quick" / "m
 @pytest.fixture(scope="module")
 def published() -> Record:
     """A record of the newest schema."""
-    return next(record for record in load_records([PUBLISHED]).values() if record.schema_version == 2)
+    return next(record for record in read_records([PUBLISHED]).values() if record.schema_version == 2)
 
 
 def test_a_published_record_keeps_the_limits(published: Record) -> None:

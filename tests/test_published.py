@@ -9,17 +9,18 @@ from bnsuite.board.submissions import admit
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import UNMEASURED, judge_largest
 from bnsuite.profiles import load_profile
-from bnsuite.ranking.composite import derive_scales, load_scales
+from bnsuite.ranking.composite import FROZEN, derive_scales
 from bnsuite.ranking.tracks import Kept, by_track
-from bnsuite.records import CALIBRATION, RANKED, SUITE_VERSION, Outcome, Record, load_records
+from bnsuite.records import CALIBRATION, SUITE_VERSION, Outcome, Record, read_records
 from bnsuite.schemes import REFERENCES, SCHEMES
+from bnsuite.specs import RANKED
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def quick() -> list[Record]:
-    records = load_records([ROOT / "leaderboard" / "records"]).values()
+    records = read_records([ROOT / "leaderboard" / "records"]).values()
     return [r for r in records if (r.profile, r.suite_version, r.device) == ("quick", SUITE_VERSION, "cpu")]
 
 
@@ -35,19 +36,19 @@ def test_every_scheme_has_every_ranked_task(quick: list[Record]) -> None:
 
 
 def test_the_scales_are_those_of_the_published_references(quick: list[Record]) -> None:
-    frozen, derived = load_scales(), derive_scales(quick)
+    frozen, derived = FROZEN, derive_scales(quick)
     assert frozen.suite_version == derived.suite_version
     assert frozen.units == pytest.approx(derived.units, rel=5e-3)
 
 
 def test_the_readme_shows_the_published_numbers() -> None:
-    records = load_records([ROOT / "leaderboard" / "records"]).values()
+    records = read_records([ROOT / "leaderboard" / "records"]).values()
     first = next(iter(by_track(Kept(r, "published") for r in records if r.task in RANKED).values()))
     assert markdown_table(k.record for k in first) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_claim_is_measured_and_the_readme_has_its_verdict() -> None:
-    kept = [Kept(r, "published") for r in load_records([ROOT / "leaderboard" / "records"]).values()]
+    kept = [Kept(r, "published") for r in read_records([ROOT / "leaderboard" / "records"]).values()]
     judged = judge_largest(CLAIMS, kept)
     assert all(one.finding.verdict != UNMEASURED for one in judged)
     assert {one.profile for one in judged} == {"quick"}
@@ -55,7 +56,7 @@ def test_every_claim_is_measured_and_the_readme_has_its_verdict() -> None:
 
 
 def test_every_instrument_was_right_where_the_records_were_made() -> None:
-    records = load_records([ROOT / "leaderboard" / "records"]).values()
+    records = read_records([ROOT / "leaderboard" / "records"]).values()
     calibrations = [r for r in records if r.task == CALIBRATION]
     assert calibrations
     assert all(row["ok"] for r in calibrations for row in r.trace)
@@ -81,7 +82,7 @@ def test_the_quick_profile_asks_what_was_published(quick: list[Record]) -> None:
     for record in quick:
         settings = load_profile("quick").settings(record.task, record.family)
         task = TASKS[record.task](**settings)  # type: ignore[arg-type]
-        assert (task.version, task.settings) == (record.task_version, record.settings)
+        assert (task.spec.version, task.settings) == (record.task_version, record.settings)
 
 
 def test_every_submission_is_sound_and_has_every_ranked_task() -> None:

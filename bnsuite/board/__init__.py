@@ -1,1 +1,1 @@
-"""The board: from records alone to static pages. No torch, no scheme and no task is imported in here."""
+"""Board: static pages made from records alone; imports no torch, no scheme and no task."""

@@ -1,4 +1,4 @@
-"""The words above the figures of each task's page, and below its table."""
+"""Texts on the page of each task: above its figures, and below its table."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from bnsuite.ranking.tracks import REFERENCE
 
 
 class Note(NamedTuple):
-    """Heading, text and key of a page's figures. A mark of the key is a sign, or a variable of the style."""
+    """Heading, text and key of a page's figures; a mark of the key is a sign or a CSS variable."""
 
     heading: str
     text: str
@@ -96,4 +96,4 @@ REMARKS: Mapping[str, str] = {
     "speedrun": "The recipe is made for batch norm: a low accuracy says that a scheme cannot take its place "
     "there, not that it cannot train. Seconds are of the row’s own device.",
 }
-"""What a reader of a task's numbers must know."""
+"""Task → what a reader of its numbers must know."""

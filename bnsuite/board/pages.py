@@ -1,4 +1,4 @@
-"""Every page of the board as text: the tables, figures and provenance, put into the templates."""
+"""Pages of the board as text: tables, figures and provenance in the templates."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,15 +36,16 @@ from bnsuite.ranking.rank import seconds_ranks
 from bnsuite.ranking.tables import Row, Table, by_task
 from bnsuite.ranking.tiers import TIERS
 from bnsuite.ranking.tracks import ORIGINS, REFERENCE, Kept, Origin, age, tasks_of, track_of
-from bnsuite.records import RANKED, Outcome, Record
+from bnsuite.records import Outcome, Record
 from bnsuite.records.facets import FACETS
 from bnsuite.records.manifest import Manifest
+from bnsuite.specs import RANKED
 from bnsuite.statistics import ALPHA, MIN_SEEDS
 
 
 @dataclass(frozen=True)
 class Board:
-    """All that the pages show."""
+    """Everything that the pages show."""
 
     kept: Sequence[Kept]
     tables: Sequence[Table]
@@ -56,7 +57,7 @@ class Board:
 
 
 def render(board: Board) -> dict[str, str]:
-    """File name → text of every page."""
+    """Render all pages: file name → text."""
     environment = _environment(board)
     with debug_mode(False):  # charts of ours need no validation, which is most of a build's time
         return _render(environment, board)
@@ -165,7 +166,7 @@ def _described(board: Board, scheme: str, origin: Origin) -> Record:
 
 
 def _questions(kept: Sequence[Kept]) -> dict[str, str]:
-    """What each task asks, in the words of its newest record; what others sent in has no say over ours."""
+    """Return the question of each task from its newest record; ours take precedence over submitted ones."""
     ordered = sorted(kept, key=lambda one: (one.origin != "submitted", age(one.record)))
     return {one.record.task: one.record.question for one in ordered}
 
@@ -207,16 +208,16 @@ def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
 
 
 PANELS = 12
-"""Of more panels than this, one an entry, only those of the reference schemes stand open."""
+"""Largest number of panels that all stand open; of more, only those of the reference schemes do."""
 
 
 def _stands(entry: str) -> bool:
-    """Whether a panel is always open: those of the reference schemes, of any device or origin."""
+    """Tell whether a panel is always open: those of the reference schemes are, of any device or origin."""
     return entry.partition(" · ")[0] in (REFERENCE, *SCALED)
 
 
 def _behind(table: Table, task: str) -> Record | None:
-    """The record that figures show in grey: the reference, of a diagnostic what takes its place."""
+    """Return the record that figures show in grey: the reference, or for a diagnostic its `batchnorm`."""
     asked = table.standards[task]
     return table.references.get(task) or (asked if asked.scheme == REFERENCE else None)
 
@@ -253,5 +254,5 @@ def _setup(record: Record) -> tuple[object, ...]:
 
 
 def _is_shown(one: Kept, tables: Sequence[Table]) -> bool:
-    """Whether a table shows the record, or a newer one stands in its place."""
+    """Tell whether a table shows the record, and not a newer one."""
     return any(row.records.get(one.record.task) is one.record for table in tables for row in table.rows)

@@ -1,4 +1,4 @@
-"""Pages of prose: RULES.md and SCHEMES.md as HTML, no raw HTML in it, no link to a file of the repository."""
+"""Pages of prose: RULES.md and SCHEMES.md as HTML, without raw HTML or links to files of the repository."""
 
 import re
 from collections import Counter
@@ -10,20 +10,20 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 _PLACES = (Path(__file__).parent, Path(__file__).parents[2] / "leaderboard")
-"""In a wheel, and in a checkout."""
+"""Folders of the two files in a wheel and in a checkout."""
 
 
 def load_prose(name: str) -> Markup | None:
-    """RULES.md or SCHEMES.md as HTML; None where the package came without it."""
+    """Return RULES.md or SCHEMES.md as HTML; None where the package has no such file."""
     found = next((path for place in _PLACES if (path := place / name).is_file()), None)
     return render_prose(found.read_text(encoding="utf-8")) if found else None
 
 
 def render_prose(text: str) -> Markup:
-    """Markdown (CommonMark with tables) to HTML that is also well-formed XML; raw HTML is shown as text.
+    """Turn Markdown (CommonMark with tables) into HTML that is also well-formed XML; raw HTML becomes text.
 
-    Headings get ids. A link stays where it leads to another site or to a heading of this page; one to a
-    file of the repository would be broken here, and its text stays alone.
+    Headings get ids. Links to other sites and to headings of this page stay; of a link to a file of the
+    repository, which would be broken here, only the text stays.
     """
     parser = MarkdownIt("commonmark", {"html": False, "xhtmlOut": True}).enable("table")
     tokens = parser.parse(text)

@@ -1,4 +1,4 @@
-"""The result table of one track as Markdown, and its place in a README."""
+"""Result table of one track as Markdown, and its place in a README."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,22 +9,23 @@ from bnsuite.board.site import Source
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import Judged, judge_largest
 from bnsuite.format import interval, printable, reading, signed, tally
-from bnsuite.ranking.composite import load_scales
+from bnsuite.ranking.composite import FROZEN
 from bnsuite.ranking.tables import Row, make_tables
 from bnsuite.ranking.tracks import Kept, by_track
-from bnsuite.records import RANKED, Record, RecordError, load_records
+from bnsuite.records import Record, RecordError, read_records
 from bnsuite.records.store import write_atomically
+from bnsuite.specs import RANKED
 
 RESULTS, CLAIMED = "results", "claims"
-"""Names of the tables: each stands between <!-- NAME:begin --> and <!-- NAME:end -->."""
+"""Names of the tables; each is between <!-- NAME:begin --> and <!-- NAME:end -->."""
 
 
 def markdown_table(records: Iterable[Record]) -> str:
-    """Rows of entries by rank, a column a ranked task: value, interval, rank and n; and the composite.
+    """Return a row per entry by rank, with its composite, and per ranked task value, interval, rank and n.
 
     Raises ValueError unless the records are of exactly one track.
     """
-    tables = make_tables([Kept(record, "published") for record in records], load_scales())
+    tables = make_tables([Kept(record, "published") for record in records], FROZEN)
     if len(tables) != 1:
         raise ValueError(f"a table shows 1 track: got {len(tables)}")
     table = tables[0]
@@ -58,19 +59,19 @@ def _cell(row: Row, task: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """A name as Markdown that shows it and does nothing else."""
+    """Escape a name for Markdown."""
     return re.sub(r"([\\`*_{}\[\]()#+!|<>~&])", r"\\\1", " ".join(printable(text).split()))
 
 
 def claims_table(judged: Iterable[Judged]) -> str:
-    """A row a claim with its verdict, as Markdown."""
+    """Return a row per claim with its verdict, as Markdown."""
     lines = ["| | claim | verdict |", "| --- | --- | --- |"]
     lines += [f"| {one.claim.id} | {_escape(one.claim.claim)} | {one.finding.verdict} |" for one in judged]
     return "\n".join(lines)
 
 
 def replace_table(text: str, table: str, name: str = RESULTS) -> str:
-    """The text with the table between its markers. Raises ValueError where they are not there once each."""
+    """Return the text with the table between its markers; raise ValueError unless each occurs once."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"the text needs one {begin} and, after it, one {end}")
@@ -79,13 +80,12 @@ def replace_table(text: str, table: str, name: str = RESULTS) -> str:
 
 
 def renew(readme: Path, sources: Sequence[Source]) -> None:
-    """Put the first track of the sources' records, in the board's own order, into a README.
+    """Renew the tables of a README: the first track of the board, and the verdicts if it has their markers.
 
-    The verdicts on the claims go there, too, where it has a place for them.
-
-    Raises `RecordError`, with the file unchanged, where there is nothing to show or no place for it.
+    Raises:
+        RecordError: there is no record to show, or no marker for it; the file is unchanged.
     """
-    records = load_records([source.folder for source in sources]).values()
+    records = read_records([source.folder for source in sources]).values()
     kept = [Kept(record, "published") for record in records]
     tracks = by_track(one for one in kept if one.record.task in RANKED)
     if not tracks:

@@ -1,4 +1,4 @@
-"""The static board: records in, a folder of pages out, whole or not at all."""
+"""Build the static board: a folder of pages from records, whole or not at all."""
 
 import contextlib
 import os
@@ -8,39 +8,45 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bnsuite.audit._limits import beyond
+from bnsuite.audit import beyond
 from bnsuite.board.pages import Board, render
 from bnsuite.board.prose import load_prose
 from bnsuite.board.submissions import Admitted, admit, explained, home, reason
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import judge_largest
 from bnsuite.ranking.calibrations import calibrations
-from bnsuite.ranking.composite import load_scales
+from bnsuite.ranking.composite import FROZEN
 from bnsuite.ranking.tables import make_tables
 from bnsuite.ranking.tracks import Kept, Origin
-from bnsuite.records import CALIBRATION, RecordError, load_records
+from bnsuite.records import CALIBRATION, RecordError, read_records
 from bnsuite.records.manifest import Manifest
 
 MARKER = ".bnsuite-board"
-"""A file that says that a folder is a board, and may be replaced by the next one."""
+"""Name of the file that marks a folder as a board, which the next build may replace."""
 
 
 class Source(NamedTuple):
-    """A folder of records, and how they came to be."""
+    """Folder of records, with their origin."""
 
     folder: Path
     origin: Origin
 
 
 def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None = None) -> Path:
-    """Build the board of all records below the sources into `out`; returns its index.
+    """Build the board of all records below the sources, and return the path of its index.
 
-    The same records give the same bytes. Pages are made in memory, written beside `out` and put in its
-    place in one step; what an earlier build left there is gone. Raises `RecordError`, with nothing
-    changed, where a record is unsound, where `out` is something else than a board, or cannot be written.
+    Equal records give equal bytes. Pages are made in memory, written next to `out` and put in its place in
+    one step, which removes an earlier build.
 
-    A source of origin `submitted` is the folder of records of a submission: one that is unsound is left
-    out, with a line on the index and in `left_out`.
+    Args:
+        sources: folders of records. One of origin `submitted` is that of a submission, which is left out
+            where it is unsound.
+        out: folder of the board.
+        left_out: gets a line per submission that is left out; the index shows them, too.
+
+    Raises:
+        RecordError: a record of ours is unsound; `out` is not a board, or cannot be written. Nothing is
+            changed.
     """
     out = out.resolve()
     ours = [source for source in sources if source.origin != "submitted"]
@@ -53,7 +59,7 @@ def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None 
                 *(place for place in map(home, theirs) if not place.is_symlink()),
             ],
         )
-        own = load_records([source.folder for source in ours])
+        own = read_records([source.folder for source in ours])
         found = {path: Kept(record, _origin(path, ours)) for path, record in own.items()}
         admitted = admit(theirs, found)
         sent = {
@@ -67,7 +73,7 @@ def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None 
 
 
 def _drawn(own: Mapping[Path, Kept], admitted: Admitted) -> dict[str, bytes]:
-    """The files of the board; where drawing them fails, of our own records and the submissions that draw.
+    """Render the files of the board; without the submissions that cannot be drawn, where drawing fails.
 
     Raises:
         RecordError: one of our own records cannot be drawn; names its file.
@@ -98,7 +104,7 @@ def _drawn(own: Mapping[Path, Kept], admitted: Admitted) -> dict[str, bytes]:
 
 
 def _culprit(beside: Mapping[Path, Kept], records: Mapping[Path, Kept]) -> tuple[Path, str] | None:
-    """A record that cannot be drawn, and why: one beyond the limits, else one that alone cannot be drawn."""
+    """Find a record that cannot be drawn, and why: one beyond the limits, else one that fails to draw."""
     for path, one in records.items():
         for doubt in beyond(one.record):
             return path, doubt
@@ -113,13 +119,13 @@ def _culprit(beside: Mapping[Path, Kept], records: Mapping[Path, Kept]) -> tuple
 def render_files(
     found: Mapping[Path, Kept], manifests: Mapping[str, Manifest], left_out: Sequence[str]
 ) -> dict[str, bytes]:
-    """Path within the board → content, for every file of it. Records are copied byte for byte."""
+    """Render all files of the board: path within it → content. Records are copied byte for byte."""
     every = sorted(found.values(), key=lambda one: one.record.id)
     reruns = [one.record for one in every if one.origin == "verification"]
     kept = [one for one in every if one.origin != "verification"]
     measured = [one for one in kept if one.record.task != CALIBRATION]
     known = calibrations([one for one in kept if one.record.task == CALIBRATION])
-    tables = make_tables(measured, load_scales(), reruns)
+    tables = make_tables(measured, FROZEN, reruns)
     judged = judge_largest(CLAIMS, kept)
     prose = {name: load_prose(f"{name.upper()}.md") for name in ("schemes", "rules")}
     pages = render(Board(measured, tables, prose, known, judged, manifests, left_out))
@@ -131,13 +137,13 @@ def render_files(
 
 
 def _origin(path: Path, sources: Sequence[Source]) -> Origin:
-    """The origin of the innermost source that a record lies in."""
+    """Return the origin of the innermost source that holds a path."""
     holding = [source for source in sources if path.is_relative_to(source.folder)]
     return max(holding, key=lambda source: len(source.folder.parts)).origin
 
 
 def _check_target(out: Path, folders: Iterable[Path]) -> None:
-    """Refuse a target whose replacement would take something else with it."""
+    """Raise `RecordError` for a target whose replacement would remove something else."""
     if out.exists() and not out.is_dir():
         raise RecordError(f"{out}: is a file, and the board is a folder. Give another with --out.")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
@@ -154,7 +160,7 @@ def _check_target(out: Path, folders: Iterable[Path]) -> None:
 
 
 def _replace(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write beside the target, then swap: a reader sees the old board or the new one."""
+    """Write next to the target, then swap: a reader sees the old board or the new one."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=out.parent, prefix=f".{out.name}.", suffix=".tmp", ignore_cleanup_errors=True

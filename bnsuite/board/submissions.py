@@ -1,4 +1,4 @@
-"""Submissions: what others sent in, a folder each. One that is unsound is left out, and said to be."""
+"""Submissions of others, one folder each; unsound ones are left out with a reason."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from bnsuite.audit import objections_to
 from bnsuite.format import clipped
 from bnsuite.ranking.composite import SCALED
 from bnsuite.ranking.tracks import REFERENCE, Kept
-from bnsuite.records import CALIBRATION, SUITE_VERSION, Record, RecordError, load_records
+from bnsuite.records import CALIBRATION, SUITE_VERSION, Record, RecordError, read_records
 from bnsuite.records.manifest import Manifest, read_manifest
 from bnsuite.records.store import files_below
 
@@ -17,7 +17,7 @@ _REASON = 300  # characters of a reason that are shown
 
 
 class Admitted(NamedTuple):
-    """The records and, by scheme, the manifests of the sound submissions; of the others a line each."""
+    """Records and manifests (by scheme) of the sound submissions, and a line per submission left out."""
 
     records: dict[Path, Record]
     manifests: dict[str, Manifest]
@@ -25,15 +25,20 @@ class Admitted(NamedTuple):
 
 
 def home(folder: Path) -> Path:
-    """The folder of a submission, from that of its records."""
+    """Return the folder of a submission from that of its records."""
     return folder.parent if folder.name == "records" else folder
 
 
 def admit(folders: Iterable[Path], own: Mapping[Path, Kept]) -> Admitted:
-    """Read submissions from the folders of their records, beside records of our own.
+    """Read submissions from the folders of their records, and leave out the unsound ones.
 
-    None may bear the name of a published scheme or of another submission, nor hold a record of another
-    scheme, one that lies elsewhere, too (but where it was measured), or one that cannot be.
+    A submission must not have the name of a published scheme or of another submission, hold a record of
+    another scheme, one that also lies elsewhere (except among local records), or one to which the audit
+    objects.
+
+    Args:
+        folders: folders of the submissions' records.
+        own: our own records.
     """
     admitted = Admitted({}, {}, [])
     taken = {REFERENCE, *SCALED, *(one.record.scheme for one in own.values() if one.origin == "published")}
@@ -58,12 +63,12 @@ def admit(folders: Iterable[Path], own: Mapping[Path, Kept]) -> Admitted:
 
 
 def reason(place: Path, message: str) -> str:
-    """The line that says why a submission is left out, without the path of this machine."""
+    """Return the line that says why a submission is left out, without the path of its parent folder."""
     return clipped(message.replace(f"{place.parent}{os.sep}", ""), _REASON)
 
 
 def explained(error: Exception) -> str:
-    """Unexpected exception in one line."""
+    """Describe an unexpected exception in one line."""
     return clipped(f"{type(error).__name__}: {error}".rstrip(": "), _REASON)
 
 
@@ -71,7 +76,7 @@ def _read(place: Path, folder: Path) -> tuple[Manifest, dict[Path, Record]]:
     if link := _link(place):
         raise RecordError(f"{link}: is a link, and a submission holds files. Put the file there.")
     manifest = read_manifest(place)
-    records = load_records([folder])
+    records = read_records([folder])
     if not records:
         raise RecordError(f"{folder}: holds no record. `bnsuite run` makes some.")
     for path, record in records.items():
@@ -89,5 +94,5 @@ def _read(place: Path, folder: Path) -> tuple[Manifest, dict[Path, Record]]:
 
 
 def _link(place: Path) -> Path | None:
-    """The first symbolic link in a folder, or the folder itself where it is one."""
+    """Return the first symbolic link in a folder, or the folder where it is one."""
     return next((path for path in (place, *files_below(place)) if path.is_symlink()), None)

@@ -6,6 +6,7 @@ import typer
 
 import bnsuite
 from bnsuite.cli import measure, show, submission
+from bnsuite.cli.export import export
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +35,7 @@ def _main(
 for command in (
     measure.run,
     show.board,
+    export,
     measure.calibrate,
     measure.claims,
     submission.new,

@@ -226,7 +226,7 @@ def _settings(given: list[str]) -> dict[str, Any]:
 def results_table(records: "list[Record]") -> Table:
     """One row a scheme and network, one column a task."""
     from bnsuite.board.labels import coverage
-    from bnsuite.records import RANKED
+    from bnsuite.specs import RANKED
 
     tasks = sorted(
         {record.task for record in records},
@@ -314,11 +314,11 @@ def _measure_missing(
         from bnsuite.cli.progress import Display
         from bnsuite.execute.plan import plan, resolve_device
         from bnsuite.execute.run import run_jobs
-        from bnsuite.records import CALIBRATION, load_records
+        from bnsuite.records import CALIBRATION, read_records
 
     kept = [
         r
-        for r in load_records(folders).values()
+        for r in read_records(folders).values()
         if r.task == CALIBRATION or r.profile.split("+")[0] == profile
     ]
     needs = dict.fromkeys(need for claim in asked for need in claim.needs)
@@ -361,7 +361,7 @@ def claims(
     from bnsuite.claims.catalogue import CLAIMS
     from bnsuite.claims.judge import judge
     from bnsuite.names import lookup
-    from bnsuite.records import RecordError, load_records
+    from bnsuite.records import RecordError, read_records
 
     published = Path("leaderboard/records")
     folders = [
@@ -373,7 +373,7 @@ def claims(
         asked = [lookup("claim", only, table)] if only else list(CLAIMS)
         if measure:
             _measure_missing(asked, profile, records, folders, device.value, workers)
-        found = load_records(folders).values()
+        found = read_records(folders).values()
         judged = judge(asked, found, profile)
     except (RecordError, ValueError) as error:
         fail(str(error))

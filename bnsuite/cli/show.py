@@ -1,4 +1,4 @@
-"""Commands that show: board, list, schema."""
+"""Commands that show what is there: board, list, schema."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def list_(
         bool, typer.Option(help="Of schemes: the formula of every part, as leaderboard/SCHEMES.md has them.")
     ] = False,
 ) -> None:
-    """List schemes, tasks, families, datasets or profiles; a line each, with a tab, where a program reads."""
+    """List schemes, tasks, families, datasets or profiles; one per line, with a tab, for programs."""
     from bnsuite.names import UnknownNameError, lookup
 
     try:
@@ -60,12 +60,11 @@ def _tables() -> dict[str, Callable[[], dict[str, str]]]:
         return {name: about(name) for name in scheme_names()}
 
     def tasks() -> dict[str, str]:
-        from bnsuite.records import RANKED
-        from bnsuite.tasks import TASKS
+        from bnsuite.specs import SPECS
 
         return {
-            name: f"{task.question} ({task.unit}; {task.better} is better{'; ranked' * (name in RANKED)})"
-            for name, task in TASKS.items()
+            name: f"{task.question} ({task.unit}; {task.better} is better{'; ranked' * task.ranked})"
+            for name, task in SPECS.items()
         }
 
     def families() -> dict[str, str]:

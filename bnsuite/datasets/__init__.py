@@ -1,4 +1,4 @@
-"""Data sets: tensors on a device, standardized by the training part; found by name or by path."""
+"""Data sets by name or by path, as tensors standardized on the training part."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -21,15 +21,15 @@ __all__ = ["DATASETS", "DataError", "Dataset", "Known", "Source", "digits", "fin
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that is ready to be loaded, here or in another process.
+    """Data set that is ready to be loaded, in this or in another process.
 
     Attributes:
-        name: what a record calls it.
-        checksum: of its standardized tensors, as `Dataset.checksum`.
-        file: its tensors in the cache, and `sha256` the hash of that file; None: the digits, which
-            scikit-learn brings.
-        train_counts, test_counts: number of labels of each class in the two parts; empty: not known.
-        left: names of further parts of the data set, which are not used.
+        name: name in records.
+        checksum: `Dataset.checksum` of the standardized tensors.
+        file: cached tensors; None for the digits, which come with scikit-learn.
+        sha256: hash of `file`.
+        train_counts, test_counts: images per class in the two parts; empty where not known.
+        left: names of further parts that lie there and are not used.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Source:
 
     @property
     def train(self) -> int:
-        """Images to train on; 0: not known."""
+        """Number of training images; 0 where not known."""
         return sum(self.train_counts)
 
     def load(self) -> Dataset:
-        """The tensors; the last that were loaded are kept, for a run has many cells of one set.
+        """Load the tensors; the last set stays in memory, since a run has many cells of one set.
 
         Raises:
-            DataError: the cache does not hold what it held.
+            DataError: the cached file is missing or changed.
         """
         return _loaded(self)
 
@@ -81,7 +81,7 @@ def _digits_arrays() -> Arrays:
 
 
 def in_file(source: Source) -> Source:
-    """Give the digits a file of the cache, as other data sets have; returns these unchanged."""
+    """Return a source with a cached file: writes one for the digits, returns others unchanged."""
     if source.file is not None:
         return source
     kept = tensor_cache.keep(source.checksum, _digits_arrays(), source.name)
@@ -96,7 +96,7 @@ def _digits() -> Source:
 
 
 def _hosted(name: str, hosted: Hosted) -> Source:
-    """A set by name: from the cache without a network, otherwise downloaded, decoded and kept there."""
+    """Find a set by name: in the cache without a network, else download, decode and cache it."""
     found = tensor_cache.named(name)
     if found is None:
         with _bar(name) as begin:
@@ -112,7 +112,7 @@ def _source(name: str, known: tensor_cache.Entry, left: tuple[str, ...] = ()) ->
 
 @dataclass(frozen=True)
 class Known:
-    """A data set by name: what it is, and who finds it."""
+    """Data set by name: what it is, and the function that finds it."""
 
     about: str
     classes: int
@@ -138,7 +138,7 @@ DATASETS: dict[str, Known] = {
         "fashion-mnist", FASHION, "70,000 articles of fashion, 28×28 (arXiv 1708.07747); downloaded."
     ),
 }
-"""Every data set by name.
+"""Name → data set.
 
 Sources: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009 (cifar10, cifar100);
 Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998 (mnist); H. Xiao et al.,
@@ -147,15 +147,15 @@ Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998
 
 
 def find(wanted: str | Path, *, to_rgb: bool = False) -> Source:
-    """The data set of a name in `DATASETS`, or at a path (see `files.find_files`); decoded once, then cached.
+    """Find a data set by a name in `DATASETS` or by path (see `files.find_files`); decode and cache it.
 
     Args:
-        wanted: the name, or the path.
-        to_rgb: of a data set by path, convert every image to RGB.
+        wanted: a name, or a path.
+        to_rgb: convert every image of a data set by path to RGB.
 
     Raises:
-        UnknownNameError: a name that is not in the table.
-        DataError: a data set that cannot be had: where, what was got, what was wanted, what to do.
+        UnknownNameError: the name is not in the table.
+        DataError: the data set cannot be used: where, what was got, what was wanted, what to do.
     """
     if isinstance(wanted, str):
         return lookup("dataset", wanted, DATASETS).find()
@@ -171,10 +171,10 @@ def find(wanted: str | Path, *, to_rgb: bool = False) -> Source:
 
 
 def name_of(path: Path) -> str:
-    """What records call the data set at a path: the name of its folder or file, made to fit a file's name.
+    """Return the name in records of the data set at a path: that of its folder or file, fit for file names.
 
     Raises:
-        DataError: nothing is left of it, or it is the name of a built-in set.
+        DataError: no letter or digit is left, or it is the name of a built-in set.
     """
     try:
         place = path.resolve()
@@ -194,7 +194,7 @@ def name_of(path: Path) -> str:
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[int], Callable[[], None]]]:
-    """A bar on standard error, where that is a terminal: told the number of images, and then of each."""
+    """Show a progress bar on a terminal: called with the number of images; then its result for each."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -22,20 +22,23 @@ WANTED = (
 )
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 LABELS = ("label", "labels", "fine_label")
-"""Names of a label column, the first that is there; of a single integer column any other will do."""
+"""Names of a label column, by precedence; a single integer column may have any name."""
 
 FORMAT = "bnsuite images 1"
-"""Changed when the same files would give other tensors."""
+"""Version of the decoding: changed when equal files would give other tensors."""
 
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a data set, those of its training and those of its test part, in the order of reading.
+    """Files of a data set, in the order of reading.
 
     Attributes:
-        left: names of parts that lie there as well and are not read.
+        root: path of the data set.
+        kind: form of the files.
+        train, test: files of the two parts; for .npz, one file holds both.
+        left: names of further parts that lie there and are not read.
         to_rgb: whether images are converted to RGB.
     """
 
@@ -47,7 +50,7 @@ class Files:
     to_rgb: bool = False
 
     def content(self) -> str:
-        """SHA-256 over kind, conversion, part, place below the root and bytes of every file."""
+        """Return the SHA-256 over kind, conversion, and part, bytes and (in folders) place of each file."""
         digest = hashlib.sha256(f"{FORMAT} {self.kind}{' to RGB' if self.to_rgb else ''}".encode())
         for part, paths in (("train", self.train), ("test", self.test)):
             for path in paths:
@@ -62,7 +65,10 @@ class Files:
         return digest.hexdigest()
 
     def read(self, begin: Callable[[int], Callable[[], None]]) -> Arrays:
-        """The arrays; `begin` is told the number of images, and gives what is called for each.
+        """Read and decode all images.
+
+        Args:
+            begin: called with the number of images; returns a function that is called for each image.
 
         Raises:
             DataError: what is wrong, in which file and row.
@@ -82,7 +88,7 @@ def unreadable(path: Path, error: OSError) -> DataError:
 
 
 def find_files(path: Path) -> Files:
-    """What lies at a path.
+    """Find the files of a data set at a path.
 
     - Parquet in the Hugging Face image layout, in the folder or in `data/` below it: `train.parquet`, or
       `train-00000-of-00002.parquet` and so on, and likewise `test`; a column of images
@@ -90,13 +96,13 @@ def find_files(path: Path) -> Files:
     - folders of image files (see `PICTURES`): `train/CLASS/NAME.png`; classes are numbered in the order of
       their names;
     - an .npz file: x_train and x_test, (N, height, width) or (N, height, width, channels), of integers,
-      floats or booleans; y_train and y_test, (N,) or (N, 1), integers. train_x and so on will do as well, and
-      train_images, train_labels and so on.
+      floats or booleans; y_train and y_test, (N,) or (N, 1), integers. The names train_x, … and
+      train_images, train_labels, … are read as well.
 
-    The test part is the first of `TESTS` that is there; nothing is split off by itself.
+    The test part is the first of `TESTS` that is there; none is split off the training part.
 
     Raises:
-        DataError: nothing of the kind is there, or a part of it is missing.
+        DataError: no data set is there, or a part of it is missing.
     """
     try:
         if not path.exists():
@@ -122,7 +128,7 @@ def find_files(path: Path) -> Files:
 def _parts(
     folder: Path, look: Callable[[Path, str], tuple[Path, ...]], rest: str
 ) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[str, ...]]:
-    """The files of the training and of the test part, and the names of the parts that are left alone."""
+    """Find the files of the training and of the test part, and the names of further parts."""
     there = [name for name in TESTS if (folder / name).is_dir() or _named(folder, name)]
     train = look(folder, "train")
     test = look(folder, there[0]) if there else ()
@@ -136,13 +142,13 @@ def _parts(
 
 
 def _named(folder: Path, part: str) -> list[Path]:
-    """The Parquet files whose names are those of a part."""
+    """Return the Parquet files of a part, by their names."""
     named = re.compile(rf"{part}([-_.].*)?")
     return sorted(p for p in folder.iterdir() if p.suffix == ".parquet" and named.fullmatch(p.stem))
 
 
 def _shards(folder: Path, part: str) -> tuple[Path, ...]:
-    """The Parquet files of a part; DataError where one of several is missing, or is no regular file."""
+    """Return the Parquet files of a part; DataError where a shard is missing or is no regular file."""
     found = _named(folder, part)
     for path in found:
         if not path.is_file():  # a pipe or a device may have no end
@@ -159,7 +165,7 @@ def _shards(folder: Path, part: str) -> tuple[Path, ...]:
 
 
 def _pictures(folder: Path, part: str) -> tuple[Path, ...]:
-    """The image files of a part, by class; DataError for other files."""
+    """Return the image files of a part, by class; DataError for other files."""
     found: list[Path] = []
     for place in _visible(folder / part) if (folder / part).is_dir() else ():
         if not place.is_dir():
@@ -203,7 +209,7 @@ def _folders(paths: tuple[Path, ...]) -> Part:
 
 
 def _parquet(paths: tuple[Path, ...]) -> Part:
-    """The rows of Parquet files one after the other, counted from 0 in each."""
+    """Return the rows of Parquet files, one file after the other."""
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
@@ -233,7 +239,7 @@ def _parquet(paths: tuple[Path, ...]) -> Part:
 
 @contextmanager
 def _of_parquet(path: Path) -> Iterator[None]:
-    """Turn whatever pyarrow raises about a file into a DataError; it has a dozen kinds."""
+    """Turn the exceptions of pyarrow, of a dozen kinds, into a DataError."""
     try:
         yield
     except DataError:
@@ -245,7 +251,7 @@ def _of_parquet(path: Path) -> Iterator[None]:
 
 
 def columns_of(schema: Any, where: str) -> tuple[str, str]:
-    """Names of the image and of the label column of an Arrow schema."""
+    """Return the names of the image and of the label column of an Arrow schema."""
     import pyarrow as pa
 
     def is_image(kind: pa.DataType) -> bool:
@@ -273,7 +279,7 @@ def columns_of(schema: Any, where: str) -> tuple[str, str]:
 
 
 def rows_of(batch: Any, columns: tuple[str, str], where: str, start: int) -> Iterator[Row]:
-    """The rows of an Arrow record batch, whose first has the number `start`."""
+    """Yield the rows of an Arrow record batch; the first has the number `start`."""
     image, label = (batch.column(name) for name in columns)
     held = image.flatten()[image.type.get_field_index("bytes")]  # alone: a path need not be Unicode
     for i, (encoded, number) in enumerate(zip(held.to_pylist(), label.to_pylist(), strict=True), start):

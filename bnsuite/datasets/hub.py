@@ -1,4 +1,4 @@
-"""Data sets by name, from the Hugging Face Hub, by its library `datasets`."""
+"""Data sets of the Hugging Face Hub, read with its library `datasets`."""
 
 import hashlib
 import sys
@@ -12,11 +12,12 @@ from bnsuite.datasets.images import Arrays, DataError, Part, Row, decode, needed
 
 @dataclass(frozen=True)
 class Hosted:
-    """Where a public data set lies, and what it must hold.
+    """Public data set: its place on the Hub, and what it must hold.
 
     Attributes:
-        id: on the Hub.
-        image, label: names of its columns.
+        id: name on the Hub.
+        image, label: names of the columns.
+        classes: number of classes.
         train, test: number of images.
         shape: (channels, height, width).
     """
@@ -41,14 +42,14 @@ REVISIONS = {
     MNIST.id: "77f3279092a1c1579b2250db8eafed0ad422088c",
     FASHION.id: "531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2",
 }
-"""Commits of theirs on the Hub, which cannot change."""
+"""Data set on the Hub → commit that is read; a commit cannot change."""
 
 
 def fetch(name: str, hosted: Hosted) -> tuple[Any, Any]:
-    """The training and the test part as `datasets.Dataset`, images not decoded; downloaded if need be.
+    """Return the training and the test part as `datasets.Dataset`, not decoded; download them if needed.
 
     Raises:
-        DataError: they cannot be had.
+        DataError: they cannot be downloaded.
     """
     try:
         import datasets as hugging_face
@@ -68,10 +69,15 @@ def fetch(name: str, hosted: Hosted) -> tuple[Any, Any]:
 
 
 def read(name: str, hosted: Hosted, begin: Callable[[int], Callable[[], None]]) -> tuple[str, Arrays]:
-    """The content hash, over every image's bytes and label, and the arrays.
+    """Return the hash over the bytes and label of every image, and the arrays.
+
+    Args:
+        name: name of the data set in `DATASETS`.
+        hosted: what the set must hold.
+        begin: called with the number of images; returns a function that is called for each image.
 
     Raises:
-        DataError: it cannot be had, or is not what it is known as.
+        DataError: the set cannot be downloaded, or does not hold what `hosted` says.
     """
     digest = hashlib.sha256(f"{FORMAT} {name}".encode())
 

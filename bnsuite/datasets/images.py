@@ -1,4 +1,4 @@
-"""Encoded images with their labels → arrays; whatever is wrong with one is told by its file and row."""
+"""Decode images with their labels into arrays; errors name the file and row."""
 
 import io
 import os
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
-"""File formats that are read, by Pillow's names (PPM includes PGM); others, such as EPS, start programs."""
+"""File formats that are read, by Pillow's names (PPM includes PGM). Others, such as EPS, start programs."""
 
 NARROW = {"1": 1, "L": 1, "RGB": 3}
 WIDE = {"I;16": 1, "I;16B": 1, "I": 1, "F": 1}
-"""Channels of an image by Pillow's mode: up to 8 bits a channel, kept as uint8, and more, kept as float32."""
+"""Pillow's mode → channels; up to 8 bits per channel (`NARROW`) are kept as uint8, more as float32."""
 
 MODES = NARROW | WIDE
 
 TESTS = ("test", "validation", "valid", "val")
-"""Names of the test part; the first that is there is taken."""
+"""Names of the test part, by precedence."""
 
 NAMED = 3
-"""Images that a message names; of the others it gives the number."""
+"""Number of images that a message names."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
 class DataError(ValueError):
-    """A data set that cannot be had. The message is one line: where, what was got, wanted, what to do."""
+    """Data set that cannot be used. The message is one line: where, what was got, wanted, what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(printable(message).splitlines()))  # a file's name may hold line breaks
 
 
 class Row(NamedTuple):
-    """One example as it is stored: where it stands, for messages, an encoded image, and a label."""
+    """Stored example: its place (for messages), an encoded image and a label."""
 
     where: str
     image: Any
@@ -51,14 +51,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """The training or the test part: how many rows it has, and what reads them."""
+    """Training or test part: the number of its rows, and a function that reads them."""
 
     count: int
     rows: Callable[[], Iterator[Row]]
 
 
 class Arrays(NamedTuple):
-    """A data set before standardization.
+    """Data set before standardization.
 
     Attributes:
         train_x, test_x: (N, channels, height, width), uint8, or float32 where the source has other numbers.
@@ -76,7 +76,7 @@ class Arrays(NamedTuple):
 
 
 def needed(error: ImportError) -> DataError:
-    """What to say where an optional package is not installed."""
+    """Return the error for an optional package that is not installed."""
     return DataError(f"images are read by packages that are not here ({error}): pip install 'bnsuite[data]'")
 
 
@@ -84,12 +84,12 @@ def decode(parts: Sequence[Part], tick: Callable[[], None] = lambda: None, *, to
     """Decode the images of a training and a test part.
 
     Args:
-        parts: the two.
+        parts: the training and the test part.
         tick: called for each image.
         to_rgb: convert images of 8 bits in any mode, such as CMYK or a palette, to RGB; transparency is lost.
 
     Raises:
-        DataError: an image that is broken; images of several sizes or modes; a label that is no class number.
+        DataError: an image is broken; images differ in size or mode; a label is not a class number.
     """
     seen = _Seen()
     with warnings.catch_warnings():
@@ -102,7 +102,7 @@ def decode(parts: Sequence[Part], tick: Callable[[], None] = lambda: None, *, to
 
 @dataclass
 class _Seen:
-    """The first image that can be read, and those that are of another size or mode."""
+    """First readable image, and all images of another size or mode."""
 
     where: str = ""
     size: tuple[int, int] = (0, 0)
@@ -110,7 +110,7 @@ class _Seen:
     odd: list[tuple[str, tuple[int, int], str]] = field(default_factory=list)
 
     def fits(self, where: str, image: "Image") -> bool:
-        """Whether the image is like the first; otherwise it is noted."""
+        """Tell whether the image has the size and mode of the first; note it where not."""
         if not self.where and image.mode in MODES:
             self.where, self.size, self.mode = where, image.size, image.mode
         alike = (image.size, image.mode) == (self.size, self.mode)
@@ -119,7 +119,7 @@ class _Seen:
         return alike
 
     def told(self, total: int, to_rgb: bool) -> str:
-        """How many images are odd, the first of them, and what to do."""
+        """Return the message about odd images: how many, the first of them, what to do."""
         names = ", ".join(f"{where} is {_kind(size, mode)}" for where, size, mode in self.odd[:NAMED])
         more = ", …" if len(self.odd) > NAMED else ""
         like = f"not {_kind(self.size, self.mode)} as {self.where}"
@@ -156,7 +156,7 @@ def _decoded(part: Part, seen: _Seen, tick: Callable[[], None], to_rgb: bool) ->
 
 
 def check_memory(wanted: int, where: str) -> None:
-    """Raise DataError where that many bytes are more than the memory of this machine."""
+    """Raise DataError where `wanted` bytes are more than the memory of this machine."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if wanted > memory:
         got, most = (f"{size / 2**30:,.1f} GiB" for size in (wanted, memory))
@@ -167,7 +167,7 @@ def check_memory(wanted: int, where: str) -> None:
 
 
 def _opened(row: Row, to_rgb: bool) -> "Image":
-    """The decoded image of a row; one of its pixels is as good as lost in a broken file."""
+    """Decode the image of a row; DataError where any part of it is broken."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
@@ -214,7 +214,7 @@ def _class_number(row: Row) -> int:
 
 
 def check(arrays: Arrays, where: str) -> None:
-    """Raise DataError where the two parts do not make a data set that can be learned and standardized."""
+    """Raise DataError where the two parts cannot be standardized or learned as one data set."""
     if arrays.train_x.shape[1:] != arrays.test_x.shape[1:]:
         got, wanted = (shape(part) for part in (arrays.test_x, arrays.train_x))
         raise DataError(
@@ -242,7 +242,7 @@ def check(arrays: Arrays, where: str) -> None:
 
 
 def shape(images: Pixels) -> str:
-    """Channels, height and width, in words."""
+    """Return channels, height and width as text, such as `3×32×32`."""
     return "×".join(map(str, images.shape[1:]))
 
 

@@ -1,4 +1,4 @@
-"""Data sets in one .npz file: which arrays make up the two parts, and how they are read."""
+"""Data sets in one .npz file: find and read the arrays of the two parts."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from bnsuite.datasets.images import TESTS, Arrays, DataError, Labels, Pixels, check_memory, one_line
 
 STYLES = (("x_{}", "y_{}"), ("{}_x", "{}_y"), ("{}_images", "{}_labels"))
-"""Names of the images and labels of a part: of Keras, turned around, and of MedMNIST."""
+"""Names of the images and labels of a part: as in Keras, reversed, and as in MedMNIST."""
 
 LARGE, DENSEST = 2**30, 100
-"""An archive that unpacks to more bytes than `LARGE`, and than `DENSEST` times its size, is not read."""
+"""Archives that unpack to more than `LARGE` bytes and more than `DENSEST` times their size are refused."""
 
 
 class Layout(NamedTuple):
-    """Names of the arrays of a data set, and of the parts that are left alone.
+    """Names of the arrays of a data set, and of further parts.
 
     Attributes:
-        train, test: names of images and labels.
-        left: further parts in the file.
+        train, test: names of the images and labels.
+        left: names of further parts, which are not read.
     """
 
     train: tuple[str, str]
@@ -33,7 +33,7 @@ def layout(path: Path) -> Layout:
     """Find the arrays by their names, without reading them.
 
     Raises:
-        DataError: no zip archive, or none of the layouts.
+        DataError: the file is no zip archive, or has none of the layouts.
     """
     if not is_zipfile(path):  # of which numpy would say that it can be unpickled
         raise DataError(f"{path}: is no .npz file, which is a zip archive. Write it anew, by numpy.savez.")
@@ -105,7 +105,7 @@ def _check_size(path: Path, unpacked: int) -> None:
 
 
 def _pixels(array: NDArray[Any], where: str) -> Pixels:
-    """(N, channels, height, width) of (N, height, width) or (N, height, width, channels)."""
+    """Turn (N, height, width) or (N, height, width, channels) into (N, channels, height, width)."""
     if array.dtype.kind not in "buif":
         raise DataError(f"{where}: got {array.dtype}, wanted integers, floats or booleans. Convert them.")
     if array.ndim and not len(array):

@@ -1,14 +1,13 @@
-"""The cache: decoded data sets as tensors, by the hash of what they were decoded from.
+"""Cache of decoded data sets, by the hash of the files that they were decoded from.
 
 `HASH.tensors` holds train_x, train_y, test_x and test_y one after the other in numpy's .npy format, before
-standardization; `HASH.json` its SHA-256 and what is expensive to know; `NAME.name.json` the hash of a set
-that is known by name. Everything is written beside its place and renamed.
+standardization; `HASH.json` holds its SHA-256 and what is expensive to compute; `NAME.name.json` the hash of
+a set by name. Every file is written next to its place and renamed.
 """
 
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,25 +16,27 @@ import torch
 
 from bnsuite.datasets.images import Arrays, DataError, check
 from bnsuite.datasets.tensors import Dataset, standardize
-from bnsuite.records.store import write_atomically
+from bnsuite.records.store import atomic_file, write_atomically
 
 VERSION = 2
-"""Of the files in the cache; those of another are written anew."""
+"""Version of the files in the cache; files of another version are written anew."""
 
 FAR = 1e6
-"""Deviations that no test number is away from the mean of the training part: no more than √n lie between
-those of n training numbers, and the checksum is exact up to 9e12."""
+"""Largest distance of a test number from the training mean, in standard deviations.
+
+Among n training numbers it is at most √n, and the checksum is exact up to 9e12.
+"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the cache knows of a data set without loading it.
+    """Cached data set, not loaded.
 
     Attributes:
-        file: the tensors.
-        sha256: of that file.
-        checksum: of the standardized tensors, as `Dataset.checksum`.
-        train_counts, test_counts: number of labels of each class in the two parts.
+        file: tensors.
+        sha256: hash of `file`.
+        checksum: `Dataset.checksum` of the standardized tensors.
+        train_counts, test_counts: images per class in the two parts.
     """
 
     file: Path
@@ -46,7 +47,7 @@ class Entry:
 
 
 def folder() -> Path:
-    """`datasets` below $BNSUITE_CACHE, or else below $XDG_CACHE_HOME/bnsuite, or ~/.cache/bnsuite."""
+    """Return `datasets` below $BNSUITE_CACHE, else below $XDG_CACHE_HOME/bnsuite, else ~/.cache/bnsuite."""
     if own := os.environ.get("BNSUITE_CACHE"):
         return Path(own, "datasets").absolute()
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -54,7 +55,7 @@ def folder() -> Path:
 
 
 def entry(content: str) -> Entry | None:
-    """What the cache has of this content; None where it has nothing, or not all of it."""
+    """Find the entry of a content hash; None where it is missing or incomplete."""
     file = folder() / f"{content}.tensors"
     try:
         known = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
@@ -67,10 +68,15 @@ def entry(content: str) -> Entry | None:
 
 
 def keep(content: str, arrays: Arrays, where: str) -> Entry:
-    """Check arrays, find their checksum and put them into the cache.
+    """Check arrays, compute their checksum and write them into the cache.
+
+    Args:
+        content: hash of the files that the arrays were decoded from.
+        arrays: the data set.
+        where: its name or path, for messages.
 
     Raises:
-        DataError: they are no data set (then nothing is kept), or the cache cannot be written.
+        DataError: the arrays are no data set (nothing is written), or the cache cannot be written.
     """
     check(arrays, where)
     data = _standardized("", arrays)
@@ -100,7 +106,7 @@ def keep(content: str, arrays: Arrays, where: str) -> Entry:
 
 
 def named(name: str) -> Entry | None:
-    """What the cache has of a set that is known by name."""
+    """Find the entry of a data set by name; None where there is none."""
     try:
         content = json.loads((folder() / f"{name}.name.json").read_text(encoding="utf-8"))["content"]
         return entry(str(content))
@@ -109,7 +115,7 @@ def named(name: str) -> Entry | None:
 
 
 def keep_name(name: str, content: str) -> None:
-    """Note the content of a set that is known by name."""
+    """Store the content hash of a data set by name."""
     try:
         write_atomically(folder() / f"{name}.name.json", json.dumps({"content": content}) + "\n")
     except OSError as error:
@@ -124,10 +130,15 @@ def unwritable(error: OSError) -> DataError:
 
 
 def load(name: str, file: Path, sha256: str) -> Dataset:
-    """The standardized tensors of a file of the cache, after a look at its hash.
+    """Load the standardized tensors of a cached file, after checking its hash.
+
+    Args:
+        name: name of the data set.
+        file: file of the cache.
+        sha256: hash of that file when it was written.
 
     Raises:
-        DataError: it is not there, or not what was written.
+        DataError: the file is missing or changed.
     """
     try:
         with file.open("rb") as held:
@@ -165,26 +176,16 @@ def _standardized(name: str, arrays: Arrays) -> Dataset:
 
 
 def _write(file: Path, arrays: Arrays) -> str:
-    """Write all or nothing; the SHA-256 of what was written, which is the same for the same arrays."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w+b") as held:
-            for array in arrays:
-                np.save(held, array, allow_pickle=False)
-            held.flush()
-            os.fsync(held.fileno())
-            held.seek(0)
-            sha256 = hashlib.file_digest(held, "sha256").hexdigest()
-        os.chmod(name, 0o644)  # the sandbox reads it as another user
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return sha256
+    """Write all arrays or nothing, and return the SHA-256 of the file."""
+    with atomic_file(file) as held:
+        for array in arrays:
+            np.save(held, array, allow_pickle=False)
+        held.seek(0)
+        return hashlib.file_digest(held, "sha256").hexdigest()
 
 
 def _decoder() -> str:
-    """What decoded the images: a lossy one may look otherwise by another version."""
+    """Return the versions of the image decoders, which may differ in the pixels of lossy formats."""
     try:
         import PIL
         from PIL import features

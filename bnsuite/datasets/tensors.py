@@ -1,4 +1,4 @@
-"""A data set as tensors, standardized; neither this nor its checksum needs much more memory than it has."""
+"""Data set as standardized tensors; standardization and checksum work in slices, to save memory."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 AT_ONCE = 2**22
-"""Numbers that are worked on together, in double precision."""
+"""Numbers per slice that is worked on in double precision."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification set of images, split once and for all.
+    """Images for classification, in a training and a test part, standardized.
 
     Attributes:
-        train_x, test_x: (N, channels, height, width), float32; one mean and deviation a channel, both
-            of the training part, were taken out of each.
+        name: name in records.
+        train_x, test_x: (N, channels, height, width), float32, standardized per channel with the mean and
+            deviation of the training part.
         train_y, test_y: (N,) class numbers, int64.
+        classes: number of classes.
     """
 
     name: str
@@ -30,7 +32,7 @@ class Dataset:
 
     @property
     def shape(self) -> torch.Size:
-        """(channels, height, width) of one input."""
+        """Shape of one input: (channels, height, width)."""
         return self.train_x.shape[1:]
 
     @property
@@ -50,9 +52,14 @@ class Dataset:
 
 
 def standardize(name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Dataset:
-    """Dataset of images (N, channels, height, width) of any dtype, standardized on the training part.
+    """Standardize images on their training part: (x − μ_c) / σ_c.
 
-    (x − μ_c) / σ_c with μ_c and σ_c² = Σ (x − μ_c)² / n of each channel c, in double precision.
+    μ_c is the mean and σ_c² = Σ (x − μ_c)² / n the variance of channel c over the training part, in double
+    precision.
+
+    Args:
+        name: name of the data set.
+        train, test: images (N, channels, height, width) of any dtype, and class numbers (N,).
     """
     mean, deviation = _moments(train[0])
 
@@ -68,7 +75,7 @@ def standardize(name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel, (1, channels, 1, 1)."""
+    """Return the mean and deviation of each channel, (1, channels, 1, 1) each."""
     over, n = (0, 2, 3), images[:, 0].numel()
     mean = sum((x.double().sum(over, keepdim=True) for x in _parts(images)), torch.tensor(0.0)) / n
     squares = ((x.double() - mean).square().sum(over, keepdim=True) for x in _parts(images))
@@ -76,7 +83,7 @@ def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
-    """The tensor in slices of its first dimension, of at most `AT_ONCE` numbers where one row has no more."""
+    """Yield slices along the first dimension, of at most `AT_ONCE` numbers or one row."""
     rows = max(1, AT_ONCE // max(1, tensor[:1].numel()))
     for start in range(0, len(tensor), rows):
         yield tensor[start : start + rows]

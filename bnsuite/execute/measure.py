@@ -123,14 +123,14 @@ def _sealed(job: Job, answer: Answer, provenance: Provenance, facets: Facets) ->
         **job.cell.model_dump(),
         id="",
         key="",
-        task_version=job.task.version,
-        question=job.task.question,
+        task_version=job.task.spec.version,
+        question=job.task.spec.question,
         about=job.scheme.about,
         facets=facets.words,
         costs=facets.costs,
         settings=job.task.settings,
-        unit=job.task.unit,
-        better=job.task.better,
+        unit=job.task.spec.unit,
+        better=job.task.spec.better,
         provenance=provenance,
     ).sealed()
 

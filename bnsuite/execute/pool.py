@@ -1,4 +1,4 @@
-"""Worker processes: each works on one item at a time and tells what it finds; a lost one is replaced."""
+"""Worker processes: each works on one item at a time and reports what it finds; a lost one is replaced."""
 
 import os
 import pickle
@@ -15,8 +15,6 @@ from multiprocessing.connection import Connection, wait
 from threading import Thread, current_thread, main_thread
 from typing import Any, NamedTuple, TypeVar
 
-# Large blocks come back from the heap, in huge pages, and not fresh from the kernel at every operation:
-# a quarter less time a step (glibc; ignored elsewhere). Read when a process starts, so for workers only.
 WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
@@ -24,13 +22,17 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",
 }
+"""Environment variables that are read when a process starts, and so can be set for workers alone.
 
+With those of glibc, large blocks are taken from the heap, in huge pages, and not from the kernel at every
+operation: a training step takes a quarter less time. Other C libraries ignore them.
+"""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-"""Environment variables from which numerical libraries read their number of threads when they are loaded."""
+"""Environment variables from which numerical libraries read their number of threads on loading."""
 
 ATTEMPTS = 2
-"""Worker processes that one item may lose."""
+"""Number of worker processes that one item may lose."""
 
 _PROGRAM = (
     "import sys; fd, parent, *sys.path[:] = sys.argv[1:]; "
@@ -56,17 +58,18 @@ def side_by_side(
     hear: Callable[[T, str], None],
     defaults: Mapping[str, str],
 ) -> Iterator[tuple[T, R | Failed]]:
-    """Results of `work(item, report)` from worker processes, as they come.
+    """Yield each item with the result of `work(item, report)`, in the order in which workers finish.
 
-    A worker that is lost, however it ended, costs its own item one retry, and is replaced. An item that
-    loses `ATTEMPTS` workers, or that cannot be pickled, is `Failed`. An exception of `work` is raised here.
+    A worker that is lost, however it ended, costs its own item one retry, and is replaced. The result of an
+    item that loses `ATTEMPTS` workers, or that cannot be pickled, is `Failed`. An exception that `work`
+    raises is raised here.
 
     Args:
         work: called in a worker; its `report` calls `hear` in this process.
         items: each is pickled when a worker is free for it; what `__main__` defines, by value.
         workers: number of processes.
-        hear: called with an item and a text.
-        defaults: environment variables of the workers, where this process does not have them.
+        hear: called with an item and a text, for each report.
+        defaults: environment variables of the workers; those of this process take precedence.
     """
     due = deque(range(len(items)))
     ends: dict[int, list[str]] = {i: [] for i in due}
@@ -95,7 +98,7 @@ def side_by_side(
                         due.appendleft(i)
                         continue
                     content = Failed(f"lost {ATTEMPTS} worker processes: {' and '.join(ends[i])}")
-                yield items[i], Failed(content) if kind == "unreadable" else content
+                yield items[i], content
             busy = bool(due) or any(worker.item is not None for worker in crew)
     finally:
         for worker in crew:
@@ -105,9 +108,9 @@ def side_by_side(
 
 
 class _Worker:
-    """A process that works on one item at a time, and this process's end of the pipe to it.
+    """A process that works on one item at a time, with this process's end of the pipe to it.
 
-    It runs a program of its own and never imports this process's `__main__`: a script needs no guard.
+    It runs `_PROGRAM` and never imports this process's `__main__`, so scripts need no guard.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -120,7 +123,7 @@ class _Worker:
             )
 
     def give(self, task: object) -> None:
-        """Hand a task over; that the worker is gone by now is found out when it is listened to."""
+        """Send a task; a worker that is gone by now is noticed by `hear`."""
         from cloudpickle import dumps
 
         try:
@@ -131,10 +134,10 @@ class _Worker:
             self.connection.send_bytes(message)
 
     def hear(self, ready: bool) -> tuple[str, Any] | None:
-        """Read its next message: `found` and a text, `done` and a result, `raised` and an exception,
-        `unreadable` and why; `lost` and how the process ended.
+        """Read its next message: `found` and a text, `done` and a result, `raised` and an exception, or
+        `lost` and how the process ended; None where there is none.
 
-        Looks at the process as well as at the pipe, which a process that it has forked may hold open.
+        Looks at the process as well as at the pipe, which a process forked by the worker may hold open.
         """
         try:
             if ready:
@@ -147,13 +150,13 @@ class _Worker:
         return "lost", self.end()
 
     def dismiss(self, at_once: bool) -> None:
-        """Close the pipe, which ends a worker that waits for an item; `at_once`: any."""
+        """Close the pipe, which ends a worker that waits for an item; `at_once` kills it whatever it does."""
         self.connection.close()
         if at_once:
             self.process.kill()
 
     def end(self) -> str:
-        """Wait for the process, kill it if it goes on, and say how it ended."""
+        """Wait for the process, kill it if it goes on, and return how it ended."""
         try:
             return ending(self.process.wait(_EXIT_WITHIN_S))
         except subprocess.TimeoutExpired:
@@ -194,7 +197,7 @@ def _messages(crew: list[_Worker]) -> Iterator[tuple[_Worker, str, Any]]:
 
 
 def ending(status: int) -> str:
-    """How a process ended, by its return code: `killed by SIGSEGV`, `ended with exit status 1`."""
+    """Describe the end of a process by its return code: `killed by SIGSEGV`, `ended with exit status 1`."""
     if status >= 0:
         return f"ended with exit status {status}"
     names = {one.value: one.name for one in signal.Signals}
@@ -229,7 +232,9 @@ def serve_parent(fd: int, parent: int) -> None:
         except Exception as error:
             task = _one_line(error)
         if isinstance(task, str):
-            say("unreadable", f"cannot be handed to a worker process ({task}). Measure it with --workers 1.")
+            say(
+                "done", Failed(f"cannot be handed to a worker process ({task}). Measure it with --workers 1.")
+            )
             continue
         work, item = task
         try:
@@ -244,7 +249,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _portable(error: Exception) -> Exception:
-    """An exception that can be pickled and read again, with its traceback as a note."""
+    """The exception with its traceback as a note; a `RuntimeError` of that text where none can be pickled."""
     words = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))
@@ -255,9 +260,12 @@ def _portable(error: Exception) -> Exception:
 
 
 def leave_with_parent(parent: int) -> None:
-    """From now on, end this worker within a second of its parent (a process id), however that ended.
+    """End this process within a second of its parent, however that ends.
 
-    A killed run would otherwise leave workers behind that measure for nobody, beside the run that goes on.
+    A killed run would otherwise leave workers behind, which slow down the run that goes on.
+
+    Args:
+        parent: process id of the parent.
     """
 
     def watch() -> None:
@@ -270,7 +278,7 @@ def leave_with_parent(parent: int) -> None:
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Ctrl-C during the block is raised at its end."""
+    """Delay the KeyboardInterrupt of a Ctrl-C during the block to its end."""
     if current_thread() is not main_thread():
         yield
         return

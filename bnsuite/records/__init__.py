@@ -1,8 +1,7 @@
-"""The floor of the house: what a measurement is, and how it is kept. No torch in here."""
+"""Records: what a measurement is, and how it is stored; imports no torch and nothing else of bnsuite."""
 
 from bnsuite.records.record import (
     CALIBRATION,
-    RANKED,
     SCHEMA_VERSION,
     SUITE_VERSION,
     Better,
@@ -16,11 +15,10 @@ from bnsuite.records.record import (
     is_number,
     is_positive,
 )
-from bnsuite.records.store import RecordError, Store, load_records
+from bnsuite.records.store import RecordError, Store, read_records
 
 __all__ = [
     "CALIBRATION",
-    "RANKED",
     "SCHEMA_VERSION",
     "SUITE_VERSION",
     "Better",
@@ -35,5 +33,5 @@ __all__ = [
     "Store",
     "is_number",
     "is_positive",
-    "load_records",
+    "read_records",
 ]

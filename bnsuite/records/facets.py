@@ -1,4 +1,4 @@
-"""What records say of a scheme: facets, which hold of it, and costs; `bnsuite.facets` finds them."""
+"""Facets and costs of a scheme, as records name them; `bnsuite.facets` finds them."""
 
 FACETS: dict[str, str] = {
     "batch-independent": "in training, what an example gives does not depend on the others of its minibatch",
@@ -18,7 +18,7 @@ FACETS: dict[str, str] = {
     "own-activation": "it brings an activation of its own",
     "weight-parametrization": "hidden weights are a function of other parameters",
 }
-"""Every word that may hold of a scheme, in one line each."""
+"""Facet → what it says of a scheme."""
 
 COSTS: dict[str, str] = {
     "parameters per channel": "numbers that a layer learns for each of its channels",
@@ -26,4 +26,4 @@ COSTS: dict[str, str] = {
     "operations per element": "elementary operations for each activation, in a forward pass in training",
     "operations per weight": "elementary operations for each weight, in a forward pass in training",
 }
-"""Every cost by the unit in its name, with what it says; each is beside scheme `none`, where all are 0."""
+"""Cost, with its unit in the name → what it counts, in excess of scheme `none`, whose costs are 0."""

@@ -1,4 +1,4 @@
-"""Manifest: who sends a scheme in, and under which terms; `submission.toml` beside its `scheme.py`."""
+"""Manifest of a submission: who submits a scheme, and its terms; `submission.toml` next to `scheme.py`."""
 
 import reprlib
 import stat
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bnsuite.records.store import RecordError, where
 
 NAME = "[a-z0-9][a-z0-9-]{0,39}"
-"""Pattern of a scheme's name, and so of its folder's: letters, digits and hyphens, at most 40."""
+"""Pattern of the name of a scheme and of its folder: lower-case letters, digits and hyphens, at most 40."""
 
 FILE = "submission.toml"
 
@@ -29,7 +29,7 @@ _Login = Annotated[str, Field(pattern=r"^[A-Za-z0-9](-?[A-Za-z0-9]){0,38}$")]
 
 
 class Manifest(BaseModel):
-    """What `submission.toml` says. Strings are shown on the board, escaped.
+    """Content of `submission.toml`. The board shows its strings, escaped.
 
     `requires` names what the file imports besides torch and the standard library, as pip takes it:
     "x-transformers==2.31.10". `github` names the accounts that may change the entry by a pull request;
@@ -48,7 +48,11 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a submission, or `RecordError`: one line with the file, what is wrong, what to do."""
+    """Read the manifest in the folder of a submission.
+
+    Raises:
+        RecordError: one line with the file, what is wrong, what to do.
+    """
     path = folder / FILE
     try:
         mode = path.lstat().st_mode

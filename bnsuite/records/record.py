@@ -1,4 +1,4 @@
-"""Record: the immutable JSON result of one cell, and the words it is written in."""
+"""Record: the immutable JSON result of one cell, with all its parts."""
 
 import hashlib
 import json
@@ -9,19 +9,16 @@ from typing import Annotated, Literal, Self, TypeGuard
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 SCHEMA_VERSION = 2
-"""Raised when a field of `Record` is added or changes its meaning. Older records stay readable."""
+"""Version of the fields of `Record`, raised when one is added or changed. Older records stay readable."""
 
 ADDED = {2: {"about", "costs"}}
-"""Fields by the version that added them: the id of an older record is the hash of what it held."""
+"""Version → fields that it added. The id of an older record is the hash of the fields that it had."""
 
 SUITE_VERSION = 1
-"""Raised when the protocol changes: records of two suite versions are never compared."""
+"""Version of the protocol. Records of two suite versions are never compared."""
 
 CALIBRATION = "calibration"
-"""The task of a record that holds the readings of `bnsuite calibrate`; no scheme is measured."""
-
-RANKED = ("max_depth", "stable_lr", "top_eigenvalue", "time_to_accuracy")
-"""The four tasks that rank schemes, in the order in which the board shows them."""
+"""Task of a record that holds the readings of `bnsuite calibrate` and measures no scheme."""
 
 Json = JsonValue
 Better = Literal["higher", "lower"]
@@ -29,7 +26,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Outcome(StrEnum):
-    """How a lane or a cell ended. An outcome is a result and is stored, never retried (but `error`)."""
+    """How a lane or a cell ended. Every outcome is a result and is stored; only `error` is measured again."""
 
     OK = "ok"
     CAPPED = "capped"
@@ -44,19 +41,19 @@ class Outcome(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """What the outcome says of the value beside it."""
+        """What the outcome says of the value, in words."""
         return _SENTENCES[self]
 
     @property
     def bound(self) -> Literal["lower", "upper"] | None:
-        """Whether the value is a lower or an upper bound of the truth, or neither."""
+        """Kind of bound that the value is; None where it is not a bound."""
         if self in (Outcome.CAPPED, Outcome.TIMEOUT):
             return "lower"
         return "upper" if self is Outcome.FLOOR else None
 
     @property
     def has_value(self) -> bool:
-        """Whether a number stands beside the outcome; the others carry None."""
+        """Whether a value goes with the outcome; with the others it is None."""
         return self is Outcome.OK or self.bound is not None
 
 
@@ -79,7 +76,7 @@ class _Frozen(BaseModel):
 
 
 class Cell(_Frozen):
-    """The unit of work, of resumption and of distribution: one cell gives one record."""
+    """Unit of work: one cell gives one record; runs are resumed and distributed by cells."""
 
     task: str
     scheme: str
@@ -94,7 +91,7 @@ class Cell(_Frozen):
 
 
 class _Valued(_Frozen):
-    """A value and how it is to be read: a number stands beside the outcomes that have one, and only there."""
+    """Value and outcome; the value is a number exactly where `outcome.has_value`."""
 
     value: Finite | None
     outcome: Outcome = Outcome.OK
@@ -109,10 +106,10 @@ class _Valued(_Frozen):
 
 
 class Sample(_Valued):
-    """What one confirmation seed gave.
+    """Result of one confirmation seed.
 
-    `value` is in the record's unit; beside `capped`, `floor` and `timeout` it is a bound, beside any
-    other outcome than `ok` it is None. `low` and `high` are the search's own bracket around it.
+    `value` is in the record's unit. With the outcomes `capped`, `floor` and `timeout` it is a bound, with
+    `ok` a number, with all others None. `low` and `high` are the bracket in which the search ended.
     """
 
     seed: int
@@ -120,9 +117,9 @@ class Sample(_Valued):
 
 
 class Measurement(_Valued):
-    """What a task returns: everything about a number but where and when it was made.
+    """Result of a task: the median over seeds and what it rests on, without provenance.
 
-    `low` and `high` are the order-statistic interval of the median, of the stated coverage.
+    `low` and `high` are the order-statistic interval of the median, with the probability `coverage`.
     """
 
     coverage: Finite | None = None
@@ -133,7 +130,7 @@ class Measurement(_Valued):
 
 
 class Provenance(_Frozen):
-    """Where a number comes from. No host name, no user name, no path of a machine."""
+    """Code, data, machine and settings behind a number; holds no host name, user name or path."""
 
     package_version: str
     scheme_source: str = Field(description="SHA-256 over the sources that define the scheme")
@@ -157,7 +154,7 @@ class Provenance(_Frozen):
 
 
 class Record(Measurement):
-    """One measurement of one cell. `key` names what was measured, `id` this one measuring of it."""
+    """Measurement of one cell. `key` identifies what was measured, `id` this one measurement of it."""
 
     id: str
     key: str
@@ -198,7 +195,7 @@ class Record(Measurement):
         return len(self.samples)
 
     def expected_key(self) -> str:
-        """Hash of what determines the measurement: the same cell anywhere has the same key."""
+        """Hash of everything that determines the measurement; equal on all machines."""
         return make_key(
             self.cell,
             task_version=self.task_version,
@@ -209,11 +206,11 @@ class Record(Measurement):
         )
 
     def expected_id(self) -> str:
-        """Hash of the whole record but for its id: a record that was edited shows it."""
+        """Hash of the record without its id; differs from `id` where the record was edited."""
         return digest(self.model_dump(mode="json", exclude={"id"} | self._added_later()))[:16]
 
     def sealed(self) -> Self:
-        """The same record with key and id set from its content."""
+        """Copy of the record with key and id set from its content."""
         keyed = self.model_copy(update={"key": self.expected_key()})
         return keyed.model_copy(update={"id": keyed.expected_id()})
 
@@ -227,7 +224,7 @@ def make_key(
     dataset_checksum: str,
     suite_version: int = SUITE_VERSION,
 ) -> str:
-    """SHA-256 (32 hexadecimal digits) over everything that determines a measurement."""
+    """Return the key of a measurement: 32 digits of the SHA-256 over all arguments but the profile."""
     return digest(
         {
             **cell.model_dump(mode="json", exclude={"profile"}),
@@ -241,13 +238,13 @@ def make_key(
 
 
 def digest(value: JsonValue) -> str:
-    """SHA-256 of a JSON value in canonical form, in hexadecimal."""
+    """Return the SHA-256 of a JSON value in canonical form, in hexadecimal."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """A finite number of JSON. Records of others may hold anything where a trace should have one."""
+    """Tell whether a JSON value is a finite number; a trace that others wrote may hold anything."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 

@@ -1,4 +1,4 @@
-"""The store: a folder of JSON files, one a record, written atomically and never changed."""
+"""Store of records: a folder of JSON files, one per record, written atomically and never changed."""
 
 import json
 import math
@@ -8,7 +8,9 @@ import stat
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,18 +19,18 @@ from pydantic import ValidationError
 from bnsuite.records.record import SCHEMA_VERSION, Cell, Record
 
 FILE_NAME = re.compile(r"(?!\.)[\w+=,.-]{1,200}")
-"""What a field must be to stand in a path: no separator, not hidden, and so not above its folder."""
+"""Pattern of a field that is part of a path: no separator and no leading dot, so it stays in its folder."""
 
 
 class RecordError(Exception):
-    """A record cannot be read or written. The message is one line: the file, what is wrong, what to do."""
+    """Failure to read or write a record, in one line: the file, what is wrong, what to do."""
 
 
 LARGEST = 64 * 2**20
-"""Bytes of a file that is read as a record; published ones have up to 100 KiB."""
+"""Largest file that is read as a record, in bytes; published ones have up to 100 KiB."""
 
 DEEPEST = 32
-"""Levels of folders that are searched; a store has 3 of its own."""
+"""Levels of folders that are searched; a store needs 3."""
 
 _NAME = re.compile(r"(.+)-(cpu|cuda)-[0-9a-f]{16}\.json")
 
@@ -36,10 +38,9 @@ _NAME = re.compile(r"(.+)-(cpu|cuda)-[0-9a-f]{16}\.json")
 class Store:
     """Records below one folder.
 
-    Opening lists the files and reads none. A file is read when its record is asked for: all of them by
-    iteration, those of one cell by `result`, which tells by path and name. A file that lies elsewhere
-    than `path_of` puts it is read by every `result`. A file that is read and is not a sound record raises
-    `RecordError`, since a leaderboard that skips what it cannot read would lie.
+    Opening a store lists its files and reads none. Iteration reads all of them, `result` only those of one
+    cell by their paths, and files that lie elsewhere than `path_of` puts them. Reading a file that is not a
+    sound record raises `RecordError`, since a leaderboard that skipped it would be wrong without saying so.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -57,15 +58,15 @@ class Store:
         return len(self._listed)
 
     def paths(self) -> dict[Path, Record]:
-        """All records by their files; reads every file."""
+        """Read all records, by their paths."""
         return {path: self._record(path) for path in self._listed}
 
     def result(self, key: str, cell: Cell) -> Record | None:
         """Find the newest record of a key that is a result; an `error` is not one and is run again.
 
         Args:
-            key: hash of what determines the measurement.
-            cell: the cell of that key; its profile is the record's.
+            key: key of the record, as `make_key` returns it.
+            cell: cell of the record, with its profile.
         """
         place = (cell.profile, f"{cell.family}-{cell.dataset}", cell.task, cell.scheme, cell.device)
         records = map(self._record, [*self._by_place.get(place, ()), *self._by_place.get((), ())])
@@ -95,14 +96,14 @@ class Store:
             _check_name(f"{cell}", field, getattr(cell, field))
 
     def path_of(self, record: Record) -> Path:
-        """Where a record lies; `RecordError` where what it says of itself is no name of a file."""
+        """Return the path of a record; `RecordError` where one of its fields cannot be part of a path."""
         for field in ("scheme", "profile", "family", "dataset", "task", "id"):
             _check_name(f"record {record.id!r:.20}", field, getattr(record, field))
         name = f"{record.scheme}-{record.device}-{record.id}.json"
         return self.folder / record.profile / f"{record.family}-{record.dataset}" / record.task / name
 
     def add(self, record: Record) -> Path:
-        """Write one record: whole or not at all."""
+        """Write one record, whole or not at all, and return its path."""
         path = self.path_of(record)
         text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
         try:
@@ -119,7 +120,7 @@ class Store:
         return path
 
     def check_writable(self) -> None:
-        """Fail before hours of work, not after."""
+        """Raise `RecordError` where the folder cannot be written, before hours of work are lost."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".probe-"):
@@ -131,23 +132,33 @@ class Store:
             ) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside the target, flush to disk, rename: a reader sees the old file or the new one."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BufferedRandom]:
+    """Open a file next to `path` for writing and reading, and rename it to `path` at the end of the block.
+
+    A reader sees the old file or the new one, which is flushed to disk first; an exception leaves the old.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, 0o644)  # the sandbox reads it as another user
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all; text as UTF-8."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 def json_files(folder: Path) -> Iterator[Path]:
-    """Paths below a folder that end in .json; linked folders are not entered, a missing one is empty.
+    """Yield the paths below a folder that end in .json; skip linked folders. A missing folder is empty.
 
     Raises:
         RecordError: a folder that cannot be listed, or folders nested deeper than `DEEPEST`.
@@ -156,7 +167,7 @@ def json_files(folder: Path) -> Iterator[Path]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All paths below a folder but its folders; as `json_files`."""
+    """Yield the paths of all files below a folder; otherwise as `json_files`."""
     waiting = [(folder, 0)]
     while waiting:
         place, depth = waiting.pop()
@@ -210,7 +221,7 @@ def read_record(path: Path) -> Record:
 
 
 def where(error: ValidationError) -> str:
-    """Place of the first fault in what was validated, in at most 80 printable characters."""
+    """Return the place of the first fault that validation found, in at most 80 printable characters."""
     place = ".".join(str(part)[:80] for part in error.errors(include_input=False)[0]["loc"][:20])
     return "".join(c if c.isprintable() else "�" for c in place[:80])
 
@@ -263,8 +274,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def load_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
-    """All records below the folders, of which some may not exist; one that lies in several, in the last."""
+def read_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
+    """Read all records below the folders, by path; a record that lies in several counts in the last.
+
+    A missing folder is empty. Raises `RecordError` for a file that is not a sound record.
+    """
     found: dict[Path, Record] = {}
     seen: dict[str, Path] = {}
     for folder in folders:
@@ -277,7 +291,7 @@ def load_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
 
 
 def started(record: Record) -> datetime:
-    """Start of the measurement in UTC; what is not a time counts as long ago."""
+    """Return the start of the measurement in UTC; year 1 where the record holds no time."""
     try:
         moment = datetime.fromisoformat(record.provenance.started)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -286,5 +300,5 @@ def started(record: Record) -> datetime:
 
 
 def age(record: Record) -> tuple[datetime, str]:
-    """Sorts records from the oldest to the newest."""
+    """Sort key of records, from the oldest to the newest."""
     return started(record), record.id

@@ -12,10 +12,11 @@ from bnsuite.audit import objections_to
 from bnsuite.datasets import DATASETS, Source, find, in_file
 from bnsuite.execute.measure import measure, second_opinion
 from bnsuite.execute.plan import DeviceError, Job, job_of, resolve_device
-from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, load_records
+from bnsuite.records import CALIBRATION, Outcome, Record, RecordError, Store, read_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.store import age
 from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.specs import RANKED
 from bnsuite.submission.canary import canaries
 from bnsuite.submission.foreign import SCHEME, Foreign, check, load, scheme_file, source_of
 from bnsuite.submission.sandbox import Limits, Sandbox
@@ -190,7 +191,7 @@ def rerun(
         DataError: a data set by name that cannot be had.
         RecordError: no such record, or its scheme is not what it was, or not here.
     """
-    found = {path: r for path, r in load_records(folders).items() if r.id.startswith(id)}
+    found = {path: r for path, r in read_records(folders).items() if r.id.startswith(id)}
     if len(found) != 1:
         where = ", ".join(map(str, folders)) or "results/ or leaderboard/, which are not here"
         problem = "no record" if not found else f"{len(found)} records"
@@ -239,7 +240,7 @@ def _job_again(record: Record, scheme: Scheme | Foreign, given: Sequence[Source]
     if job.key != record.key:
         what = [
             (job.scheme_source, record.provenance.scheme_source, "the source of the scheme"),
-            (job.task.version, record.task_version, "the version of the task"),
+            (job.task.spec.version, record.task_version, "the version of the task"),
         ]
         changed = [words for now, then, words in what if now != then] or [
             "the data set or the suite's version"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bnsuite.records import Outcome, RecordError, Store, load_records
+from bnsuite.records import Outcome, RecordError, Store, read_records
 from bnsuite.records.store import age, read_record
 
 
@@ -41,7 +41,7 @@ def test_round_trip(tmp_path: Path, make_record: Any) -> None:
     assert path == tmp_path / "quick" / "mlp-digits" / "max_depth" / f"batchnorm-cpu-{record.id}.json"
     assert read_record(path) == record
     assert list(Store(tmp_path)) == [record]
-    assert load_records([tmp_path, tmp_path / "not there"]) == {path: record}
+    assert read_records([tmp_path, tmp_path / "not there"]) == {path: record}
     assert files_in(tmp_path) == [path]
     assert path.stat().st_mode & 0o777 == 0o644
 
@@ -129,7 +129,7 @@ def test_a_folder_named_like_a_record_is_refused(tmp_path: Path) -> None:
 def test_a_record_in_two_folders_counts_once_where_it_lies_last(tmp_path: Path, make_record: Any) -> None:
     Store(tmp_path / "a").add(make_record())
     last = Store(tmp_path / "b").add(make_record())
-    assert list(load_records([tmp_path / "a", tmp_path / "b"])) == [last]
+    assert list(read_records([tmp_path / "a", tmp_path / "b"])) == [last]
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path, make_record: Any) -> None:

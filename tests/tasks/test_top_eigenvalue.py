@@ -12,10 +12,11 @@ from by_hand import checkpoint, hessian
 from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
 from bnsuite.engine.lanes import Lane, Stack
 from bnsuite.networks import softplus
-from bnsuite.protocol import HALVINGS
+from bnsuite.protocol.sharpness import HALVINGS
 from bnsuite.records import Outcome, Sample
-from bnsuite.tasks import Subject, TopEigenvalue, top_eigenvalue
+from bnsuite.tasks import Subject, top_eigenvalue
 from bnsuite.tasks._checkpoint import Checkpoint
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 SEEDS = (101, 102)
 TASK = TopEigenvalue(

@@ -1,8 +1,8 @@
-"""The figures of the diagnostics that follow gradients through layers and steps, and of their costs."""
+"""Figures of the diagnostics that follow gradients through layers and steps, and of their costs."""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from statistics import geometric_mean
 from typing import Any
 
@@ -13,9 +13,17 @@ from bnsuite.board.figures.panels import (
     FAINT,
     INK,
     MUTED,
+    Panel,
     Points,
+    Records,
+    by_entry,
+    column,
+    drawn,
+    grey,
     layer,
+    line,
     log_axis,
+    others,
     panel,
     powers,
     powers_axis,
@@ -23,39 +31,29 @@ from bnsuite.board.figures.panels import (
     trace_rows,
     value,
 )
-from bnsuite.board.figures.svg import Figure, draw
 from bnsuite.format import number
 from bnsuite.records import Record, is_number, is_positive
 
-Records = Mapping[str, Record]  # by the label of the entry
 
-
-def gradient_profiles(name: str, records: Records, reference: Record | None) -> list[Figure]:
-    """gradient_growth: ‖∂L/∂h_l‖² by layer, a line a seed; the theory's slope dashed, the others in grey."""
-    found = {label: points for label, record in records.items() if (points := _profile(record))}
-    if not found:
-        return []
-    x = _layers(found.values())
-    y = alt.Y(**powers_axis("y", "‖∂L/∂h‖², last layer 1", _column(found.values(), "y")))
-    means = {label: _by_x(points, geometric_mean) for label, points in found.items()}
-    figures = []
-    for place, (label, points) in enumerate(found.items()):
+@drawn
+def gradient_profiles(records: Records, reference: Record | None) -> Iterator[Panel]:
+    """gradient_growth: ‖∂L/∂h_l‖² by layer, a line per seed; the theory's slope dashed, others in grey."""
+    profiles = by_entry(_profile, records)
+    if not profiles:
+        return
+    y = alt.Y(**powers_axis("y", "‖∂L/∂h‖², last layer 1", column(profiles, "y")))
+    at = {"x": _layers(column(profiles, "x")), "y": y}
+    means = {label: _means(points) for label, points in profiles.items()}
+    for label, points in profiles.items():
         theory = records[label].derived.get("theory")
-        others = [{**p, "of": other} for other, line in means.items() if other != label for p in line]
         chart = panel(
-            layer(others).mark_line(color=FAINT, strokeWidth=1.2).encode(x=x, y=y, detail="of:N"),
-            layer(points)
-            .mark_line(color=ACCENT, strokeWidth=1.3, opacity=0.8)
-            .encode(x=x, y=y, detail="seed:N"),
-            layer(_slope(theory, means[label]))
-            .mark_line(color=INK, strokeWidth=1.5, strokeDash=[5, 3], clip=True)
-            .encode(x=x, y=y),
+            grey(others(means, label), at, "of"),
+            line(points, {**at, "detail": "seed:N"}, strokeWidth=1.3, opacity=0.8),
+            line(_slope(theory, means[label]), at, INK, strokeWidth=1.5, strokeDash=[5, 3], clip=True),
         )
-        growth = f"{value(records[label])}" + (f", theory {number(theory)}" if is_positive(theory) else "")
+        growth = value(records[label]) + (f", theory {number(theory)}" if is_positive(theory) else "")
         text = f"Squared gradient by layer of {label}, over that of the last layer, a line a seed: {growth}."
-        svg = draw(chart, f"{name}-{place}", f"{label}: gradient by layer", text)
-        figures.append(Figure(svg, f"{label}: {growth}", label))
-    return figures
+        yield Panel(chart, f"{label}: gradient by layer", text, f"{label}: {growth}", label)
 
 
 def _profile(record: Record) -> Points:
@@ -71,7 +69,7 @@ def _profile(record: Record) -> Points:
 
 
 def _slope(theory: object, line: Points) -> Points:
-    """The line of the theory's rate through the middle layer: slopes are to be compared, not heights."""
+    """Line with the theory's slope through the middle layer, since only slopes are to be compared."""
     if not is_positive(theory):
         return []
     middle = line[len(line) // 2]
@@ -79,41 +77,34 @@ def _slope(theory: object, line: Points) -> Points:
     return [{"x": x, "y": math.exp(log)} for x, log in logs if abs(log) < 700]
 
 
-def step_profiles(name: str, records: Records, reference: Record | None) -> list[Figure]:
+@drawn
+def step_profiles(records: Records, reference: Record | None) -> Iterator[Panel]:
     """first_step: gradients by layer before and after the step; below, relative to the weights."""
     rows = {
         label: trace_rows(record, "layers", positive=("layer", "gradient", "gradient_after"))
         for label, record in records.items()
     }
-    heights = {"‖∇W‖": ("", ""), "‖∇W‖ / ‖W‖": ("weight", "weight_after")}
-    found = {
-        title: {label: points for label, own in rows.items() if (points := _steps(own, *weights))}
-        for title, weights in heights.items()
-    }
-    labels = [label for label in records if any(label in drawn for drawn in found.values())]
-    if not labels:
-        return []
-    x = _layers(points for drawn in found.values() for points in drawn.values())
-    figures = []
-    axes = {
-        title: alt.Y(**powers_axis("y", title, _column(drawn.values(), "y")))
-        for title, drawn in found.items()
-        if drawn
-    }
-    for place, label in enumerate(labels):
-        plots = [_before_after(found[title].get(label, []), x, y) for title, y in axes.items()]
-        chart = alt.vconcat(*plots, spacing=16)
-        stands = value(records[label])
-        text = (
-            f"Weight gradients of {label} by layer before and after one step, and over the weights: {stands}."
-        )
-        svg = draw(chart, f"{name}-{place}", f"{label}: gradients around one step", text)
-        figures.append(Figure(svg, f"{label}: {stands}", label))
-    return figures
+    gradients = {label: _steps(own, "", "") for label, own in rows.items()}
+    relative = {label: _steps(own, "weight", "weight_after") for label, own in rows.items()}
+    layers = column(gradients, "x") + column(relative, "x")
+    if not layers:
+        return
+    x = _layers(layers)
+    titled = {"‖∇W‖": gradients, "‖∇W‖ / ‖W‖": relative}
+    heights = {title: column(profiles, "y") for title, profiles in titled.items()}
+    axes = {title: alt.Y(**powers_axis("y", title, own)) for title, own in heights.items() if own}
+    for label in records:
+        if gradients[label] or relative[label]:
+            plots = [_before_after(titled[title][label], x, y) for title, y in axes.items()]
+            stands = value(records[label])
+            text = f"Weight gradients of {label} by layer before and after one step, and over the weights"
+            title = f"{label}: gradients around one step"
+            chart = alt.vconcat(*plots, spacing=16)
+            yield Panel(chart, title, f"{text}: {stands}.", f"{label}: {stands}", label)
 
 
 def _steps(rows: Points, before: str, after: str) -> Points:
-    """A line a seed before the step and after it, of very many layers every second or third."""
+    """Rows before and after the step per seed and layer; of more than 60 layers, every second, third, …."""
     layers = sorted({row["layer"] for row in rows}, reverse=True)
     drawn = set(layers[:: -(-len(layers) // 60)]) if layers else set()
     points = []
@@ -127,50 +118,47 @@ def _steps(rows: Points, before: str, after: str) -> Points:
 
 
 def _before_after(points: Points, x: alt.X, y: alt.Y) -> alt.LayerChart:
-    marks = []
-    for when, colour in {"before": MUTED, "after": ACCENT}.items():
-        lines = layer([point for point in points if point["when"] == when])
-        drawn = lines.mark_line(color=colour, strokeWidth=1.2, opacity=0.8)
-        marks.append(drawn.encode(x=x, y=y, detail="seed:N"))
-    return panel(*marks, height=105)
+    at = {"x": x, "y": y, "detail": "seed:N"}
+    lines = [
+        line([point for point in points if point["when"] == when], at, color, strokeWidth=1.2, opacity=0.8)
+        for when, color in {"before": MUTED, "after": ACCENT}.items()
+    ]
+    return panel(*lines, height=105)
 
 
 START = 0.5
-"""Where step 0 stands on the log axis of steps."""
+"""Place of step 0 on the log axis of steps."""
 
 
-def smoothness_curves(name: str, records: Records, reference: Record | None) -> list[Figure]:
-    """smoothness: effective β and λ_max, a line a seed, initialization apart; the reference in grey."""
-    keys = ("effective_beta", "lambda_max")
-    found = {
-        label: both
-        for label, record in records.items()
-        if any(both := tuple(_checkpoints(record, key) for key in keys))
-    }
-    if not found:
-        return []
-    drawn = [points for both in found.values() for points in both]
-    last = max(_column(drawn, "x"))
-    domain = START / 1.4, max(last, 2) * 1.2
+@drawn
+def smoothness_curves(records: Records, reference: Record | None) -> Iterator[Panel]:
+    """smoothness: effective β and λ_max, a line per seed, initialization apart; the reference in grey."""
+    betas, sharpness = (
+        {label: _checkpoints(record, key) for label, record in records.items()}
+        for key in ("effective_beta", "lambda_max")
+    )
+    steps = column(betas, "x") + column(sharpness, "x")
+    if not steps:
+        return
+    domain = START / 1.4, max(*steps, 2) * 1.2
     fours = powers(4, 1, domain[1])
     x = log_axis("x", "step", domain, [START, *fours[:: -(-len(fours) // 6)]])
     x["axis"].labelExpr = f"datum.value < {START * 1.1} ? '0' : datum.label"
-    at = {"x": alt.X(**x), "y": alt.Y(**powers_axis("y", "1/learning rate", _column(drawn, "y"), 1.5))}
+    y = powers_axis("y", "1/learning rate", column(betas, "y") + column(sharpness, "y"), 1.5)
+    at = {"x": alt.X(**x), "y": alt.Y(**y)}
     behind = _checkpoints(reference, "effective_beta") if reference else []
-    figures = []
-    for place, (label, (betas, sharpness)) in enumerate(found.items()):
-        chart = panel(
-            *_lines(behind, at, color=FAINT, strokeWidth=1.2),
-            *_lines(sharpness, at, color=MUTED, strokeWidth=1.2, strokeDash=[4, 3]),
-            *_lines(betas, at, color=ACCENT, strokeWidth=1.3, opacity=0.8),
-        )
-        stands = value(records[label])
-        text = (
-            f"Effective β and largest Hessian eigenvalue of {label} in training, a line a seed: β {stands}."
-        )
-        svg = draw(chart, f"{name}-{place}", f"{label}: smoothness by step", text)
-        figures.append(Figure(svg, f"{label}: {stands}", label))
-    return figures
+    for label in records:
+        if betas[label] or sharpness[label]:
+            chart = panel(
+                *_lines(behind, at, FAINT, strokeWidth=1.2),
+                *_lines(sharpness[label], at, MUTED, strokeWidth=1.2, strokeDash=[4, 3]),
+                *_lines(betas[label], at, ACCENT, strokeWidth=1.3, opacity=0.8),
+            )
+            stands = value(records[label])
+            text = f"Effective β and largest Hessian eigenvalue of {label} in training, a line a seed"
+            yield Panel(
+                chart, f"{label}: smoothness by step", f"{text}: β {stands}.", f"{label}: {stands}", label
+            )
 
 
 def _checkpoints(record: Record, key: str) -> Points:
@@ -182,41 +170,35 @@ def _checkpoints(record: Record, key: str) -> Points:
     ]
 
 
-def _lines(points: Points, at: dict[str, Any], color: str, **style: Any) -> list[alt.Chart]:
-    """A line a seed from step 1 on; initialization, which no line leads to, as dots."""
+def _lines(points: Points, at: Mapping[str, Any], color: str, **style: Any) -> list[alt.Chart]:
+    """A line per seed from step 1 on; initialization, which no line leads to, as dots."""
+    start = layer([point for point in points if point["x"] == START])
     return [
-        layer([p for p in points if p["x"] > START])
-        .mark_line(color=color, **style)
-        .encode(**at, detail="seed:N"),
-        layer([p for p in points if p["x"] == START])
-        .mark_point(color=color, size=16, strokeWidth=1.3, filled="strokeDash" not in style, opacity=1)
-        .encode(**at),
+        line([point for point in points if point["x"] > START], {**at, "detail": "seed:N"}, color, **style),
+        start.mark_point(
+            color=color, size=16, strokeWidth=1.3, filled="strokeDash" not in style, opacity=1
+        ).encode(**at),
     ]
 
 
-def cost_by_shape(name: str, records: Records, reference: Record | None) -> list[Figure]:
+@drawn
+def cost_by_shape(records: Records, reference: Record | None) -> Iterator[Panel]:
     """layer_cost: microseconds of a pass by the number of channels; the other entries in grey."""
-    found = {label: points for label, record in records.items() if (points := _costs(record))}
-    if not found:
-        return []
-    across = span(_column(found.values(), "x"), 1.1)
+    costs = by_entry(_costs, records)
+    if not costs:
+        return
+    across = span(column(costs, "x"), 1.1)
     x = alt.X(**log_axis("x", "channels", across, powers(2, *across)))
-    y = alt.Y(**powers_axis("y", "µs", _column(found.values(), "y"), 1.3))
-    figures = []
-    for place, (label, points) in enumerate(found.items()):
-        others = [{**p, "of": other} for other, line in found.items() if other != label for p in line]
+    at = {"x": x, "y": alt.Y(**powers_axis("y", "µs", column(costs, "y"), 1.3))}
+    for label, points in costs.items():
         chart = panel(
-            layer(others).mark_line(color=FAINT, strokeWidth=1.2).encode(x=x, y=y, detail="of:N"),
-            layer(points)
-            .mark_line(color=ACCENT, strokeWidth=2, point=alt.OverlayMarkDef(color=ACCENT, size=18))
-            .encode(x=x, y=y),
+            grey(others(costs, label), at, "of"),
+            line(points, at, strokeWidth=2, point=alt.OverlayMarkDef(color=ACCENT, size=18)),
             height=110,
         )
         stands = value(records[label])
         text = f"Time of one forward and backward pass of {label} by channels; the largest takes {stands}."
-        svg = draw(chart, f"{name}-{place}", f"{label}: cost by shape", text)
-        figures.append(Figure(svg, f"{label}: {stands}", label))
-    return figures
+        yield Panel(chart, f"{label}: cost by shape", text, f"{label}: {stands}", label)
 
 
 def _costs(record: Record) -> Points:
@@ -229,18 +211,14 @@ def _costs(record: Record) -> Points:
     return points
 
 
-def _layers(found: Iterable[Points]) -> alt.X:
-    last = max(_column(found, "x"))
-    scale = alt.Scale(domain=[1, max(last, 2)], nice=False)
+def _layers(numbers: list[float]) -> alt.X:
+    scale = alt.Scale(domain=[1, max(*numbers, 2)], nice=False)
     return alt.X("x:Q", title="layer", scale=scale, axis=alt.Axis(grid=False, tickCount=5, format="d"))
 
 
-def _column(found: Iterable[Points], key: str) -> list[float]:
-    return [point[key] for points in found for point in points]
-
-
-def _by_x(points: Points, middle: Any) -> Points:
+def _means(points: Points) -> Points:
+    """Geometric mean of the lines of all seeds."""
     groups: dict[float, list[float]] = defaultdict(list)
     for point in points:
         groups[point["x"]].append(point["y"])
-    return [{"x": x, "y": middle(group)} for x, group in sorted(groups.items())]
+    return [{"x": x, "y": geometric_mean(group)} for x, group in sorted(groups.items())]

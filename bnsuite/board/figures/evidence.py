@@ -1,27 +1,28 @@
-"""The figure of a claim: what was measured for it, a dot and an interval a row, a panel a unit."""
+"""Figure of a claim: what was measured for it, a row per number with its interval, a panel per unit."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import altair as alt
 
-from bnsuite.board.figures.panels import ACCENT, layer, log_axis, panel, ticks
-from bnsuite.board.figures.svg import Figure, draw
+from bnsuite.board.figures.panels import ACCENT, Panel, bars, drawn, layer, log_axis, panel, ticks
 from bnsuite.claims.judge import Evidence
 from bnsuite.records import is_number
 
 _LABELS, _WIDTH = 250, 300  # of row labels and of the plotted area, in CSS pixels
 
 
-def evidence_figures(name: str, measured: Sequence[Evidence]) -> list[Figure]:
-    """Numbers of one unit stand in one panel; on a log axis where they are positive and far apart."""
+@drawn
+def evidence_figures(measured: Sequence[Evidence]) -> Iterator[Panel]:
+    """Draw the numbers of each unit in one panel; on a log axis where they are positive and far apart."""
     groups: dict[str, list[Evidence]] = defaultdict(list)
     for one in measured:
         if is_number(one.value):
             groups[one.unit].append(one)
-    figures = []
-    for place, (unit, rows) in enumerate(group for group in groups.items() if len(group[1]) > 1):
+    for unit, rows in groups.items():
+        if len(rows) < 2:
+            continue
         points = [
             {
                 "label": one.label,
@@ -42,16 +43,12 @@ def evidence_figures(name: str, measured: Sequence[Evidence]) -> list[Figure]:
             ),
         )
         chart = panel(
-            layer(points)
-            .mark_rule(color=ACCENT, strokeWidth=2, opacity=0.5)
-            .encode(x=alt.X(**{**x, "shorthand": "low:Q"}), x2="high:Q", y=y),
+            bars(points, x, y),
             layer(points).mark_circle(color=ACCENT, size=52, opacity=1).encode(x=alt.X(**x), y=y),
             width=_WIDTH,
             height=26 * len(points),
         )
-        text = "; ".join(map(str, rows))
-        figures.append(Figure(draw(chart, f"{name}-{place}", f"Measured, in {unit}", text), unit))
-    return figures
+        yield Panel(chart, f"Measured, in {unit}", "; ".join(map(str, rows)), unit)
 
 
 def _axis(unit: str, low: float, high: float) -> dict[str, Any]:

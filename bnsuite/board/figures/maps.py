@@ -1,8 +1,8 @@
-"""The trainability map of max_depth: which depths train at which rates."""
+"""Trainability map of max_depth: which depths train at which rates."""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -13,7 +13,12 @@ from bnsuite.board.figures.panels import (
     INK,
     MUTED,
     PAPER,
+    Panel,
     Points,
+    Records,
+    by_entry,
+    column,
+    drawn,
     layer,
     log_axis,
     panel,
@@ -22,38 +27,32 @@ from bnsuite.board.figures.panels import (
     value_rule,
     words,
 )
-from bnsuite.board.figures.svg import GUTTER, Figure, draw
+from bnsuite.board.figures.svg import GUTTER
 from bnsuite.records import Outcome, Record, is_number
 
-DISC, RING = {"fill": INK, "stroke": PAPER}, {"fill": PAPER, "stroke": INK}
-
 BINS = ("below 20 %", "20 to 40 %", "40 to 60 %", "60 to 80 %", "80 % and above")
-"""Steps of the map's shade, as the legend words them."""
+"""Legend of the map's shades, from low to high mean accuracy."""
 
 _SHADES = alt.Scale(domain=list(range(len(BINS))), range=[f"var(--heat-{k})" for k in range(len(BINS))])
 
 
-def trainability_maps(
-    name: str, records: Mapping[str, Record], reference: Record | None = None
-) -> list[Figure]:
-    """Depth by rate, shaded by mean accuracy: a disc where most confirmation seeds pass, a ring where not."""
-    found = {label: cells for label, record in records.items() if (cells := _cells(record))}
-    every = [cell for cells in found.values() for cell in cells]
-    if not every:
-        return []
-    across = min(cell["x"] for cell in every), max(cell["x2"] for cell in every)
-    up = min(cell["y"] for cell in every), max(cell["y2"] for cell in every)
+@drawn
+def trainability_maps(records: Records, reference: Record | None) -> Iterator[Panel]:
+    """max_depth: rate by depth, shaded by mean accuracy; a disc where most seeds pass, else a ring."""
+    cells = by_entry(_cells, records)
+    if not cells:
+        return
+    across = min(column(cells, "x")), max(column(cells, "x2"))
+    up = min(column(cells, "y")), max(column(cells, "y2"))
     x = log_axis("x", "depth (layers)", across, powers(2, *across))
     tens = powers(10, *up)
-    rates = tens if len(tens) > 1 else sorted({cell["cy"] for cell in every})
+    rates = tens if len(tens) > 1 else sorted({*column(cells, "cy")})
     y = log_axis("y", "learning rate", up, rates, extent=GUTTER)
-    figures = []
-    for place, (label, cells) in enumerate(found.items()):
+    for label, own in cells.items():
         median = words(records[label])
         text = f"Trainability map of {label}: the median of the deepest trained depth is {median}."
-        svg = draw(_map(cells, records[label], x, y), f"{name}-{place}", f"{label}: depth by rate", text)
-        figures.append(Figure(svg, f"{label}: {median}", label))
-    return figures
+        chart = _map(own, records[label], x, y)
+        yield Panel(chart, f"{label}: depth by rate", text, f"{label}: {median}", label)
 
 
 def _map(cells: Points, record: Record, x: dict[str, Any], y: dict[str, Any]) -> alt.LayerChart:
@@ -79,7 +78,7 @@ def _map(cells: Points, record: Record, x: dict[str, Any], y: dict[str, Any]) ->
 
 
 def _edges(values: Iterable[float]) -> dict[float, tuple[float, float]]:
-    """Cell of each value on a log axis: from midway to the neighbour below to midway to the one above."""
+    """Ends of the cell around each value on a log axis, midway between neighbours."""
     ordered = sorted(set(values))
     middles = [math.sqrt(a * b) for a, b in pairwise(ordered)] or [ordered[0] * math.sqrt(2)]
     ends = [ordered[0] ** 2 / middles[0], *middles, ordered[-1] ** 2 / middles[-1]]
@@ -89,7 +88,7 @@ def _edges(values: Iterable[float]) -> dict[float, tuple[float, float]]:
 
 
 def _cells(record: Record) -> Points:
-    """One cell a (depth, rate): the bin of its mean accuracy over seeds; None where every seed diverged."""
+    """A cell per depth and rate, with the bin of its mean accuracy over seeds; None where all diverged."""
     lanes: dict[tuple[float, float], list[float | None]] = defaultdict(list)
     for row in trace_rows(record, "tune", "confirm", "probe", positive=("depth", "rate")):
         accuracy = row.get("accuracy")

@@ -1,17 +1,22 @@
-"""What the figures are built from: trace rows that can be drawn, log axes, the mark of a value."""
+"""Parts of every figure: rows that can be drawn, axes, marks, and the panel that holds them."""
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from statistics import median
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 import altair as alt
 
-from bnsuite.board.figures.svg import GUTTER, WIDTH
+from bnsuite.board.figures.svg import GUTTER, WIDTH, Chart, Figure, draw
 from bnsuite.format import interval, printable, reading
-from bnsuite.records import Record, is_positive
+from bnsuite.records import Record, Sample, is_positive
 
 Points = list[dict[str, Any]]
+Records = Mapping[str, Record]  # by the label of the entry
+P = ParamSpec("P")
 
 ACCENT, INK, MUTED, FAINT, PAPER = (f"var(--{name})" for name in ("accent", "ink", "muted", "faint", "paper"))
 
@@ -25,8 +30,52 @@ _RAISED = f"(datum.value < 1 ? '10⁻' : '10') + ({_E} > 9 ? {_DIGITS[0]} : '') 
 _POWER = f"datum.value >= 9999 || datum.value < 0.00101 ? {_RAISED} : datum.label"
 
 
+class Panel(NamedTuple):
+    """One panel before it is drawn: its marks and its words.
+
+    Attributes:
+        title, text: what screen readers say of the SVG.
+        caption: the line above it.
+        entry: label of the entry that the panel is of, where it is of one alone.
+    """
+
+    chart: Chart
+    title: str
+    text: str
+    caption: str
+    entry: str = ""
+
+
+def drawn(panels: Callable[P, Iterator[Panel]]) -> Callable[Concatenate[str, P], list[Figure]]:
+    """Turn a generator of panels into a function that draws them; its first argument starts their ids."""
+
+    @wraps(panels)
+    def figures(name: str, /, *args: P.args, **kwargs: P.kwargs) -> list[Figure]:
+        return [
+            Figure(draw(one.chart, f"{name}-{place}", one.title, one.text), one.caption, one.entry)
+            for place, one in enumerate(panels(*args, **kwargs))
+        ]
+
+    return figures
+
+
+def by_entry(rows: Callable[[Record], Points], records: Records) -> dict[str, Points]:
+    """Rows of every entry that has some, by its label."""
+    return {label: points for label, record in records.items() if (points := rows(record))}
+
+
+def column(points: Mapping[str, Points], key: str) -> list[float]:
+    """One field of the rows of all entries."""
+    return [point[key] for own in points.values() for point in own]
+
+
+def others(points: Mapping[str, Points], label: str) -> Points:
+    """Rows of all entries but one, with the label of each in the field `of`."""
+    return [{**point, "of": other} for other, own in points.items() if other != label for point in own]
+
+
 def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Points:
-    """Trace rows of these phases whose fields in `positive` are; others have no place on a log axis."""
+    """Trace rows of these phases whose fields in `positive` are positive, as a log axis needs them."""
     return [
         dict(row)
         for row in record.trace
@@ -35,12 +84,31 @@ def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Po
 
 
 def layer(values: Points) -> alt.Chart:
-    """Rows to be marked; as text, since Altair copies a list anew with each panel that holds it.
+    """Chart of rows, without marks; as JSON text, since Altair copies a list for each panel that holds it.
 
-    A control character in a string of a trace would end the process: the chart library aborts.
+    Strings are made printable: a control character in one makes the chart library end the process.
     """
     shown = [{k: printable(v) if isinstance(v, str) else v for k, v in row.items()} for row in values]
     return alt.Chart(alt.InlineData(values=json.dumps(shown), format=alt.DataFormat(type="json")))
+
+
+def line(points: Points, at: Mapping[str, Any], color: str = ACCENT, **style: Any) -> alt.Chart:
+    """Rows as lines at the channels `at`."""
+    chart: alt.Chart = layer(points).mark_line(color=color, **style).encode(**at)
+    return chart
+
+
+def grey(points: Points, at: Mapping[str, Any], detail: str) -> alt.Chart:
+    """Rows as thin grey lines behind those of the entry, a line per value of the field `detail`."""
+    return line(points, {**at, "detail": f"{detail}:N"}, FAINT, strokeWidth=1.2)
+
+
+def bars(points: Points, x: Mapping[str, Any], y: alt.Y) -> alt.Chart:
+    """Intervals of rows, from their field `low` to `high`."""
+    at = alt.X(**{**x, "shorthand": "low:Q"})
+    rules = layer(points).mark_rule(color=ACCENT, strokeWidth=2, opacity=0.5)
+    chart: alt.Chart = rules.encode(x=at, x2="high:Q", y=y)
+    return chart
 
 
 def panel(*layers: alt.Chart, width: int = WIDTH, height: int = 150) -> alt.LayerChart:
@@ -48,13 +116,13 @@ def panel(*layers: alt.Chart, width: int = WIDTH, height: int = 150) -> alt.Laye
 
 
 def powers(base: float, low: float, high: float) -> list[float]:
-    """Powers of a base within a range."""
+    """Return the powers of a base within a range."""
     first, last = (math.log(end, base) for end in (low, high))
     return [float(base**k) for k in range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)]
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Powers of ten within a range, thinned to five; of two, or the ends, where these are too few."""
+    """Return at most five powers of ten within a range; of two, or the ends, where they are too few."""
     tens = powers(10, low, high)
     if len(tens) > 1:
         return tens[:: -(-len(tens) // 5)]
@@ -63,7 +131,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def span(values: Iterable[float], margin: float) -> tuple[float, float]:
-    """Ends of a log axis that holds the values, a factor beyond the first and the last."""
+    """Return the ends of a log axis: the extremes of the values, extended by the factor `margin`."""
     found = list(values)
     return max(min(found) / margin, 1e-300), min(max(found) * margin, 1e300)
 
@@ -71,7 +139,7 @@ def span(values: Iterable[float], margin: float) -> tuple[float, float]:
 def log_axis(
     field: str, title: str | None, domain: tuple[float, float], ticks: Sequence[float], extent: float = 0
 ) -> dict[str, Any]:
-    """Arguments of a log-scaled channel; the same for every panel of a figure."""
+    """Return the arguments of a log-scaled channel, for all panels of a figure."""
     room: dict[str, Any] = {"minExtent": extent, "maxExtent": extent} if extent else {}
     return {
         "shorthand": f"{field}:Q",
@@ -82,7 +150,7 @@ def log_axis(
 
 
 def powers_axis(field: str, title: str | None, values: Iterable[float], margin: float = 2) -> dict[str, Any]:
-    """A vertical log axis over many decades, its ticks as 10⁶: in line with the axes below and above."""
+    """Return the arguments of a vertical log axis over many decades, with ticks such as 10⁶."""
     domain = span(values, margin)
     channel = log_axis(field, title, domain, ticks(*domain), extent=GUTTER)
     channel["axis"].labelExpr = _POWER
@@ -90,7 +158,7 @@ def powers_axis(field: str, title: str | None, values: Iterable[float], margin: 
 
 
 def row_labels(labels: Sequence[str]) -> alt.Y:
-    """A row an entry, its label on the left."""
+    """Channel with a row per entry, its label on the left."""
     axis = alt.Axis(
         grid=True,
         ticks=False,
@@ -104,8 +172,34 @@ def row_labels(labels: Sequence[str]) -> alt.Y:
     return alt.Y("label:N", title=None, sort=None, scale=alt.Scale(domain=list(labels)), axis=axis)
 
 
+def detail(sample: Sample, path: Sequence[str]) -> object:
+    """What a sample's detail holds at a path of keys; None where it holds nothing there."""
+    value: Any = sample.detail
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def seed_dots(
+    points: Points, labels: Sequence[str], x: Mapping[str, Any], *below: alt.Chart
+) -> alt.LayerChart:
+    """A row per entry: a dot per seed, a stroke at their median; `below` is drawn behind them."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for point in points:
+        groups[point["label"]].append(point["x"])
+    medians = [{"label": label, "x": median(group)} for label, group in groups.items()]
+    at = {"x": alt.X(**x), "y": row_labels(labels)}
+    return panel(
+        *below,
+        layer(points).mark_circle(color=ACCENT, size=28, opacity=0.5).encode(**at),
+        layer(medians).mark_tick(color=INK, thickness=2, size=14, opacity=1).encode(**at),
+        width=WIDTH - LABELS + GUTTER,
+        height=26 * len(labels),
+    )
+
+
 def value_rule(record: Record, x: dict[str, Any]) -> list[alt.Chart]:
-    """The record's median as a line with its number above the panel, its interval as a band behind it."""
+    """Marks of a record's median, a line with its number above the panel, and of its interval, a band."""
     if not is_positive(record.value):
         return []
     low, high = x["scale"].domain
@@ -125,7 +219,7 @@ def value_rule(record: Record, x: dict[str, Any]) -> list[alt.Chart]:
 
 
 def words(record: Record) -> str:
-    """The value with its unit and interval, for captions and descriptions."""
+    """Return the value with its unit and interval."""
     if record.value is None:
         return reading(record, record.unit)
     ends = interval(record.low, record.high, record.unit)
@@ -133,5 +227,5 @@ def words(record: Record) -> str:
 
 
 def value(record: Record) -> str:
-    """The value with its interval, where its unit stands at the head of the page."""
+    """Return the value with its interval; for pages that name the unit once."""
     return f"{reading(record, record.unit)} {interval(record.low, record.high, record.unit)}".strip()

@@ -1,4 +1,4 @@
-"""From an Altair chart to an SVG in the page: scalable, themed by the page's own colours, with a text."""
+"""SVG of an Altair chart for a page: scalable, in the colours of the page, with a title and a text."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -40,11 +40,11 @@ QUIET = {
         "labelFlush": False,
     },
 }
-"""The quiet look of the board: hairlines, no frame, no titles in bold."""
+"""Vega configuration of all charts: hairlines, no frame, no bold titles."""
 
 
 class Figure(NamedTuple):
-    """One panel: an SVG element, its caption, and the label of the entry where it is of one alone."""
+    """Drawn panel: an SVG element, its caption, and the label of the entry where it is of one alone."""
 
     svg: Markup
     caption: str
@@ -52,10 +52,15 @@ class Figure(NamedTuple):
 
 
 def draw(chart: Chart, name: str, title: str, text: str) -> Markup:
-    """The chart as an inline `<svg>`, with `<title>` and `<desc>`; `name` must be unique in its page.
+    """Draw a chart as an inline `<svg>`.
 
-    Vega passes `var(--…)` through as a colour, so that one drawing serves light and dark. Ids are counted
-    by process in vl-convert: here they become `<name>-1`, `<name>-2`, …, the same in every build.
+    Vega passes `var(--…)` through as a colour, so one drawing serves light and dark pages. Ids, which
+    vl-convert counts per process, become `<name>-1`, `<name>-2`, …, equal in every build.
+
+    Args:
+        chart: the chart.
+        name: start of all ids, unique in its page.
+        title, text: content of `<title>` and `<desc>`.
     """
     spec = {**chart.to_dict(validate=False), "config": QUIET}
     root = ET.fromstring(vl_convert.vegalite_to_svg(spec, vl_version=_VERSION))
