@@ -1,6 +1,6 @@
-"""What asv follows over commits: the ranked tasks (`ranked`) and the engine's speed and memory (`engine`).
+"""Benchmarks that asv runs over commits: ranked tasks, and speed and memory of the engine.
 
-`micro/` and `peers/` are no packages, since asv imports every package below this one.
+`micro/` and `peers/` are not packages, since asv imports every package below this one.
 """
 
 import os

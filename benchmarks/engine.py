@@ -26,7 +26,7 @@ def _network(scheme: str, depth: int, seed: int, activation: Factory | None = No
 
 
 class _Few:
-    """Few, long calls, one a sample; `setup` has made the first one, which loads code."""
+    """Settings for few long calls, one per sample; `setup` makes the first call, which loads code."""
 
     number = 1
     rounds = 1
@@ -36,7 +36,7 @@ class _Few:
 
 
 class Sweep(_Few):
-    """10 steps of 18 stacked lanes, 32 layers deep."""
+    """Training of 18 stacked lanes, 32 layers deep, for 10 steps."""
 
     params = (REFERENCES,)
     param_names = ("scheme",)
@@ -75,18 +75,18 @@ class Curvature(_Few):
         self.vector = torch.randn(self.operator.size, generator=generator, dtype=torch.float64)
         self.operator.matvec(self.vector)
 
-    def time_hessian_product(self, scheme: str) -> None:
+    def time_hessian_product(self, _scheme: str) -> None:
         self.operator.matvec(self.vector)
 
-    def time_top_eigenvalue(self, scheme: str) -> None:
+    def time_top_eigenvalue(self, _scheme: str) -> None:
         extreme_eigenvalues(self.operator, seed=0)
 
-    def peakmem_top_eigenvalue(self, scheme: str) -> None:
+    def peakmem_top_eigenvalue(self, _scheme: str) -> None:
         extreme_eigenvalues(self.operator, seed=0)
 
 
 class Import:
-    """Seconds of an import in a fresh interpreter."""
+    """Import in a fresh interpreter."""
 
     number = 1
     repeat = (2, 5, 10.0)

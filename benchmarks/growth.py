@@ -1,8 +1,8 @@
-"""How cost grows: seconds of the engine's jobs while one size of theirs doubles.
+"""Growth of cost: seconds of the engine's jobs while one of their sizes doubles.
 
 MLP of width 64 with batch norm, digits, one thread of a CPU, or a GPU; the sizes of a ladder take turns. The
-exponent p is that of t ∝ nᵖ, the slope of log t over log n by least squares; beside it that of the last
-doubling, log₂ t(2n)/t(n). 1: cost in proportion; below 1: what is fixed or shared still counts.
+exponent p of t ∝ nᵖ is the slope of log t over log n by least squares; the exponent of the last doubling is
+log₂ t(2n)/t(n). 1: cost is proportional to size; below 1: fixed or shared cost still matters.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import nn
 from bnsuite.datasets import digits
 from bnsuite.engine.clock import Race, race
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues, spectral_density
-from bnsuite.engine.lanes import Stack
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import training_step
 from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES, softplus
@@ -28,7 +28,7 @@ Job = Callable[[], object]
 
 
 class Ladder(NamedTuple):
-    """A job at sizes that double."""
+    """Job at sizes that double."""
 
     job: str
     size: str
@@ -37,7 +37,14 @@ class Ladder(NamedTuple):
 
 
 def sweep_step(scheme: str, depth: int, lanes: int, device: torch.device) -> Job:
-    """One step of SGD of networks side by side."""
+    """Job: one step of SGD of stacked networks.
+
+    Args:
+        scheme: name of the scheme.
+        depth: layers of a network.
+        lanes: number of networks.
+        device: where they train.
+    """
     data = digits().to(device)
     stack = Stack([_network(scheme, depth, device)] * lanes, range(lanes), stacked=True)
     x = data.train_x[:BATCH].expand(lanes, BATCH, *data.shape).contiguous()
@@ -47,7 +54,14 @@ def sweep_step(scheme: str, depth: int, lanes: int, device: torch.device) -> Job
 
 
 def hessian_product(scheme: str, depth: int, minibatches: int, device: torch.device) -> Job:
-    """One product with the Hessian, whose graph is there."""
+    """Job: one product with the Hessian, whose graph is built before.
+
+    Args:
+        scheme: name of the scheme.
+        depth: layers of the network.
+        minibatches: minibatches of the loss.
+        device: where it is computed.
+    """
     operator = _hessian(scheme, depth, minibatches, device)
     generator = torch.Generator().manual_seed(0)
     vector = torch.randn(operator.size, generator=generator, dtype=operator.dtype).to(device)
@@ -55,13 +69,27 @@ def hessian_product(scheme: str, depth: int, minibatches: int, device: torch.dev
 
 
 def density(scheme: str, depth: int, probes: int, device: torch.device) -> Job:
-    """A spectral density of order 8 from one operator."""
+    """Job: a spectral density of order 8 from one operator.
+
+    Args:
+        scheme: name of the scheme.
+        depth: layers of the network.
+        probes: random starts.
+        device: where it is computed.
+    """
     operator = _hessian(scheme, depth, 4, device)
     return lambda: spectral_density(operator, 8, range(probes))
 
 
 def top_eigenvalues(scheme: str, depth: int, seeds: int, device: torch.device) -> Job:
-    """λ_max of several networks to a residual of 1e-3, operators and all."""
+    """Job: λ_max of several networks to a residual of 1e-3, including their operators.
+
+    Args:
+        scheme: name of the scheme.
+        depth: layers of a network.
+        seeds: number of networks.
+        device: where it is computed.
+    """
     return lambda: [
         extreme_eigenvalues(_hessian(scheme, depth, 4, device, network), seed=0)
         for network in range(1, seeds + 1)
@@ -69,6 +97,7 @@ def top_eigenvalues(scheme: str, depth: int, seeds: int, device: torch.device) -
 
 
 def ladders(scheme: str, device: torch.device) -> list[Ladder]:
+    """List the ladders of a scheme."""
     return [
         Ladder("step, 8 lanes", "depth", (8, 16, 32, 64), lambda n: sweep_step(scheme, n, 8, device)),
         Ladder("step, 8 layers", "lanes", (4, 8, 16, 32), lambda n: sweep_step(scheme, 8, n, device)),
@@ -82,13 +111,13 @@ def ladders(scheme: str, device: torch.device) -> list[Ladder]:
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
-    """p of t ∝ nᵖ by least squares over logarithms."""
+    """Exponent p of t ∝ nᵖ, by least squares over logarithms."""
     return statistics.linear_regression([*map(math.log, sizes)], [*map(math.log, seconds)]).slope
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Seconds, medians over rounds, of a job at sizes that double; as text a row of Markdown."""
+    """Median seconds over rounds of a job at sizes that double; as text a row of Markdown."""
 
     scheme: str
     job: str
@@ -112,7 +141,13 @@ class Growth:
 
 
 def growth(scheme: str, ladder: Ladder, times: Race) -> Growth:
-    """How the cost of a job grows."""
+    """Growth of the cost of a job.
+
+    Args:
+        scheme: name of the scheme.
+        ladder: the job.
+        times: race of the sizes of the ladder.
+    """
     medians = [times.median(i) for i in range(len(ladder.sizes))]
     last = math.log2(times.ratio(-1, -2))
     return Growth(scheme, *ladder[:3], medians, exponent(ladder.sizes, medians), last)
@@ -120,7 +155,7 @@ def growth(scheme: str, ladder: Ladder, times: Race) -> Growth:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and write it as JSON."""
-    from peers.options import Options, machine, write  # a folder beside this script, which asv imports
+    from peers.options import Options, machine, write  # here, since asv imports this module without peers/
 
     options, device = Options(__doc__, rounds=7, schemes=["batchnorm"]).on_device(arguments)
     torch.set_num_threads(1)
@@ -157,7 +192,7 @@ def _network(
 def _hessian(
     scheme: str, depth: int, minibatches: int, device: torch.device, seed: int = 1
 ) -> HessianOperator:
-    """Over minibatches of 64, of which digits has 22, in float64."""
+    """Hessian over minibatches of 64, of which digits has 22, in float64."""
     data = digits().to(device)
     x = data.train_x[: minibatches * 64].double().view(minibatches, 64, *data.shape)
     y = data.train_y[: minibatches * 64].view(minibatches, 64)

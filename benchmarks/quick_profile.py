@@ -1,10 +1,10 @@
-"""Where the time of `quick` goes: by task and scheme in records, by kind of operation now.
+"""Profile of `quick`: time by task and scheme in its records, and by kind of operation.
 
-The second table has torch's profiler over a slice of each kind of work that the ranked tasks do: 10 steps
-of a rung of `max_depth`, the gradient's graph and λ_max, 20 steps of `time_to_accuracy`. digits, MLP
-of width 64, one thread. A share is the self time of operations of that kind; what is left of the wall
-time is Python and the launching of operations. The profiler itself slows every operation by a
-microsecond or so, which counts there too.
+The second table comes from torch's profiler, over a slice of each kind of work that the ranked tasks do: 10
+steps at one depth of `max_depth`, the gradient's graph and λ_max, 20 steps of `time_to_accuracy`. digits, MLP
+of width 64, one thread. A share is the self time of operations of that kind; the rest of the wall time is
+Python and the launching of operations, and the profiler itself, which costs about a microsecond per
+operation.
 """
 
 import argparse
@@ -50,16 +50,16 @@ KINDS = {
     r"(un)?squeeze|(un)?flatten|unbind|narrow|diagonal|alias|t|detach|empty.*|new_.*|resize|set|to|to_copy|"
     r"contiguous|result_type|is_nonzero|lift_fresh|resolve_(conj|neg)|requires_grad",
 }
-"""Columns by torch's names of operations, without `aten::` and underscores around; the rest is elementwise.
+"""Column → names of torch operations, without `aten::` and outer underscores; all others are elementwise.
 
-Operations that touch no data count with Python, as do the parts of autograd and of the profiler itself.
+Operations that touch no data count as Python, and so do autograd's and the profiler's own parts.
 """
 
 COLUMNS = ("matrix products", "normalization", "elementwise", "reductions", "copies", OVERHEAD)
 
 
 def kind(name: str) -> str:
-    """The column of what the profiler names, such as `aten::native_batch_norm_backward`."""
+    """Column of an event of the profiler, such as `aten::native_batch_norm_backward`."""
     namespace, _, operation = name.rpartition("::")
     if namespace != "aten":
         return OVERHEAD
@@ -68,7 +68,7 @@ def kind(name: str) -> str:
 
 
 def slices(scheme: str) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What is profiled of a scheme, by its task."""
+    """Pairs (task, function to profile) for a scheme."""
     subject = Subject(SCHEMES[scheme], FAMILIES["mlp"], digits())
     quick = load_profile("quick")
     deep = MaxDepth(**quick.settings("max_depth", "mlp"))
@@ -92,7 +92,7 @@ def slices(scheme: str) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def shares(run: Callable[[], object]) -> dict[str, float]:
-    """Of the wall time of a run, by column."""
+    """Share of a run's wall time by column."""
     run()
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         start = time.perf_counter()
@@ -101,12 +101,12 @@ def shares(run: Callable[[], object]) -> dict[str, float]:
     spent: Counter[str] = Counter()
     for event in recorded.key_averages():
         spent[kind(event.key)] += event.self_cpu_time_total / 1e6
-    found = {column: spent[column] / wall for column in COLUMNS if column != OVERHEAD}
-    return found | {OVERHEAD: 1 - sum(found.values())}
+    operations = {column: spent[column] / wall for column in COLUMNS if column != OVERHEAD}
+    return operations | {OVERHEAD: 1 - sum(operations.values())}
 
 
 def seconds_in(records: Path = RECORDS) -> dict[tuple[str, str], float]:
-    """Seconds of the newest record by (task, scheme)."""
+    """Seconds of the newest record of each (task, scheme)."""
     newest: dict[tuple[str, str], Record] = {}
     for task in RANKED:
         cell = records / "quick" / "mlp-digits" / task
@@ -116,17 +116,17 @@ def seconds_in(records: Path = RECORDS) -> dict[tuple[str, str], float]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In markdown."""
+    """Table in Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def by_cell(seconds: dict[tuple[str, str], float]) -> str:
-    """Seconds by scheme and task, with their sums and each task's share."""
-    rows = []
+    """Table of seconds by scheme and task, with sums and the share of each task."""
+    rows, total = [], sum(seconds.values())
     for task in RANKED:
-        own = [seconds[task, scheme] for scheme in REFERENCES]
+        of_task = [seconds[task, scheme] for scheme in REFERENCES]
         rows.append(
-            [task, *(f"{s:.0f}" for s in own), f"{sum(own):.0f}", f"{sum(own) / sum(seconds.values()):.0%}"]
+            [task, *(f"{s:.0f}" for s in of_task), f"{sum(of_task):.0f}", f"{sum(of_task) / total:.0%}"]
         )
     sums = [sum(seconds[task, scheme] for task in RANKED) for scheme in REFERENCES]
     rows.append(["all", *(f"{s:.0f}" for s in sums), f"{sum(sums):.0f}", "100%"])
@@ -135,12 +135,15 @@ def by_cell(seconds: dict[tuple[str, str], float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print both tables."""
-    from peers.options import add_schemes  # a folder beside this script, which asv imports
+    from peers.options import add_schemes  # here, since asv imports this module without peers/
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_schemes(parser)
     parser.add_argument(
-        "--records", type=Path, default=RECORDS, help="of the first table; by default the published ones"
+        "--records",
+        type=Path,
+        default=RECORDS,
+        help="records of the first table; by default the published ones",
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -149,13 +152,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task, scheme = missing[0]
         parser.exit(2, f"{options.records}: has no record of {task} with {scheme}. bnsuite run makes it.\n")
     print(by_cell(seconds))
-    found: dict[str, list[list[str]]] = {}
+    rows_by_task: dict[str, list[list[str]]] = {}
     with reproducible(CPU):
         for scheme in options.schemes:
             for task, run in slices(scheme):
                 share = shares(run)
-                found.setdefault(task, []).append([scheme, *(f"{share[c]:.0%}" for c in COLUMNS)])
-    for task, rows in found.items():
+                row = [scheme, *(f"{share[column]:.0%}" for column in COLUMNS)]
+                rows_by_task.setdefault(task, []).append(row)
+    for task, rows in rows_by_task.items():
         print(f"\n{table([task, *COLUMNS], rows)}")
     return 0
 

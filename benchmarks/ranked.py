@@ -1,7 +1,7 @@
-"""The four ranked tasks over every built-in scheme, at the budgets of `smoke`: one sample per seed.
+"""The four ranked tasks for every built-in scheme, at the budgets of `smoke`: one sample per seed.
 
 `BNSUITE_ASV_SCHEMES=batchnorm,path/to/mine` measures these schemes alone. A path is relative to the
-checkout; its scheme is loaded in the sandbox, and its row has the name of its folder or file.
+checkout; its scheme is loaded in the sandbox, and its row is named after its folder or file.
 """
 
 import math
@@ -17,18 +17,18 @@ from bnsuite.profiles import load_profile
 from bnsuite.records import SUITE_VERSION, Outcome, Record
 from bnsuite.records.record import digest
 from bnsuite.schemes import SCHEMES, scheme_names
-from bnsuite.submission.foreign import SCHEME, Foreign, load
-from bnsuite.submission.sandbox import Limits
+from bnsuite.submission.conversation import Limits
+from bnsuite.submission.foreign import SCHEME, Foreign, load_scheme
 from bnsuite.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 PROFILE = load_profile("smoke")
 
 FAMILY = "mlp"
-"""No `cnn`: there every depth is 2, and half or more of the eight schemes tried are stuck or time out."""
+"""Family of the networks; not `cnn`, where at the one depth of `smoke` most schemes are stuck or time out."""
 
 Records = dict[str, Record]
-"""Records of one task by row name."""
+"""Name of a row → its record, for one task."""
 
 param_names = ("scheme",)
 
@@ -41,7 +41,7 @@ def chosen(asked: str) -> dict[str, str | Path]:
 
     Raises:
         UnknownNameError: neither a known scheme nor a file or folder of the checkout.
-        ValueError: two schemes of one row name.
+        ValueError: two schemes with one row name.
     """
     schemes: dict[str, str | Path] = {}
     for item in filter(None, map(str.strip, asked.split(","))):
@@ -63,12 +63,12 @@ def _load(scheme: str | Path) -> str | Foreign:
     return (
         scheme
         if isinstance(scheme, str)
-        else load(scheme, sandbox(SandboxChoice.prefer), Limits(wall_s=3600))
+        else load_scheme(scheme, sandbox(SandboxChoice.prefer), Limits(wall_s=3600))
     )
 
 
 def measure(task: str) -> Records:
-    """Run one task for every row, in the folder that asv makes for it."""
+    """Measure one task for every row, in the folder that asv makes for it."""
     schemes = {row: _load(scheme) for row, scheme in ROWS.items()}
     rows = {scheme if isinstance(scheme, str) else scheme.name: row for row, scheme in schemes.items()}
     records = bnsuite.run(
@@ -84,13 +84,13 @@ def measure(task: str) -> Records:
 
 
 def asv_value(record: Record) -> dict[str, object] | float:
-    """A record as asv keeps it: samples for a median and its interval, NaN where there is no value.
+    """Convert a record to what asv stores: samples for a median and its interval, or NaN without a value.
 
-    NaN shows as skipped and None as failed, so that only `error` fails. A seed without a value leaves the
-    median alone: asv would take it over the other seeds.
+    asv shows NaN as skipped and None as failed, so that only `error` fails. If a seed has no value, the
+    median alone is stored: asv would take it over the other seeds.
 
     Raises:
-        RuntimeError: the record's outcome is `error`; with its traceback.
+        RuntimeError: the record's outcome is `error`; has its traceback.
     """
     if record.outcome is Outcome.ERROR:
         raise RuntimeError(record.error)
@@ -114,12 +114,12 @@ def _track(
     track.setup_cache = setup_cache  # type: ignore[attr-defined]
     track.params = (list(ROWS),)  # type: ignore[attr-defined]
     track.unit = task.spec.unit  # type: ignore[attr-defined]
-    # What asv compares over commits is what the board would compare; by default it hashes this file.
+    # asv compares results of one version; it shall be what the board compares, not a hash of this file.
     track.version = f"suite {SUITE_VERSION}, task {task.spec.version}, {PROFILE.name} {budget}"  # type: ignore[attr-defined]
     return track
 
 
-# A cache each, so that `--bench` measures no more than it asks; asv tells caches apart by their line.
+# One cache per task, so that `--bench` measures no more than it asks; asv tells caches apart by their line.
 track_max_depth = _track("max_depth", lambda: measure("max_depth"))
 track_stable_lr = _track("stable_lr", lambda: measure("stable_lr"))
 track_top_eigenvalue = _track("top_eigenvalue", lambda: measure("top_eigenvalue"))

@@ -1,4 +1,4 @@
-"""The command line's entry: sets what must be set before torch is imported."""
+"""Entry point of the command line: sets what must be set before torch is imported."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads on a bus
 
 
 def main() -> None:
-    """Run the command line; what the system refuses, such as a full standard output, is one line."""
+    """Run the command line; prints one line if the system refuses something, such as a full disk."""
     from bnsuite.cli import app
 
     try:
@@ -17,7 +17,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except OSError as error:
-        with contextlib.suppress(OSError, ValueError):  # what is still buffered cannot be written at exit
+        with contextlib.suppress(OSError, ValueError):  # so that buffered output is not written at exit again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         with contextlib.suppress(OSError):
             _explain(error)

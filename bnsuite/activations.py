@@ -1,4 +1,4 @@
-"""Activations by name: elementwise functions, and the modules that networks are built from."""
+"""Activations by name: elementwise functions, and modules of them for networks."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bnsuite.names import lookup
 
 Function = Callable[[Tensor], Tensor]
+"""Elementwise function of a tensor."""
 
 ACTIVATIONS: dict[str, Function] = {
     "linear": lambda x: x,
@@ -27,11 +28,11 @@ ACTIVATIONS: dict[str, Function] = {
     "erf": torch.erf,
     "sin": torch.sin,
 }
-"""Activations by name; softplus is ln(1 + e^{10x}) / 10."""
+"""Name → activation; softplus is ln(1 + e^{10x}) / 10."""
 
 
 class Activation(nn.Module):
-    """φ by its name in `ACTIVATIONS`, applied to each element."""
+    """Module that applies an activation of `ACTIVATIONS` to each element."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -41,8 +42,8 @@ class Activation(nn.Module):
         y: Tensor = ACTIVATIONS[self.name](x)
         return y
 
-    def stacked(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """The rule of `engine.stacked`: elements do not know of lanes."""
+    def stacked(self, _params: Mapping[str, Tensor], _buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Stacked formula of `engine.stacked`: an elementwise function needs no change."""
         return self.forward(x)
 
     def extra_repr(self) -> str:
@@ -50,6 +51,10 @@ class Activation(nn.Module):
 
 
 def activation(name: str) -> Callable[[int], nn.Module]:
-    """A factory (num_features) → module of the activation of that name, or `UnknownNameError`."""
+    """Factory num_features → module of an activation by name.
+
+    Raises:
+        UnknownNameError: there is no activation of that name.
+    """
     lookup("activation", name, ACTIVATIONS)
-    return lambda num_features: Activation(name)
+    return lambda _: Activation(name)

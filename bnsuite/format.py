@@ -1,4 +1,4 @@
-"""Numbers as text: three significant digits, bounds by their sign, open ends, safe names."""
+"""Numbers as text: three significant digits, signs of bounds, intervals with open ends, safe names."""
 
 import hashlib
 import math
@@ -10,11 +10,13 @@ from markupsafe import Markup, escape
 from bnsuite.records import Outcome, Record, Sample
 from bnsuite.text import OPEN, clipped, printable
 
-__all__ = ["clipped", "printable"]  # templates take all forms from here
+__all__ = ["clipped", "printable"]  # for templates, which take all their filters from this module
 
 DASH = "–"
+"""Text in place of a missing value."""
+
 COUNTED = ("layers", "steps")
-"""Units that are counted: whole numbers stay whole."""
+"""Units of counts, which print as whole numbers."""
 
 SIGNS = {Outcome.CAPPED: "≥ ", Outcome.TIMEOUT: "> ", Outcome.FLOOR: "< "}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -24,7 +26,7 @@ _ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+(/[A-Za-z0-9._~:/?#@!$&()*+,;=%-]*
 
 
 def cited(text: str) -> Markup:
-    """The text, escaped; arXiv numbers lead to arXiv, and what is a plain https address to there."""
+    """Escape a text; link arXiv numbers in it, or the whole text if it is an https address."""
     safe = str(escape(printable(text)))
     if _ADDRESS.fullmatch(text):
         return Markup(f'<a href="{safe}" rel="nofollow noreferrer">{safe}</a>')
@@ -32,7 +34,7 @@ def cited(text: str) -> Markup:
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Three significant digits; counted units whole (or a half, in a median of two).
+    """Number with three significant digits; counts are whole numbers, or halves in a median of two.
 
     >>> number(0.35123), number(1234.5), number(28.5, "layers"), number(0.0000123)
     ('0.351', '1,230', '28.5', '1.23×10⁻⁵')
@@ -55,20 +57,26 @@ def _minus(text: str) -> str:
 
 
 def signed(value: float) -> str:
-    """Two decimals with a sign, zero without: +0.83, −0.41, 0.00."""
+    """Number with two decimals and a sign, zero without sign: +0.83, −0.41, 0.00."""
     text = f"{value:+.2f}"
     return "0.00" if float(text) == 0 else _minus(text)
 
 
-def reading(one: Record | Sample, unit: str) -> str:
-    """A value as it is to be read: 29, ≥ 128, > 400, < 4; where there is none, the outcome's word."""
-    if one.value is None:
-        return one.outcome.value
-    return SIGNS.get(one.outcome, "") + number(one.value, unit)
+def reading(measured: Record | Sample, unit: str) -> str:
+    """Value with the sign of its outcome: 29, ≥ 128, > 400, < 4; without a value, the outcome's name."""
+    if measured.value is None:
+        return measured.outcome.value
+    return SIGNS.get(measured.outcome, "") + number(measured.value, unit)
 
 
 def interval(low: float | None, high: float | None, unit: str) -> str:
-    """[17, 19]; an open end is …; empty where both are."""
+    """Interval such as [17, 19], with … for an open end; empty if both ends are open.
+
+    Args:
+        low: lower end; None: open.
+        high: upper end; None: open.
+        unit: unit of the ends.
+    """
     if low is None and high is None:
         return ""
     ends = (OPEN if end is None else number(end, unit) for end in (low, high))
@@ -76,23 +84,20 @@ def interval(low: float | None, high: float | None, unit: str) -> str:
 
 
 def tally(record: Record) -> str:
-    """How many seeds a record rests on, and where they did not end alike, how the others ended.
-
-    6 where all did, or 6, 1 timeout, 2 nonfinite.
-    """
+    """Number of seeds, and how many did not end ok if outcomes differ: 6, or 6, 1 timeout, 2 nonfinite."""
     ends = Counter(sample.outcome for sample in record.samples)
     odd = [f"{ends[o]} {o}" for o in Outcome if o in ends and o is not Outcome.OK and len(ends) > 1]
     return ", ".join([str(record.n), *odd])
 
 
 def fine(value: float, digits: int = 5) -> str:
-    """Five significant digits, or as many as are asked for: 1.4741, 3.9523×10⁵."""
+    """Number with five significant digits, or with `digits`: 1.4741, 3.9523×10⁵."""
     mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
     return _minus(mantissa) + (f"×10{str(int(exponent)).translate(_SUPERSCRIPT)}" if exponent else "")
 
 
 def within(low: float | None, high: float | None) -> str:
-    """Ends that a reading must keep: 1.4501 … 1.5093, ≥ 10, ≤ 0.5, 38; in digits that tell them apart."""
+    """Range for a reading: 1.4501 … 1.5093, ≥ 10, ≤ 0.5 or 38; with enough digits to tell its ends apart."""
     if low is None or high is None:
         return f"≥ {fine(low)}" if low is not None else f"≤ {fine(high)}" if high is not None else ""
     digits = next((d for d in range(5, 17) if fine(low, d) != fine(high, d)), 17)
@@ -100,7 +105,7 @@ def within(low: float | None, high: float | None) -> str:
 
 
 def plain(value: object) -> str:
-    """A derived value: a number, a yes or no, a word; empty where it is neither."""
+    """Derived value as text: a number, yes or no, or a word; empty for anything else."""
     if value is None:
         return DASH
     if isinstance(value, bool):
@@ -113,7 +118,7 @@ def plain(value: object) -> str:
 
 
 def slug(name: str) -> str:
-    """A name that is safe in a file name, a URL and an id; other names never share it.
+    """Form of a name that is safe in a file name, a URL and an id; different names have different forms.
 
     >>> slug("residual-batchnorm"), slug("<b>")
     ('residual-batchnorm', 'b-507ca5a2')

@@ -1,4 +1,4 @@
-"""Names that a user types: found in their table, or answered with the nearest."""
+"""Lookup of names that a user types, with a hint at the nearest valid name."""
 
 import difflib
 from collections.abc import Mapping
@@ -14,7 +14,16 @@ class UnknownNameError(ValueError):
 
 
 def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
-    """table[name], or `UnknownNameError`."""
+    """Look a name up in a table.
+
+    Args:
+        kind: kind of name, for the message, such as "scheme".
+        name: name to look up.
+        table: valid names.
+
+    Raises:
+        UnknownNameError: the table does not have the name.
+    """
     if name in table:
         return table[name]
     near = difflib.get_close_matches(name[:200], table, n=1, cutoff=0.6)

@@ -1,7 +1,7 @@
-"""Settings: the range of every setting of every task, in one place. No torch.
+"""Ranges of all settings of all tasks. No torch.
 
-Whatever brings settings passes the same door: profiles, `--set`, Python, records and submissions. A value
-that cannot be is refused before anything is measured, by one line: got, wanted, what to do.
+Settings from profiles, `--set`, Python, records and submissions are all checked here. A value out of range is
+refused before anything is measured, by one line: got, wanted, what to do.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from bnsuite.text import clipped
 
 MOST_WEIGHTS = 10**9
-"""Limit of depth · width², about the weights of a network: 8 GB in float64."""
+"""Upper limit of depth · width², about the number of weights of a network: 8 GB in float64."""
 
 MOST_EXAMPLES = 10**8
-"""Limit of steps · batch, the examples that one training sees: their order takes 8 bytes each."""
+"""Upper limit of steps · batch, the examples of one training run, whose order takes 8 bytes per example."""
 
 MOST_CHANNELS = 10**8
-"""Limit of batch · width · 2^doublings, the elements of the largest input of `layer_cost` at one position."""
+"""Upper limit of batch · width · 2^doublings, the elements per position of `layer_cost`'s largest input."""
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -35,21 +35,21 @@ def _ascending(ends: tuple[int, int]) -> tuple[int, int]:
 
 
 def _without_sign_of_zero(value: float) -> float:
-    return value + 0.0  # -0.0 is another key than 0.0
+    return value + 0.0  # -0.0 would give another key than 0.0
 
 
 Depth = Annotated[int, Field(ge=1, le=10_000)]
 Ends = Annotated[tuple[Depth, Depth], Field(description="the smaller first"), AfterValidator(_ascending)]
 
 Seed = Annotated[int, Field(ge=1, le=10**6)]
-"""0 is the seed of the frozen partition (`tasks._checkpoint`); from 1,000,003 on are those that networks
-with random numbers of their own derive (`engine.lanes`)."""
+"""Seed; 0 belongs to the frozen partition (`tasks._checkpoint`). Networks with random numbers of their own
+derive seeds from 1,000,003 on (`engine.stack`)."""
 _SEEDS = {"max_length": 1000, "description": "no two alike"}
 Seeds = Annotated[tuple[Seed, ...], Field(**_SEEDS), AfterValidator(_distinct)]
 SomeSeeds = Annotated[tuple[Seed, ...], Field(min_length=1, **_SEEDS), AfterValidator(_distinct)]
 
 Rate = Annotated[float, Field(ge=1e-30, le=1e30)]
-"""Two decades above it, or some halvings below, a normal number of float32 still holds it."""
+"""Learning rate; two decades above this range, or some halvings below, float32 still has normal numbers."""
 Rates = Annotated[
     tuple[Rate, ...],
     Field(min_length=1, max_length=100, description="no two alike", examples=[[0.01, 0.1, 1.0]]),
@@ -69,9 +69,10 @@ FractionOr0 = Annotated[float, Field(ge=0, lt=1), AfterValidator(_without_sign_o
 
 
 class Settings(BaseModel):
-    """Every setting by name; one name means the same, and has the same range, in all tasks.
+    """Settings by name; a name has one meaning and one range in all tasks.
 
-    Upper limits lie far above what the profiles ask: beyond them a cell would not end, or not fit any memory.
+    Upper limits are far above the profiles' values: beyond them a cell would not end, or not fit into any
+    memory.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, validate_assignment=True)
@@ -130,14 +131,15 @@ class Settings(BaseModel):
 
 
 def valid(task: str, name: str, value: object) -> Any:
-    """The value of a setting as a task holds it: tuples for lists, floats for whole numbers.
+    """Value of a setting as a task holds it: tuples for lists, floats for whole numbers if it takes floats.
 
     Args:
-        task: its name, for the message.
-        name: of the setting, one of `Settings`.
+        task: name of the task, for the message.
+        name: name of the setting, one of `Settings`.
+        value: value to check.
 
     Raises:
-        ValueError: outside its range, in one line.
+        ValueError: the value is out of range; in one line.
     """
     holder = Settings.model_construct()
     try:
@@ -148,21 +150,26 @@ def valid(task: str, name: str, value: object) -> Any:
 
 
 def _of_python(value: object) -> object:
-    """Tuples for lists, and numbers of Python for those of numpy and torch."""
+    """Convert lists to tuples, and numbers of numpy and torch to numbers of Python."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     return tuple(map(_of_python, value)) if isinstance(value, (list, tuple)) else value
 
 
 def from_text(task: str, name: str, text: str) -> Any:
-    """The value of a setting from what a person wrote: 16 from "16", (0.1, 1.0) from "0.1,1".
+    """Parse the value of a setting: 16 from "16", (0.1, 1.0) from "0.1,1".
+
+    Args:
+        task: name of the task, for the message.
+        name: name of the setting.
+        text: the value as a person writes it.
 
     Raises:
-        ValueError: no such number or word, or one outside the setting's range.
+        ValueError: the text is no value of that kind, or out of range.
     """
     kind: Any = Settings.model_fields[name].annotation
-    many = _schema()[name]["type"] == "array"
-    parts = (text.split(",") if text.strip() else []) if many else text
+    is_list = _schema()[name]["type"] == "array"
+    parts = (text.split(",") if text.strip() else []) if is_list else text
     try:
         value = TypeAdapter(kind).validate_python(parts)
     except ValidationError:
@@ -171,10 +178,14 @@ def from_text(task: str, name: str, text: str) -> Any:
 
 
 def check_together(task: str, values: Mapping[str, Any]) -> None:
-    """Refuse settings, each valid by itself, that cannot be together.
+    """Check settings that are valid by themselves for contradictions.
+
+    Args:
+        task: name of the task, for the message.
+        values: name of a setting → its value.
 
     Raises:
-        ValueError: which, and what to do, in one line.
+        ValueError: two settings contradict each other; says what to do, in one line.
     """
     shared = sorted({*values.get("tuning", ())} & {*values.get("confirmation", ())})
     if shared:
@@ -208,7 +219,12 @@ def _check_size(task: str, values: Mapping[str, Any]) -> None:
 
 
 def faults(task: str, values: Mapping[str, object]) -> Iterator[str]:
-    """What cannot be among settings that are not trusted, a line each; names that no task has are left."""
+    """List what is wrong with untrusted settings, one line each; ignores names that no task has.
+
+    Args:
+        task: name of the task, for the messages.
+        values: name of a setting → its value.
+    """
     checked: dict[str, Any] = {}
     for name in sorted(values.keys() & Settings.model_fields.keys()):
         try:
@@ -222,14 +238,20 @@ def faults(task: str, values: Mapping[str, object]) -> Iterator[str]:
 
 
 def refusal(task: str, name: str, value: object) -> ValueError:
-    """The error that says what was got, and what is wanted."""
+    """Build the error for a value out of range: got, wanted, do.
+
+    Args:
+        task: name of the task.
+        name: name of the setting.
+        value: refused value.
+    """
     schema = _schema()[name]
     example = written(name, schema["examples"][0])
     return ValueError(f"{name} of {task}: got {_shown(value)}, wanted {_wanted(schema)}. Try {example}.")
 
 
 def written(name: str, value: object) -> str:
-    """A setting as one would give it: batch=16, rates=0.1,1.0."""
+    """Setting in the form that `--set` takes: batch=16, rates=0.1,1.0."""
     return f"{name}={','.join(map(str, value)) if isinstance(value, (tuple, list)) else value}"
 
 
@@ -251,23 +273,24 @@ _BOUNDS = {
 
 @cache
 def _schema() -> dict[str, Any]:
-    """JSON Schema by setting: pydantic's words for its constraints."""
-    found: dict[str, Any] = Settings.model_json_schema()["properties"]
-    return found
+    """JSON Schema of each setting, with pydantic's names for its constraints."""
+    properties: dict[str, Any] = Settings.model_json_schema()["properties"]
+    return properties
 
 
 def _wanted(schema: dict[str, Any]) -> str:
-    """A range in words: "a whole number, at least 1 and at most 8,192"."""
+    """Range of a setting in words: "a whole number, at least 1 and at most 8,192"."""
     if schema["type"] == "boolean":
         return "true or false"
     if "enum" in schema:
         return f"one of {', '.join(schema['enum'])}"
     if schema["type"] != "array":
         return ", ".join(filter(None, [f"a {_KINDS[schema['type']]}", _bounds(schema)]))
-    one = schema.get("items") or schema["prefixItems"][0]
+    item = schema.get("items") or schema["prefixItems"][0]
     counts = dict.fromkeys([schema.get("minItems", 0), schema["maxItems"]])
     count = " to ".join(f"{number:,}" for number in counts)
-    return f"{count} {_KINDS[one['type']]}s with commas between, {schema['description']}, each {_bounds(one)}"
+    kind = _KINDS[item["type"]]
+    return f"{count} {kind}s with commas between, {schema['description']}, each {_bounds(item)}"
 
 
 def _bounds(schema: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Text of strangers, made harmless: printable, in one line, clipped."""
+"""Untrusted text made safe to print: printable, in one line, of limited length."""
 
 import re
 
@@ -9,11 +9,11 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """The text without what no page may hold: control characters, direction overrides, lone surrogates."""
+    """Replace characters that no page may hold: control characters, direction overrides, lone surrogates."""
     return _UNPRINTABLE.sub("�", text)
 
 
 def clipped(text: str, most: int) -> str:
-    """The text in one line, printable, and with … where it is longer than that many characters."""
+    """Put a text into one printable line, cut to `most` characters with … at the end."""
     line = " ".join(printable(text[: 8 * most]).split())
     return line if len(line) <= most else f"{line[: most - 1]}{OPEN}"

@@ -1,4 +1,4 @@
-"""Theory: closed forms and quadratures that instruments are held to."""
+"""Theory: closed forms and quadratures that measurements are compared with."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Norm = Literal["batch", "layer", "rms", "identity"]
 
 
 def gradient_growth(norm: Norm, activation: str | Function = "relu", batch_size: int | None = None) -> float:
-    """β: by how much E‖∂L/∂h_l‖² grows a layer, from the output towards the input, at initialization.
+    """Growth β per layer of E‖∂L/∂h_l‖² at initialization, from the output towards the input.
 
     For wide networks without skips, the normalizer before φ, gain 1, shift 0, ε = 0, weights
     N(0, σ_w² / width) and z ~ N(0, 1):
@@ -30,16 +30,17 @@ def gradient_growth(norm: Norm, activation: str | Function = "relu", batch_size:
     - `identity`: 2 E φ′(√q z)² where q = 2 E φ(√q z)², that is at σ_w² = 2 (He).
 
     Source: Yang et al., arXiv 1902.08129; the forms for any φ were derived from its setting for this
-    project. The norm itself grows by √β. Derivatives are by autograd, integrals by Gauss quadrature that is
-    split at 0, so that a kink there costs nothing.
+    project. The norm ‖∂L/∂h_l‖ grows by √β. Derivatives are by autograd, integrals by Gauss quadrature that
+    is split at 0, so that a kink there does no harm.
 
-    The `batch` rate is that of a batch whose examples have equal norms and equal angles. Where
+    The `batch` rate assumes that all examples of the batch have equal norms and equal angles. If
     `imbalance_growth` exceeds 1 (GELU from B = 39, SiLU from B = 26) the batch leaves that point with depth,
-    and gradients grow at another rate, which depends on width and depth. At B = 128 and width 1000, layers 4
-    to 30 of 40 simulated ones: GELU 1.36, here 1.331; SiLU 1.33, here 1.223. Far from both ends of 160 layers
-    they grow by 1.40 and 1.39.
+    and gradients grow at another rate, which depends on width and depth. Simulated at B = 128 and width 1000,
+    in layers 4 to 30 of 40: GELU 1.36 (here 1.331), SiLU 1.33 (here 1.223); far from both ends of 160 layers:
+    1.40 and 1.39.
 
     Args:
+        norm: normalizer: `batch`, `layer`, `rms` or `identity`.
         activation: a name in `activations.ACTIVATIONS`, or an elementwise function of a tensor.
         batch_size: B; None for B → ∞. Only `batch` depends on it.
 
@@ -59,14 +60,14 @@ def gradient_growth(norm: Norm, activation: str | Function = "relu", batch_size:
 
 
 def imbalance_growth(activation: str | Function, batch_size: int) -> float:
-    """λ: by how much a difference between the norms of two examples grows a layer under batch normalization.
+    """Growth λ per layer of the difference between two examples' norms, under batch normalization.
 
-    The `batch` rate of `gradient_growth` is that of a batch whose examples have equal norms and equal
-    angles. Every wide network starts off that point by chance, by about 1/√width. Where λ < 1 it returns;
-    where λ > 1 the examples that are a little larger become much larger, the sooner the narrower the network.
-    λ is the eigenvalue of the recursion of the centred Gram matrix C → E[(Gφ(y))(Gφ(y))ᵀ], y along a sample
-    of N(0, C), for perturbations G diag(v) G with Σ v = 0. In the notation of `gradient_growth`, with
-    f = Gφ(y): λ = B / (2 (B − 2) s) · (B E u_i² f_i² − E‖f‖² / B).
+    The `batch` rate of `gradient_growth` assumes that all examples of the batch have equal norms and equal
+    angles. Every wide network starts near that point, off by about 1/√width. If λ < 1 it returns there. If λ
+    > 1, examples that are a little larger become much larger, and the narrower the network, the sooner. λ is
+    the eigenvalue of the recursion of the centred Gram matrix C → E[(Gφ(y))(Gφ(y))ᵀ], y along a sample of
+    N(0, C), for perturbations G diag(v) G with Σ v = 0. In the notation of `gradient_growth`, with f = Gφ(y):
+    λ = B / (2 (B − 2) s) · (B E u_i² f_i² − E‖f‖² / B).
 
     Args:
         activation: a name in `activations.ACTIVATIONS`, or an elementwise function of a tensor.
@@ -95,7 +96,7 @@ def imbalance_growth(activation: str | Function, batch_size: int) -> float:
 
 
 class _Values(NamedTuple):
-    """φ and φ′ at the same points."""
+    """Values of φ and φ′ at a set of points."""
 
     phi: Array
     slope: Array
@@ -107,7 +108,7 @@ def _evaluate(phi: Function, points: Array) -> _Values:
     if not isinstance(y, Tensor) or y.shape != x.shape:
         raise ValueError("an activation maps a tensor to one of the same shape: this one does not")
     if not y.requires_grad:
-        raise ValueError("the activation is not differentiable: autograd finds no way from its value back")
+        raise ValueError("the activation is not differentiable: autograd finds no path back from its value")
     (slope,) = torch.autograd.grad(y.sum(), x)
     if not bool((torch.isfinite(y) & torch.isfinite(slope)).all()):
         where = f"between {points.min():.3g} and {points.max():.3g}"
@@ -142,7 +143,7 @@ def _per_sample(phi: Function) -> float:
 
 
 def _identity(phi: Function) -> float:
-    """Follow the variance through the layers to where it stays, vanishes or grows without bound."""
+    """Rate without a normalizer: follows the variance through layers until it stays, vanishes or explodes."""
     q, slope = 1.0, 0.0
     for _ in range(10_000):
         _, square, slope = _gaussian(phi, math.sqrt(q))
@@ -161,9 +162,9 @@ _GAUSSIAN: dict[str, Callable[[Function], float]] = {
 
 
 def _finite_batch(phi: Function, b: int) -> float:
-    """The rate at batch size b. The trace is written out in d = φ′(y):
+    """Rate at batch size b.
 
-    E‖(G − uuᵀ) D G‖² = (b−1) E d_i² (1 − 1/b − y_i²/b) + (b−1)/b · E d_i d_j (1 + y_i y_j).
+    With d = φ′(y), E‖(G − uuᵀ) D G‖² = (b−1) E d_i² (1 − 1/b − y_i²/b) + (b−1)/b · E d_i d_j (1 + y_i y_j).
     """
     weight, x, y = _pair(b)
     (phi_x, dx), (phi_y, dy) = _evaluate(phi, x), _evaluate(phi, y)
@@ -178,7 +179,7 @@ def _finite_batch(phi: Function, b: int) -> float:
 
 
 def _pair(b: int) -> tuple[Array, Array, Array]:
-    """Weights and nodes for the joint law of two coordinates of y.
+    """Weights and nodes of a quadrature over the joint distribution of two coordinates of y.
 
     Two coordinates of a uniform unit vector in R^{b−1} are (t₁, t₂) = r (cos θ, sin θ), θ uniform and
     1 − r² = w^{2/(b−3)} with w uniform in (0, 1); y_i = √(b−1) t₁, and y_j likewise at correlation

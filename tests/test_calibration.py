@@ -23,12 +23,12 @@ from bnsuite.engine import curvature
 from bnsuite.engine.curvature import Density, Ritz, Spectrum, spectral_density
 from bnsuite.names import UnknownNameError
 from bnsuite.protocol import climb
+from bnsuite.protocol.arrival import ArrivalSearch
 from bnsuite.protocol.climb import Bracket
 from bnsuite.records import CALIBRATION, Store
 from bnsuite.statistics import Interval
 from bnsuite.tasks import TASKS, first_step, gradient_growth, overflow_depth, scale_law
 from bnsuite.tasks.smoothness import along_gradient
-from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
 
 Patch = pytest.MonkeyPatch
 
@@ -78,8 +78,8 @@ def wrong_rate(patch: Patch) -> None:
 
 
 def late(patch: Patch) -> None:
-    right = TimeToAccuracy._reached
-    patch.setattr(TimeToAccuracy, "_reached", lambda self, curve: (n := right(self, curve)) and n + 2)
+    right = ArrivalSearch.reached
+    patch.setattr(ArrivalSearch, "reached", lambda self, curve: (n := right(self, curve)) and n + 2)
 
 
 def unorthogonal(operator: CurvatureOperator, seed: int) -> Iterator[Ritz]:

@@ -1,4 +1,4 @@
-"""Before torch is imported: spinning threads on a busy machine cost 30-fold."""
+"""Set what must be set before torch is imported: spinning threads on a busy machine cost 30-fold."""
 
 import os
 

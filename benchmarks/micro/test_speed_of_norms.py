@@ -20,7 +20,7 @@ def test_forward(benchmark: Benchmark, norm: str, shape: str) -> None:
 
 
 def test_backward(benchmark: Benchmark, norm: str, shape: str) -> None:
-    """The backward pass alone, of one graph that is kept."""
+    """Backward pass alone, through one graph that is kept."""
     module, x = _setting(norm, shape)
     x.requires_grad_()
     inputs = [x, *module.parameters()]

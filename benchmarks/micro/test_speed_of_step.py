@@ -7,7 +7,7 @@ import torch
 from torch.func import functional_call
 
 from bnsuite.datasets import digits
-from bnsuite.engine.lanes import Stack
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import parameters_of, training_step
 from bnsuite.networks import FAMILIES
 from bnsuite.schemes import REFERENCES, SCHEMES

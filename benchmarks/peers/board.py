@@ -1,14 +1,14 @@
-"""The four ranked questions of `quick` by us, and by a straightforward script with what people use.
+"""Race over the four ranked tasks of `quick`: this suite against a straightforward script with common tools.
 
-The straightforward side trains one network at a time with torch.optim.SGD and takes λ_max by
-hessian-eigenthings' Lanczos, its order doubled until the vector it returns has a residual of 1e-3.
-Definitions, lanes and searches are the protocol's own on both sides, so that ratios are those of the engine
-alone; what the search saves over a grid is counted apart. λ_max is that of the checkpoint alone: no further
-eigenvalues, nothing beside it. digits, MLP of width 64, one thread.
+The straightforward side trains one network at a time with torch.optim.SGD. It computes λ_max by
+hessian-eigenthings' Lanczos, and doubles the order until the returned vector has a residual of 1e-3.
+Both sides use the protocol's definitions, lanes and searches, so that ratios are those of the engine alone;
+what the search saves over a grid is counted separately. λ_max is that of the checkpoint alone, without
+further eigenvalues. digits, MLP of width 64, one thread.
 
-By default a sample of each cell: of `max_depth` the tuning lanes of two depths, of `stable_lr` the tuning
-lanes, of `top_eigenvalue` two seeds, of `time_to_accuracy` the confirmation lanes at the published rate.
-`--whole` runs the cells as they are.
+By default each cell is sampled: the tuning lanes of two depths of `max_depth`, the tuning lanes of
+`stable_lr`, two seeds of `top_eigenvalue`, and the confirmation lanes of `time_to_accuracy` at the published
+rate. `--whole` runs whole cells.
 """
 
 import copy
@@ -49,31 +49,33 @@ PROFILE = "quick"
 RECORDS = Path(__file__).parents[2] / "leaderboard" / "records" / PROFILE / "mlp-digits"
 
 DEPTHS = (8, 32)
-"""A shallow and a deep rung of `max_depth`."""
+"""A small and a large depth of `max_depth`."""
 
 SEEDS = 2
 """Confirmation seeds of `top_eigenvalue`."""
 
 CLOSE = 0.02
-"""Relative difference up to which two numbers are one answer: float32 training amplifies rounding."""
+"""Relative difference up to which two numbers agree: float32 training amplifies rounding."""
 
 Answers = list[object]
-"""One a lane, or a seed: an outcome, or a number."""
+"""One answer per lane, or per seed: an outcome, or a number."""
 
 
 class Alone(NamedTuple):
-    """One network where a task's watch looks for a stack of them."""
+    """Single network with the methods of a `Stack` that a task's watch calls."""
 
     module: nn.Module
 
     def evaluate(self, x: Tensor) -> Tensor:
+        """Logits (1, N, classes) in evaluation mode."""
         self.module.eval()
         with torch.no_grad():
             logits = self.module(x)
         self.module.train()
         return logits.unsqueeze(0)
 
-    def network(self, i: int) -> nn.Module:
+    def network(self, _i: int) -> nn.Module:
+        """Copy of the network."""
         return copy.deepcopy(self.module)
 
 
@@ -83,11 +85,21 @@ def one_by_one(
     examples: Examples,
     steps: int,
     *,
-    stacked: bool,
+    stacked: bool,  # noqa: ARG001  # the signature of `engine.lanes.sweep`
     sgd: Sgd = PLAIN,
     watch: Watch | None = None,
 ) -> Curves:
-    """Each network in turn by torch.optim.SGD; what `engine.lanes.sweep` gives."""
+    """Replacement of `engine.lanes.sweep` that trains networks one after the other by torch.optim.SGD.
+
+    Args:
+        build: seed → network.
+        lanes: seed and learning rate of each network.
+        examples: what they train on.
+        steps: steps per network.
+        stacked: ignored.
+        sgd: momentum and warm-up.
+        watch: called after every step.
+    """
     losses = torch.full((steps, len(lanes)), math.nan, dtype=torch.float64)
     accuracies = losses.clone()
     for i, lane in enumerate(lanes):
@@ -112,8 +124,21 @@ def one_by_one(
     return Curves(losses, accuracies)
 
 
-def operator(network: nn.Module, x: Tensor, y: Tensor, *, stacked: bool) -> CurvatureOperator:
-    """hessian-eigenthings' own, of a copy without running statistics, which it cannot move."""
+def operator(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    stacked: bool,  # noqa: ARG001  # the signature of our operator
+) -> CurvatureOperator:
+    """Hessian operator of hessian-eigenthings, on a copy without running statistics, which it cannot update.
+
+    Args:
+        network: the network.
+        x: minibatches (M, N, …).
+        y: labels (M, N).
+        stacked: ignored.
+    """
     network = replace_all_batch_norm_modules_(copy.deepcopy(network))
     batches = [*zip(x, y, strict=True)]
     loss = hessian_eigenthings.supervised_loss(nn.CrossEntropyLoss())
@@ -122,22 +147,28 @@ def operator(network: nn.Module, x: Tensor, y: Tensor, *, stacked: bool) -> Curv
 
 def doubled(
     hessian: Callable[[torch.dtype], CurvatureOperator],
-    *ends: int,
+    *_ends: int,
     seed: int,
     tolerance: float,
     max_products: int,
 ) -> Spectrum:
     """λ_max by Lanczos of order 10, 20, 40, … until it is certified, or `max_products` are spent.
 
-    In the precisions of ours: float32, and float64 for the certificate.
+    Computes in the precisions of this suite: float32, and float64 for the certificate.
+
+    Args:
+        hessian: precision → operator.
+        seed: seed of the start vector.
+        tolerance: relative residual that certifies λ_max.
+        max_products: largest number of Hessian products.
     """
-    asked, sure = hessian(torch.float32), hessian(torch.float64)
+    in_float32, in_float64 = hessian(torch.float32), hessian(torch.float64)
     order, products = 10, 0
     while True:
-        found = hessian_eigenthings.lanczos(
-            asked, k=1, max_iter=order, which="LA", reorthogonalize=True, seed=seed
+        result = hessian_eigenthings.lanczos(
+            in_float32, k=1, max_iter=order, which="LA", reorthogonalize=True, seed=seed
         )
-        entry = certified(sure, found.eigenvectors[0].double())
+        entry = certified(in_float64, result.eigenvectors[0].double())
         products += order + 1
         order *= 2
         if entry.residual <= tolerance or products + order > max_products:
@@ -145,7 +176,7 @@ def doubled(
 
 
 def straightforward(job: Callable[[], Answers]) -> Answers:
-    """A job of ours by what people use."""
+    """Run a job with the straightforward side's sweep, operator and eigensolver."""
     with ExitStack() as stack:
         for place, instead in (
             ("_task.sweep", one_by_one),
@@ -157,7 +188,7 @@ def straightforward(job: Callable[[], Answers]) -> Answers:
 
 
 class Job(NamedTuple):
-    """Part of a cell, or all of it."""
+    """Whole cell, or part of one."""
 
     task: str
     part: str
@@ -165,14 +196,14 @@ class Job(NamedTuple):
 
 
 def tasks() -> dict[str, Any]:
-    """The ranked tasks; of `top_eigenvalue` λ_max at the checkpoint alone."""
+    """Ranked tasks by name, with `top_eigenvalue` reduced to λ_max at the checkpoint."""
     settings = {name: load_profile(PROFILE).settings(name, "mlp") for name in RANKED}
     settings["top_eigenvalue"] |= {"eigenvalues": 1, "beside": 0}
     return {name: TASKS[name](**settings[name]) for name in RANKED}
 
 
 def whole(scheme: Scheme) -> Iterator[Job]:
-    """The four cells of a scheme."""
+    """Jobs for the four cells of a scheme."""
     subject = Subject(scheme, FAMILIES["mlp"], digits())
     for name, task in tasks().items():
 
@@ -183,7 +214,7 @@ def whole(scheme: Scheme) -> Iterator[Job]:
 
 
 def sampled(scheme: Scheme) -> Iterator[Job]:
-    """Parts of the four cells of a scheme."""
+    """Jobs for parts of the four cells of a scheme."""
     data = digits()
     subject = Subject(scheme, FAMILIES["mlp"], data)
     deep, stable, sharp, fast = tasks().values()
@@ -224,7 +255,7 @@ def sampled(scheme: Scheme) -> Iterator[Job]:
 
 
 def differ(one: object, other: object) -> bool:
-    """Whether two answers are two."""
+    """Tell whether two answers differ, numbers by more than `CLOSE`."""
     if isinstance(one, float) and isinstance(other, float):
         return not math.isclose(one, other, rel_tol=CLOSE)
     return one != other
@@ -232,7 +263,7 @@ def differ(one: object, other: object) -> bool:
 
 @dataclass(frozen=True)
 class Row:
-    """A job on both sides; seconds are medians over rounds, and ratio that of the rounds' ratios."""
+    """Result of a job on both sides; seconds and ratio are medians over rounds."""
 
     scheme: str
     task: str
@@ -246,7 +277,13 @@ class Row:
 
 
 def compare(scheme: str, job: Job, rounds: int) -> Row:
-    """Both sides in turn."""
+    """Run both sides of a job in turn.
+
+    Args:
+        scheme: name of the scheme.
+        job: the job.
+        rounds: turns of each side.
+    """
     last: dict[str, Answers] = {}
     times = race(
         [lambda: last.update(a=job.run()), lambda: last.update(b=straightforward(job.run))], rounds, CPU, 0
@@ -268,9 +305,10 @@ def compare(scheme: str, job: Job, rounds: int) -> Row:
 
 
 def of_the_board(rows: Sequence[Row]) -> float:
-    """Seconds of all four cells over ours, each cell weighted by what its published record took.
+    """Ratio of the straightforward side's seconds to ours over all cells.
 
-    The ratio of a cell is that of its parts' seconds together.
+    A cell is weighted by the seconds of its published record; its ratio is that of its parts' seconds
+    together.
     """
     ours = theirs = 0.0
     for cell in {(row.scheme, row.task) for row in rows}:
@@ -282,9 +320,9 @@ def of_the_board(rows: Sequence[Row]) -> float:
 
 
 def search_saves(scheme: str) -> float:
-    """Lane-layers of `max_depth` on a grid of its final ratio, over those that its published search tried.
+    """Ratio of the cost of a full grid over depth to the cost of the published search of `max_depth`.
 
-    A lane-layer is one lane times one layer: what a rung costs is proportional to them.
+    Cost counts lanes times layers. Depths of the grid differ by the final ratio of the search.
     """
     task = tasks()["max_depth"]
     tried = sum(row["depth"] for row in _published(scheme, task.spec.name).trace)
@@ -301,7 +339,7 @@ def _published(scheme: str, task: str) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and write it as JSON; 1 where more than one answer in ten differs."""
+    """Print the table and write it as JSON; returns 1 if more than one answer in ten differs."""
     parser = Options(__doc__, rounds=1, among=REFERENCES)
     parser.add_argument("--tasks", nargs="+", choices=RANKED, default=list(RANKED), help="by name")
     parser.add_argument("--whole", action="store_true", help="whole cells: a quarter of an hour a scheme")

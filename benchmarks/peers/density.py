@@ -1,15 +1,15 @@
-"""Spectral density of the Hessian at equal error: the field's libraries and ours, side by side.
+"""Race for the spectral density of the Hessian at equal error: libraries of the field against this suite.
 
-Every side is asked for the same operator, that of the tasks, and all start from scratch in each round: the
-operator is built within the clock. All do stochastic Lanczos quadrature: k probes of m Hessian products.
+Every side computes with the operator of the tasks, and starts from scratch in each round: building the
+operator counts. All sides use stochastic Lanczos quadrature, k probes of m Hessian products.
 
-Where the truth is known, a network so small that the eigenvalues of its full Hessian can be had, a side
-takes the fewest products on its ladder of m and k whose error is at most the target; what it tried before
-does not count against it. The error is the distance in total variation, ½ ∫ |p − q|, between the densities
-of its nodes and of the eigenvalues, both smoothed by the kernel of the task `spectrum`, a Gaussian of 1 %
-of the spectrum's width; the mean over disjoint groups of k out of 12 probes. The ladder is climbed on the
-Hessian as a matrix, which has the same quadrature for less; the race is run on the operators, and has to
-come to the same density. At the task's own size no truth is known: there all take the same m and k.
+For a network so small that all eigenvalues of its Hessian are known, a side takes the fewest products on its
+ladder of m and k with an error up to the target; finding them does not count. The error is the distance in
+total variation, ½ ∫ |p − q|, between the density of its nodes and that of the eigenvalues, both smoothed by
+the kernel of the task `spectrum`, a Gaussian of 1 % of the spectrum's width; it is the mean over disjoint
+groups of k out of 12 probes. The ladder is tried on the Hessian as a matrix, which gives the same quadrature
+at less cost; the race runs on the operators and must give the same density. At the size of the task the
+eigenvalues are not known, and all sides take the same m and k.
 """
 
 import math
@@ -30,13 +30,13 @@ from bnsuite.engine.curvature import Density
 from bnsuite.execute.provenance import reproducible
 
 TARGET = 0.03
-"""Of the error: the share of eigenvalues that lie elsewhere."""
+"""Largest error: the share of eigenvalues that are misplaced."""
 
 KERNEL = 0.01
-"""Deviation of the smoothing Gaussian over the spectrum's width."""
+"""Standard deviation of the smoothing Gaussian, relative to the spectrum's width."""
 
 SAME = 1e-3
-"""Distance of a side's density on its own operator and on the matrix that counts as agreement."""
+"""Largest distance between a side's densities on its own operator and on the matrix."""
 
 POOL = 12
 ORDERS = (8, 12, 16, 24, 32, 48)
@@ -45,7 +45,7 @@ SMALL = {"width": 8, "depth": 3, "steps": 8000}
 
 
 class Setting(NamedTuple):
-    """Nodes a probe, probes, and the mean error that comes of them."""
+    """Nodes per probe, number of probes, and their mean error."""
 
     order: int
     probes: int
@@ -53,11 +53,12 @@ class Setting(NamedTuple):
 
     @property
     def products(self) -> int:
+        """Number of Hessian products."""
         return self.order * self.probes
 
 
 class Truth:
-    """The Hessian as a matrix (P, P) on its device; the density of its eigenvalues, on the CPU."""
+    """Hessian as a matrix (P, P) on its device, and the density of its eigenvalues on the CPU."""
 
     def __init__(self, problem: Problem) -> None:
         operator = operators.ours(problem)
@@ -70,21 +71,24 @@ class Truth:
         self.density = Density(values[None], torch.full_like(values[None], 1 / len(values)))
 
     def error(self, density: Density, truth: Density | None = None) -> float:
-        """Distance from another density or from the true one."""
-        both = (Density(nodes.cpu(), weights.cpu()) for nodes, weights in (density, truth or self.density))
-        p, q = (each.smoothed(self.at, self.width)[0] for each in both)
+        """Distance in total variation from another density, or from the true one."""
+        densities = (
+            Density(nodes.cpu(), weights.cpu()) for nodes, weights in (density, truth or self.density)
+        )
+        p, q = (on_cpu.smoothed(self.at, self.width)[0] for on_cpu in densities)
         return float(torch.trapezoid((p - q).abs(), self.at)) / 2
 
 
 def cheapest(density: Callable[[int, int], Density], truth: Truth) -> Setting | None:
-    """Fewest products that come to the target; of equally many, those of lower order."""
+    """Setting that reaches the target with the fewest products, and among those with the lowest order."""
     best: Setting | None = None
     for order in ORDERS:
         if best and order >= best.products:
             break
         pool = density(order, POOL)
         for probes in PROBES:
-            groups = (Density(*each) for each in zip(*(part.split(probes) for part in pool), strict=True))
+            splits = zip(*(tensor.split(probes) for tensor in pool), strict=True)
+            groups = (Density(*split) for split in splits)
             setting = Setting(order, probes, mean(map(truth.error, groups)))
             if setting.error <= TARGET and (best is None or setting.products < best.products):
                 best = setting
@@ -93,7 +97,7 @@ def cheapest(density: Callable[[int, int], Density], truth: Truth) -> Setting | 
 
 @dataclass(frozen=True)
 class Row:
-    """What a side did to one problem."""
+    """Result of a side on one problem."""
 
     scheme: str
     width: int
@@ -116,12 +120,21 @@ def compare(
     device: torch.device,
     same: Setting | None = None,
 ) -> list[Row]:
-    """All sides on one network, in turn: at equal error, or at the `same` setting for all."""
+    """Run all sides on one network in turn.
+
+    Args:
+        scheme: name of the scheme.
+        settings: width, depth and other settings of `top_eigenvalue`.
+        sides: names of the sides.
+        rounds: turns of each side.
+        device: where they compute.
+        same: setting for all sides; None: each side's cheapest one at equal error.
+    """
     chosen = problems(scheme, [101], device, **settings)
     if chosen is None:
         return []
     (problem,) = chosen
-    found: dict[str, Setting | None] = dict.fromkeys(sides, same)
+    setting_of: dict[str, Setting | None] = dict.fromkeys(sides, same)
     truth = None if same else Truth(problem)
 
     def on_matrix(name: str, truth: Truth) -> Callable[[int, int], Density]:
@@ -129,8 +142,8 @@ def compare(
         return lambda order, probes: SIDES[name].density(operator, order, probes)
 
     if truth:
-        found = {name: cheapest(on_matrix(name, truth), truth) for name in sides}
-    able = {name: setting for name, setting in found.items() if setting}
+        setting_of = {name: cheapest(on_matrix(name, truth), truth) for name in sides}
+    able = {name: setting for name, setting in setting_of.items() if setting}
     last: dict[str, Density] = {}
 
     def contestant(name: str, setting: Setting) -> Callable[[], object]:
@@ -143,7 +156,7 @@ def compare(
     race([contestant(name, Setting(2, 1)) for name in able], 1, device, warmup=0)
     times = race([contestant(*pair) for pair in able.items()], rounds, device, warmup=0)
     rows = []
-    for name, setting in found.items():
+    for name, setting in setting_of.items():
         head = (scheme, settings["width"], settings["depth"], name)
         if not setting:
             rows.append(Row(*head))
@@ -156,14 +169,14 @@ def compare(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and write it as JSON; 1 where a side's operator and the matrix disagree."""
+    """Print the table and write it as JSON; returns 1 if a side's operator and the matrix disagree."""
     parser = Options(__doc__, rounds=2)
     parser.add_argument(
         "--depths", nargs="*", type=count, default=[8], help="of width 64, where no truth is known"
     )
     parser.add_argument("--order", type=count, default=4, help="there, of all sides")
     parser.add_argument("--probes", type=count, default=4, help="there, of all sides")
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="besides ours")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="peers")
     options, device = parser.on_device(arguments)
     torch.set_num_threads(1)
     print(f"{machine(device)}, float64")
@@ -180,12 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for settings, setting in sizes:
         for scheme in options.schemes:
             with reproducible(device):
-                found = compare(scheme, settings, sides, options.rounds, device, setting)
-            if not found:
+                new_rows = compare(scheme, settings, sides, options.rounds, device, setting)
+            if not new_rows:
                 print(f"{scheme:<20}  does not come to the loss of the task")
-            for row in found:
+            for row in new_rows:
                 print(_line(row), flush=True)
-            rows += found
+            rows += new_rows
     write(rows, options.json)
     agree = all(row.agrees for row in rows)
     print(

@@ -1,8 +1,7 @@
-"""The Hessian of the tasks, as each library is asked for it.
+"""Hessian of the tasks as an operator of each library.
 
-Digits in minibatches of 128, each with its own batch statistics, float64, at matched loss. Two libraries
-need help: PyHessian sets the model to evaluation mode, which is undone here; curvlinops gets norms by
-formula.
+Digits in minibatches of 128, each with its own batch statistics, float64, at matched loss. Two libraries need
+help: PyHessian sets the model to evaluation mode, which is undone here; curvlinops gets norms by formula.
 """
 
 import copy
@@ -32,7 +31,7 @@ from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 @dataclass(frozen=True)
 class Problem:
-    """A network, and the minibatches over which its loss is taken."""
+    """Network, and the minibatches of its loss."""
 
     network: nn.Module
     data: Partition
@@ -40,56 +39,69 @@ class Problem:
 
     @classmethod
     def of(cls, network: nn.Module, data: Partition, stacked: bool) -> Self:
-        """In float64, and without running statistics, which `torch.func` cannot move."""
+        """Convert a network to float64, without running statistics, which `torch.func` cannot update.
+
+        Args:
+            network: the network, changed in place.
+            data: minibatches.
+            stacked: whether copies of the network can be stacked.
+        """
         replace_all_batch_norm_modules_(network.double())
         return cls(network, data, stacked)
 
     def to(self, dtype: torch.dtype) -> Self:
-        """A copy in another precision."""
+        """Copy in another precision."""
         network, (x, y) = copy.deepcopy(self.network).to(dtype), self.data
         return replace(self, network=network, data=Partition(x.to(dtype), y))
 
     @property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """List of (x, y) of each minibatch."""
         return [*zip(*self.data, strict=True)]
 
 
 def problems(
     scheme: str, seeds: Sequence[int], device: torch.device, **settings: Any
 ) -> list[Problem] | None:
-    """Networks at matched loss, on a device; None where one does not come there.
+    """Networks at matched loss; None if one of them does not reach that loss.
 
     Args:
-        settings: of `top_eigenvalue`, in place of those of the profile `quick`.
+        scheme: name of the scheme.
+        seeds: seed of each network.
+        device: where they train.
+        settings: settings of `top_eigenvalue` that replace those of the profile `quick`.
     """
     quick = load_profile("quick").settings("top_eigenvalue", "mlp")
     task = TopEigenvalue(**{**quick, **settings})
     subject = Subject(SCHEMES[scheme], FAMILIES["mlp"], digits().to(device))
     there = task.train(subject, [Lane(seed, task.rate) for seed in seeds], task.steps, task.limit(subject))
     data = task.partition(subject)
-    found = []
+    at_loss = []
     for seed in seeds:
         checkpoint = there[seed]
         if isinstance(checkpoint, Outcome):
             return None
-        found.append(Problem.of(checkpoint.network, data, subject.stacked))
-    return found
+        at_loss.append(Problem.of(checkpoint.network, data, subject.stacked))
+    return at_loss
 
 
 def ours(problem: Problem) -> HessianOperator:
+    """Operator of this suite."""
     return HessianOperator(problem.network, *problem.data, stacked=problem.stacked)
 
 
 def eigenthings(problem: Problem) -> hessian_eigenthings.HessianOperator:
+    """Operator of hessian-eigenthings."""
     loss = hessian_eigenthings.supervised_loss(nn.CrossEntropyLoss())
     return hessian_eigenthings.HessianOperator(problem.network, problem.batches, loss)
 
 
 def pyhessian(problem: Problem) -> Any:
+    """Operator of PyHessian, kept in training mode."""
     from pyhessian import hessian
 
     network = problem.network
-    network.eval = lambda: network  # type: ignore[method-assign]  # it would take running statistics
+    network.eval = lambda: network  # type: ignore[method-assign]  # evaluation takes running statistics
     try:
         return hessian(
             network, nn.CrossEntropyLoss(), dataloader=problem.batches, cuda=problem.data.x.is_cuda
@@ -100,7 +112,7 @@ def pyhessian(problem: Problem) -> Any:
 
 @contextmanager
 def as_pyhessian_expects(operator: Any) -> Iterator[None]:
-    """Its starts are of the default dtype; it leaves gradients behind, and torch warns that it may."""
+    """Context for PyHessian: its start vectors have the default dtype, and it leaves gradients behind."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -113,10 +125,10 @@ def as_pyhessian_expects(operator: Any) -> Iterator[None]:
 
 
 class ByFormula(nn.Module):
-    """A batch or layer norm of (N, C) from elementary operations, with the norm's own γ and β.
+    """Batch or layer norm of (N, C) from elementary operations, with the γ and β of the original norm.
 
-    curvlinops takes forward- over reverse-mode derivatives, of which torch 2.13's fused norms have wrong
-    ones: a product is 1.5 % off with batch norm, .3 % with layer norm, and no order mends that.
+    curvlinops takes forward-over-reverse derivatives, which are wrong for torch 2.13's fused norms: a product
+    is off by 1.5 % with batch norm and by 0.3 % with layer norm, whatever the order.
     """
 
     def __init__(self, norm: BatchNorm | LayerNorm) -> None:
@@ -131,6 +143,7 @@ class ByFormula(nn.Module):
 
 
 def curvlinops(problem: Problem) -> Any:
+    """Operator of curvlinops, with norms by formula."""
     from curvlinops import HessianLinearOperator
 
     network = copy.deepcopy(problem.network)
@@ -145,7 +158,7 @@ def curvlinops(problem: Problem) -> Any:
 
 @dataclass
 class Counted:
-    """A product, and how often it was asked for."""
+    """Matrix-vector product that counts its calls."""
 
     product: Callable[[Any], Any]
     calls: int = 0

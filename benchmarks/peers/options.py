@@ -1,4 +1,4 @@
-"""The options that the races share, the machine as a header line names it, and their rows as JSON."""
+"""Options that all races share, the machine in one line, and rows as JSON."""
 
 import json
 import platform
@@ -16,14 +16,14 @@ from bnsuite.schemes import REFERENCES, SCHEMES
 
 
 def count(text: str) -> int:
-    """A number of things, of which there is at least one."""
+    """Parse a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"wanted a whole number of at least 1: got {text!r}")
     return int(text)
 
 
 def new_file(text: str) -> Path:
-    """A path that can be written to, known before anything is measured."""
+    """Parse the path of a file that can be written, so that a wrong one is refused before the measurement."""
     path = Path(text)
     if not path.parent.is_dir() or path.is_dir():
         raise ArgumentTypeError(f"wanted a file in a folder that is there: got {text!r}")
@@ -33,7 +33,13 @@ def new_file(text: str) -> Path:
 def add_schemes(
     parser: ArgumentParser, default: Sequence[str] = REFERENCES, among: Iterable[str] = SCHEMES
 ) -> None:
-    """The option --schemes."""
+    """Add the option --schemes.
+
+    Args:
+        parser: parser to add it to.
+        default: names of schemes.
+        among: valid names.
+    """
     parser.add_argument(
         "--schemes",
         nargs="+",
@@ -45,7 +51,14 @@ def add_schemes(
 
 
 class Options(ArgumentParser):
-    """Of a race: --schemes, --rounds and --json, beside its own."""
+    """Parser with the options of all races: --schemes, --rounds and --json.
+
+    Args:
+        doc: docstring of the script; its first line is the description.
+        rounds: default number of rounds.
+        schemes: default schemes.
+        among: valid schemes.
+    """
 
     def __init__(
         self,
@@ -59,17 +72,15 @@ class Options(ArgumentParser):
             description=(doc or "").splitlines()[0], formatter_class=ArgumentDefaultsHelpFormatter
         )
         add_schemes(self, schemes, among)
-        self.add_argument(
-            "--rounds", type=count, default=rounds, help="in each of them every side has a turn"
-        )
-        self.add_argument("--json", type=new_file, metavar="FILE", help="to write the rows to")
+        self.add_argument("--rounds", type=count, default=rounds, help="number of turns of every side")
+        self.add_argument("--json", type=new_file, metavar="FILE", help="file to write the rows to")
 
     def error(self, message: str) -> NoReturn:
-        """One line, and status 2."""
+        """Print one line and exit with status 2."""
         self.exit(2, f"{message}\n")
 
     def on_device(self, arguments: Sequence[str] | None) -> tuple[Namespace, torch.device]:
-        """The options, and the device that they name; where it is not there, one line and status 2."""
+        """Parse the options and resolve --device; without the GPU asked for, exits with status 2."""
         self.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu", help="where it runs")
         options = self.parse_args(arguments)
         try:
@@ -79,12 +90,12 @@ class Options(ArgumentParser):
 
 
 def machine(device: torch.device, cores: str = "one thread") -> str:
-    """The GPU, or the CPU with what of it is used; system and torch."""
+    """Name of the GPU, or of the CPU and how much of it is used, with system and version of torch."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpu_name()}, {cores}"
     return f"{name}, {platform.system()}, torch {torch.__version__}"
 
 
 def write(rows: Sequence[Any], file: Path | None) -> None:
-    """Rows, which are dataclasses, as a JSON list, where a file is named."""
+    """Write rows (dataclasses) as a JSON list, if a file is given."""
     if file:
         file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

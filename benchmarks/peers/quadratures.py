@@ -1,4 +1,4 @@
-"""Stochastic Lanczos quadrature as each library has it: k probes of m products, the first seeded with 0."""
+"""Stochastic Lanczos quadrature of each library: k probes of m Hessian products, with seeds from 0 on."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,24 +13,28 @@ from torch import Tensor
 from bnsuite.engine.curvature import Density, spectral_density
 
 OURS = "ours"
+"""Name of this suite's side."""
+
+# Every side takes an operator, the order m (nodes per probe) and the number k of probes.
 
 
 def ours(operator: Any, order: int, probes: int) -> Density:
+    """Density by this suite."""
     return spectral_density(operator, order, range(probes))
 
 
 def eigenthings(operator: Any, order: int, probes: int) -> Density:
-    """Its own smoothing is asked for one point, and not used."""
-    found = hessian_eigenthings.spectral_density(
+    """Density by hessian-eigenthings, whose smoothing is computed at one point and not used."""
+    result = hessian_eigenthings.spectral_density(
         operator, num_runs=probes, lanczos_steps=order, num_grid_points=1, seed=0
     )
-    return Density(found.raw_eigenvalues, found.raw_weights)
+    return Density(result.raw_eigenvalues, result.raw_weights)
 
 
 def pyhessian(operator: Any, order: int, probes: int) -> Density:
-    """It calls `torch.eig`, which torch no longer has, for a symmetric matrix."""
+    """Density by PyHessian, which calls `torch.eig` for a symmetric matrix; torch no longer has that."""
 
-    def eig(matrix: Tensor, eigenvectors: bool) -> tuple[Tensor, Tensor]:
+    def eig(matrix: Tensor, eigenvectors: bool) -> tuple[Tensor, Tensor]:  # noqa: ARG001  # called by name
         values, vectors = torch.linalg.eigh(matrix)
         return values.unsqueeze(1), vectors
 
@@ -41,21 +45,23 @@ def pyhessian(operator: Any, order: int, probes: int) -> Density:
 
 
 def curvlinops(operator: Any, order: int, probes: int) -> Density:
-    """Its quadrature alone: its densities have a kernel that follows the order, and bounds that cost."""
+    """Density by the quadrature of curvlinops, without its smoothing, whose kernel depends on the order."""
     from curvlinops.papyan2020traces.spectrum import fast_lanczos
 
     torch.manual_seed(0)
-    found = [fast_lanczos(operator, order) for _ in range(probes)]
+    pairs = [fast_lanczos(operator, order) for _ in range(probes)]
     return Density(
-        torch.stack([values for values, _ in found]), torch.stack([vectors[0] ** 2 for _, vectors in found])
+        torch.stack([values for values, _ in pairs]), torch.stack([vectors[0] ** 2 for _, vectors in pairs])
     )
 
 
-def as_operator(matrix: Tensor, problem: Problem) -> Any:
+def as_operator(matrix: Tensor, _problem: Problem) -> Any:
+    """Operator of a matrix (P, P), for this suite and hessian-eigenthings."""
     return hessian_eigenthings.LambdaOperator(matrix.mv, len(matrix), matrix.device, matrix.dtype)
 
 
 def as_pyhessian(matrix: Tensor, problem: Problem) -> Any:
+    """Operator of a matrix (P, P), for PyHessian."""
     operator = operators.pyhessian(problem)
 
     def product(v: list[Tensor]) -> tuple[None, list[Tensor]]:
@@ -67,7 +73,7 @@ def as_pyhessian(matrix: Tensor, problem: Problem) -> Any:
 
 
 class Side(NamedTuple):
-    """The operator of a problem, the same from its matrix, and the density of either."""
+    """Library: its operator of a problem, its operator of a matrix, and its density of either."""
 
     operator: Callable[[Problem], Any]
     from_matrix: Callable[[Tensor, Problem], Any]
@@ -78,5 +84,5 @@ SIDES = {
     OURS: Side(operators.ours, as_operator, ours),
     "eigenthings": Side(operators.eigenthings, as_operator, eigenthings),
     "pyhessian": Side(operators.pyhessian, as_pyhessian, pyhessian),
-    "curvlinops": Side(operators.curvlinops, lambda matrix, problem: matrix, curvlinops),
+    "curvlinops": Side(operators.curvlinops, lambda matrix, _: matrix, curvlinops),
 }

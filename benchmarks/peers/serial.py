@@ -1,9 +1,9 @@
-"""One rung of a depth sweep as a plain loop with torch.optim.SGD, and as lanes, side by side.
+"""Race over one depth of a sweep: a plain loop with torch.optim.SGD against lanes.
 
-MLP of 32 layers, width 64, digits, batch 128: 9 half-decade rates × 2 seeds, the same networks and
-batches on both sides, which take turns in one process. Networks are drawn once, outside the clock. On a CPU
-each side runs on one thread and on all, on a GPU the loop with either of torch's fast kernels for SGD, and
-the better one counts. Both sides start under the environment that `bnsuite` gives its workers.
+MLP of 32 layers, width 64, digits, batch 128: 9 half-decade rates × 2 seeds. Both sides train equal networks
+on equal batches, and take turns in one process. Networks are drawn once, outside the clock. On a CPU each
+side runs on one thread and on all threads; on a GPU the loop runs with each of torch's two fast kernels for
+SGD; the better setting counts. Both sides run in the environment that `bnsuite` gives its workers.
 """
 
 import copy
@@ -33,7 +33,7 @@ from bnsuite.schemes import SCHEMES, Scheme
 
 BATCH = 128
 LOWEST, DECADES = 1e-3, 4
-"""Of the rates."""
+"""Lowest learning rate, and the number of decades that the rates span."""
 
 SEEDS = (1, 2)
 
@@ -41,14 +41,14 @@ EARLY = 5
 """Steps over which both sides' losses must agree, in float64; training amplifies rounding after."""
 
 TOLERANCE = 1e-6
-"""Relative difference of losses that counts as agreement."""
+"""Largest relative difference of losses that counts as agreement."""
 
 Build = Callable[[int], nn.Module]
 Side = Callable[[Build, Examples, Sequence[Lane], int], Curves]
 
 
 class Size(NamedTuple):
-    """Of the networks, and how many of them; an even number."""
+    """Size of the networks, and their number, which is even."""
 
     depth: int = 32
     width: int = 64
@@ -58,21 +58,29 @@ class Size(NamedTuple):
         return f"{self.lanes} lanes, {self.depth} layers of width {self.width}"
 
     def grid(self) -> list[Lane]:
-        """Rates evenly spaced in their logarithm, of each a lane a seed."""
+        """Lanes at rates that are evenly spaced in their logarithm, one lane per rate and seed."""
         n = self.lanes // len(SEEDS)
         rates = [LOWEST * 10 ** (DECADES * k / max(n - 1, 1)) for k in range(n)]
         return grid(rates, SEEDS)
 
 
 def pairs(text: str) -> int:
-    """A number of lanes: one a seed for each rate."""
+    """Parse a number of lanes: a multiple of the number of seeds."""
     if count(text) % len(SEEDS):
         raise ArgumentTypeError(f"wanted an even number: got {text!r}")
     return int(text)
 
 
 def loop(build: Build, examples: Examples, lanes: Sequence[Lane], steps: int, **sgd: bool) -> Curves:
-    """Each network in turn, until its loss is not finite; looks for that as often as lanes do."""
+    """Train networks one after the other, until the loss is not finite; checks that as often as lanes do.
+
+    Args:
+        build: seed → network.
+        examples: what they train on.
+        lanes: seed and learning rate of each network.
+        steps: steps per network.
+        sgd: options of torch.optim.SGD.
+    """
     losses = torch.full((steps, len(lanes)), math.nan, device=examples.x.device, dtype=torch.float64)
     accuracies = losses.clone()
     look_every = CUDA_CHECK_EVERY if examples.x.is_cuda else 1
@@ -95,12 +103,19 @@ def loop(build: Build, examples: Examples, lanes: Sequence[Lane], steps: int, **
 
 
 def together(build: Build, examples: Examples, lanes: Sequence[Lane], steps: int) -> Curves:
-    """All networks at once."""
+    """Train all networks together, as stacked lanes.
+
+    Args:
+        build: seed → network.
+        examples: what they train on.
+        lanes: seed and learning rate of each network.
+        steps: steps per network.
+    """
     return sweep(build, lanes, examples, steps, stacked=True)
 
 
 class Rung(NamedTuple):
-    """What to train: networks by seed, on what, and with which rates."""
+    """Training problem: seed → network, examples, and lanes."""
 
     build: Build
     examples: Examples
@@ -109,7 +124,7 @@ class Rung(NamedTuple):
 
 @dataclass
 class Contestant:
-    """The loop or the lanes in one setting, and the losses of its last run."""
+    """Loop or lanes in one setting, with the losses of the last run."""
 
     name: str
     setting: str
@@ -125,7 +140,7 @@ class Contestant:
 
 
 class Entry(NamedTuple):
-    """A side in its better setting; spread is (slowest − fastest) / median over the rounds."""
+    """Side in its better setting; spread is (slowest − fastest) / median over the rounds."""
 
     place: int  # among the contestants
     setting: str
@@ -136,7 +151,14 @@ class Entry(NamedTuple):
 
 
 def rung(scheme: Scheme, size: Size, device: torch.device, dtype: torch.dtype = torch.float32) -> Rung:
-    """Networks, examples and lanes of one scheme."""
+    """Build networks, examples and lanes of one scheme.
+
+    Args:
+        scheme: the scheme.
+        size: size and number of the networks.
+        device: where they train.
+        dtype: their precision.
+    """
     data = digits().to(device)
 
     def draw(seed: int) -> nn.Module:
@@ -151,7 +173,7 @@ def rung(scheme: Scheme, size: Size, device: torch.device, dtype: torch.dtype = 
 
 
 def contestants(rung: Rung, steps: int) -> list[Contestant]:
-    """Both sides in every setting."""
+    """List both sides in every setting."""
     if rung.examples.x.is_cuda:
         return [
             Contestant("loop", "foreach", partial(loop, foreach=True), rung, steps),
@@ -168,7 +190,15 @@ def contestants(rung: Rung, steps: int) -> list[Contestant]:
 def measure(
     scheme: Scheme, size: Size, steps: int, rounds: int, device: torch.device
 ) -> tuple[Entry, Entry, float]:
-    """Loop, lanes, and the median over rounds of the ratio of their seconds."""
+    """Results of loop and lanes, and the median over rounds of the ratio of their seconds.
+
+    Args:
+        scheme: the scheme.
+        size: size and number of the networks.
+        steps: steps per network.
+        rounds: turns of each contestant.
+        device: where they train.
+    """
     trained = rung(scheme, size, device)
     race(contestants(trained, min(steps, 3)), 1, device, warmup=0)
     rivals = contestants(trained, steps)
@@ -184,7 +214,13 @@ def measure(
 
 
 def early_difference(scheme: Scheme, size: Size, device: torch.device) -> float:
-    """The largest over the first steps, in float64; inf where only one side is finite."""
+    """Largest relative difference of early losses, in float64; inf if one side alone is finite.
+
+    Args:
+        scheme: the scheme.
+        size: size and number of the networks.
+        device: where they train.
+    """
     both = rung(scheme, size, device, torch.float64)
     one, other = (side(*both, EARLY).losses for side in (loop, together))
     ended = ~torch.isfinite(one) & ~torch.isfinite(other)
@@ -193,7 +229,7 @@ def early_difference(scheme: Scheme, size: Size, device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """A scheme on both sides, each in its better setting."""
+    """Result of a scheme on both sides, each in its better setting."""
 
     scheme: str
     loop_s: float
@@ -201,26 +237,29 @@ class Row:
     lanes_s: float
     lanes_setting: str
     ratio: float  # loop / lanes, the median over rounds
-    fastest: float  # the same of the fastest rounds
+    fastest: float  # ratio of the fastest rounds
     early_difference: float
     late_difference: float
     finite: int  # lanes, of both sides
 
 
 def late_difference(one: Tensor, other: Tensor) -> tuple[float, int]:
-    """The median at the last of (steps, lanes), over the lanes finite on both sides; and their number."""
+    """Median difference of losses (steps, lanes) at the last step, and the number of lanes that it is over.
+
+    Lanes count that are finite on both sides.
+    """
     survivors = _difference(one[-1], other[-1])
     survivors = survivors[torch.isfinite(survivors)]
     return float(survivors.median()) if len(survivors) else math.nan, len(survivors)
 
 
 def _difference(one: Tensor, other: Tensor) -> Tensor:
-    """Relative, of losses; a loss under 1e-3 counts as 1e-3."""
+    """Relative difference of losses; a loss below 1e-3 counts as 1e-3."""
     return (one - other).abs() / one.abs().clamp(min=1e-3)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and write it as JSON; 1 where the two sides disagree."""
+    """Print the table and write it as JSON; returns 1 if the sides disagree."""
     parser = Options(__doc__, rounds=9)
     parser.add_argument("--steps", type=count, default=20, help="of each network, in each round")
     default = Size()

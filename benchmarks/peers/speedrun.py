@@ -1,4 +1,4 @@
-"""`speedrun` with `batchnorm` against airbench94: seconds to the accuracy that the peer has on average.
+"""Race of `speedrun` with `batchnorm` against airbench94: seconds to the peer's mean accuracy.
 
 The peer (K. Jordan, arXiv 2404.00498) is fetched by whoever runs this, and is no part of this project:
 
@@ -7,10 +7,10 @@ The peer (K. Jordan, arXiv 2404.00498) is fetched by whoever runs this, and is n
     pip install torchvision
     python benchmarks/peers/speedrun.py --airbench cifar10-airbench
 
-It trains on the images and the GPU that we train on. Its mean accuracy over all runs is the target; ours is
-the first number of epochs on the ladder whose mean over as many seeds is at least that. Seconds are of
-training with whitening, and of the one test with all views, without loading and compiling: on the peer's
-side its own count, on ours `train_s` and `eval_s`. Both sides are warmed up; medians over runs.
+Both sides train on one set of images and one GPU. The peer's mean accuracy over all runs is the target; our
+side takes the first number of epochs on the ladder whose mean accuracy over as many seeds is at least that.
+Seconds cover training with whitening, and the final test with all views, but not loading and compiling: the
+peer's own count, and our `train_s` and `eval_s`. Both sides are warmed up; seconds are medians over runs.
 """
 
 import argparse
@@ -42,15 +42,16 @@ from bnsuite.tasks.speedrun import Speedrun
 
 SCRIPT = "legacy/airbench94_compiled.py"
 BLOB = "2cbf7fe163c2ef1f2a64a353c969da49b48021b2"
-"""Git's name of the script's content at the commit above."""
+"""git's id of the script's content at the commit above."""
 
 DEVICE = "cuda"
+
 CEILING = 1.25
-"""Our seconds over the peer's that are promised."""
+"""Largest ratio of our seconds to the peer's that is promised."""
 
 
 class Side(NamedTuple):
-    """What one side came to; a run that was not finite has accuracy 0."""
+    """Results of one side; a run that was not finite has accuracy 0."""
 
     name: str
     epochs: float
@@ -59,9 +60,11 @@ class Side(NamedTuple):
 
     @property
     def mean(self) -> float:
+        """Mean accuracy over the runs."""
         return fmean(self.accuracies)
 
     def row(self) -> dict[str, Json]:
+        """Results as a row for JSON."""
         n = len(self.accuracies)
         return {
             "side": self.name,
@@ -76,7 +79,7 @@ class Side(NamedTuple):
 
 
 def missing(folder: Path | None) -> str:
-    """What is not here that the race needs, and how to get it; empty where nothing is missing."""
+    """Message that names what the race needs and lacks, and how to get it; empty if nothing is missing."""
     if not torch.cuda.is_available():
         return "no GPU: the peer runs on CUDA alone. Run this where torch sees one."
     script = folder / SCRIPT if folder else None
@@ -91,7 +94,7 @@ def missing(folder: Path | None) -> str:
 
 
 def load(script: Path) -> ModuleType:
-    """The peer's script as a module; what stands under its __main__ is not run."""
+    """Load the peer's script as a module, without running its main program."""
     spec = importlib.util.spec_from_file_location(script.stem, script)
     assert spec
     assert spec.loader
@@ -101,7 +104,13 @@ def load(script: Path) -> ModuleType:
 
 
 def run_peer(peer: ModuleType, arrays: Arrays, runs: int) -> Side:
-    """Its accuracies and its own seconds on these images, after one warm-up; its tables are not printed."""
+    """Run the peer on these images after one warm-up, without printing its tables.
+
+    Args:
+        peer: the peer's script.
+        arrays: images and labels.
+        runs: number of runs.
+    """
     seconds: list[float] = []
 
     def note(variables: dict[str, Any], is_final_entry: bool) -> None:
@@ -119,35 +128,42 @@ def run_peer(peer: ModuleType, arrays: Arrays, runs: int) -> Side:
 
 @contextlib.contextmanager
 def peer_data(arrays: Arrays) -> Iterator[None]:
-    """A working directory in which the peer finds the images where it would have put its download."""
+    """Context with a working directory in which the peer finds the images in place of its own download."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         Path("cifar10").mkdir()
         for part, images, labels in (
             ("train", arrays.train_x, arrays.train_y),
             ("test", arrays.test_x, arrays.test_y),
         ):
-            held = {
+            tensors = {
                 "images": torch.from_numpy(images).permute(0, 2, 3, 1).contiguous(),  # (N, H, W, C) uint8
                 "labels": torch.from_numpy(labels),
                 "classes": list(range(arrays.classes)),
             }
-            torch.save(held, f"cifar10/{part}.pt")
+            torch.save(tensors, f"cifar10/{part}.pt")
         yield
 
 
 def run_ours(task: Speedrun, subject: Subject) -> Side:
-    """The task's samples and seconds, a run a confirmation seed."""
-    found = task(subject)
+    """Run the task: one run per confirmation seed."""
+    measured = task(subject)
     return Side(
         f"speedrun, {subject.scheme.name}",
         task.epochs,
-        [sample.value or 0.0 for sample in found.samples],
-        [float(row["train_s"]) + float(row["eval_s"]) for row in found.trace],  # type: ignore[arg-type]
+        [sample.value or 0.0 for sample in measured.samples],
+        [float(row["train_s"]) + float(row["eval_s"]) for row in measured.trace],  # type: ignore[arg-type]
     )
 
 
 def fewest(task: Speedrun, subject: Subject, target: float, ladder: Sequence[float]) -> list[Side]:
-    """Sides of ascending epochs, up to the first whose mean accuracy is at the target."""
+    """Run with more and more epochs, up to the first run with a mean accuracy at the target.
+
+    Args:
+        task: the task.
+        subject: scheme, family and data.
+        target: mean accuracy to reach.
+        ladder: numbers of epochs.
+    """
     sides: list[Side] = []
     for epochs in sorted(ladder):
         sides.append(run_ours(replace(task, epochs=epochs), subject))
@@ -158,14 +174,15 @@ def fewest(task: Speedrun, subject: Subject, target: float, ladder: Sequence[flo
 
 
 def raw(source: Source) -> Arrays:
-    """The images as they were decoded, before standardization."""
+    """Read the decoded images, without standardization."""
     if source.file is None:
         raise DataError(f"{source.name}: the peer needs 32×32 RGB images: name cifar10, or a folder of it")
-    with source.file.open("rb") as held:
-        return Arrays(*(np.load(held, allow_pickle=False) for _ in Arrays._fields))
+    with source.file.open("rb") as file:
+        return Arrays(*(np.load(file, allow_pickle=False) for _ in Arrays._fields))
 
 
 def line(side: Side) -> str:
+    """Results of a side as a line of the table."""
     row = side.row()
     return (
         f"{side.name:<22}{side.epochs:>7g}{row['n']:>5}{side.mean:>10.4f} ±{row['standard_error']:.4f}"
@@ -174,13 +191,13 @@ def line(side: Side) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 0 within the promise, 1 beyond it or short of the target, 2 where something lacks."""
+    """Print the table; returns 0 if the promise is kept, 1 if not, 2 if something is missing."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--airbench", type=Path, metavar="PATH", help="the peer's checkout")
     parser.add_argument("--dataset", default="cifar10", help="a name, or a folder of the same images")
-    parser.add_argument("--runs", type=int, default=10, help="of each side, 10 at least")
+    parser.add_argument("--runs", type=int, default=10, help="runs of each side, 10 at least")
     parser.add_argument("--epochs", type=float, nargs="+", default=[7, 8, 9, 10, 11, 12, 14, 16])
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     options = parser.parse_args(arguments)
@@ -213,8 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if options.json:
         rows = [side.row() for side in (peer, *ours)]
-        found = {"target": peer.mean, "ratio": ratio if reached else None, "sides": rows}
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        result = {"target": peer.mean, "ratio": ratio if reached else None, "sides": rows}
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0 if reached and ratio <= CEILING else 1
 
 

@@ -1,10 +1,10 @@
-"""Training to a target accuracy by the task, and by loops with nothing in them, side by side.
+"""Race to a target accuracy: the task `time_to_accuracy` against bare training loops.
 
-The task `time_to_accuracy` of `quick` on digits: 8 layers of width 64, evaluation every 2 steps, up to the
-first evaluation at the target. `bare` is the same stacked call, gradient, update and evaluation written
-out in one loop: no curves, no watch, a lane that has arrived or died leaves at an evaluation; what the
-task takes above it is the harness. `torch` is a loop over one network with torch.optim.SGD.
-All sides start from scratch in each round.
+The task has the settings of `quick` on digits: 8 layers of width 64, evaluation every 2 steps, up to the
+first evaluation at the target. `bare` does equal calls, gradients, updates and evaluations in one loop,
+without curves and watch; lanes that have arrived or died leave at an evaluation. What the task takes above
+`bare` is the cost of the harness. `torch` is a loop over one network with torch.optim.SGD. All sides start
+from scratch in each round.
 """
 
 import copy
@@ -23,7 +23,7 @@ from torch import Tensor
 from bnsuite.datasets import digits
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import Examples, Lane
-from bnsuite.engine.stacked import StackedCall, laid
+from bnsuite.engine.stacked import StackedCall, transposed_in_memory
 from bnsuite.engine.train import mean_cross_entropy
 from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES
@@ -38,7 +38,7 @@ Curves = dict[Lane, list[float]]
 
 
 class Problem(NamedTuple):
-    """What to train and by what the accuracy is taken; the task says how."""
+    """Task with what to train, and what to evaluate on."""
 
     task: TimeToAccuracy
     subject: Subject
@@ -48,10 +48,12 @@ class Problem(NamedTuple):
 
     @property
     def examples(self) -> Examples:
+        """Training examples."""
         return Examples(self.subject.data.train_x, self.subject.data.train_y, self.task.batch)
 
     @property
     def build(self) -> Callable[[int], torch.nn.Module]:
+        """Function seed → network."""
         return lambda seed: self.subject.network(self.task.depth, self.task.width, seed)
 
 
@@ -59,22 +61,24 @@ Side = Callable[[Problem], Curves]
 
 
 def harness(problem: Problem) -> Curves:
+    """Train by the task itself."""
     task, *rest = problem
     return task._race_to_target(*rest)
 
 
 def bare(problem: Problem) -> Curves:
+    """Train all lanes stacked, in one bare loop."""
     task, _, lanes, x, y = problem
     examples, momentum = problem.examples, task.momentum
     networks = {seed: problem.build(seed) for seed in {lane.seed for lane in lanes}}
     orders = {seed: examples.order(seed, task.steps) for seed in networks}
     template = networks[lanes[0].seed]
     call, evaluating = StackedCall(template), StackedCall(copy.deepcopy(template).eval())
-    each = [networks[lane.seed] for lane in lanes]
+    lane_networks = [networks[lane.seed] for lane in lanes]
     names, states = ([name for name, _ in t] for t in (template.named_parameters(), template.named_buffers()))
-    stacked = [torch.stack(p).detach() for p in zip(*(n.parameters() for n in each), strict=True)]
-    params = [*laid(dict(zip(names, stacked, strict=True))).values()]
-    buffers = [torch.stack(b) for b in zip(*(n.buffers() for n in each), strict=True)]
+    stacked = [torch.stack(p).detach() for p in zip(*(n.parameters() for n in lane_networks), strict=True)]
+    params = [*transposed_in_memory(dict(zip(names, stacked, strict=True))).values()]
+    buffers = [torch.stack(b) for b in zip(*(n.buffers() for n in lane_networks), strict=True)]
     velocity = [torch.zeros_like(p) for p in params]
     order = torch.stack([orders[lane.seed] for lane in lanes])  # (R, steps, batch)
     rates = torch.tensor([lane.rate for lane in lanes], device=x.device)
@@ -112,13 +116,15 @@ def bare(problem: Problem) -> Curves:
             if not rows:
                 break
             mask = torch.tensor(staying, device=x.device)
-            params, buffers, velocity = ([t[mask] for t in each] for each in (params, buffers, velocity))
+            params, buffers, velocity = (
+                [tensor[mask] for tensor in tensors] for tensors in (params, buffers, velocity)
+            )
             rates, order = rates[mask], order[mask]
     return curves
 
 
 def plain(problem: Problem) -> Curves:
-    """Each network by itself with torch.optim.SGD."""
+    """Train networks one after the other with torch.optim.SGD."""
     task, _, lanes, x, y = problem
     examples, curves = problem.examples, Curves({lane: [] for lane in lanes})
     for lane in lanes:
@@ -145,12 +151,12 @@ def plain(problem: Problem) -> Curves:
 
 
 SIDES: dict[str, Side] = {"harness": harness, "bare": bare, "torch": plain}
-"""Harness over bare is the overhead; over torch, with one lane, what a lone network pays for lanes."""
+"""Name of a side → its function. harness / bare is the overhead; harness / torch that of a lone network."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a side took for the lanes of one phase."""
+    """Result of a side for the lanes of one phase."""
 
     scheme: str
     phase: str
@@ -158,8 +164,8 @@ class Row:
     side: str
     steps: int  # of all lanes together, up to their ends
     seconds: float  # the median over rounds
-    ratio: float  # of the harness' seconds over its own, the median over rounds
-    fastest: float  # the same of each side's fastest round
+    ratio: float  # harness / side, median over rounds
+    fastest: float  # ratio of the fastest rounds
 
 
 def problems(
@@ -180,7 +186,15 @@ def problems(
 def compare(
     scheme: Scheme, task: TimeToAccuracy, phases: Sequence[str], rounds: int, device: torch.device
 ) -> Iterator[tuple[bool, list[Row]]]:
-    """Of each phase whether the sides agree, and what each took."""
+    """Run all sides in turn; yields, for each phase, whether they agree, and their rows.
+
+    Args:
+        scheme: the scheme.
+        task: the task.
+        phases: names of phases.
+        rounds: turns of each side.
+        device: where they train.
+    """
     for phase, problem, names in problems(scheme, task, device):
         if phase not in phases:
             continue
@@ -212,9 +226,15 @@ def compare(
 
 
 def same(problem: Problem, one: Curves, other: Curves, exact: bool) -> bool:
-    """Whether every lane arrives, or none does, at evaluations that are next to one another at most.
+    """Tell whether each lane arrives on both sides, at most one evaluation apart, or on neither.
 
-    Training in float32 amplifies rounding. `exact`: at the same one, with equal accuracies up to there.
+    Training in float32 amplifies rounding, which may shift an arrival.
+
+    Args:
+        problem: what was trained.
+        one: curves of a side.
+        other: curves of the other side.
+        exact: ask for arrival at equal steps, with equal accuracies up to there.
     """
     reached = problem.task._reached
     for lane in problem.lanes:
@@ -228,7 +248,7 @@ def same(problem: Problem, one: Curves, other: Curves, exact: bool) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and write it as JSON; 1 where the sides disagree."""
+    """Print the table and write it as JSON; returns 1 if the sides disagree."""
     parser = Options(__doc__, rounds=5)
     parser.add_argument(
         "--phases",
@@ -249,10 +269,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     agree = True
     for name in options.schemes:
         with reproducible(device):
-            for alike, found in compare(SCHEMES[name], task, options.phases, options.rounds, device):
+            for alike, new_rows in compare(SCHEMES[name], task, options.phases, options.rounds, device):
                 agree &= alike
-                rows += found
-                for row in found:
+                rows += new_rows
+                for row in new_rows:
                     print(
                         f"{row.scheme:<20}{row.phase:>9}{row.lanes:>7}{row.side:>9}{row.steps:>7}"
                         f"{row.seconds:>9.2f}{row.ratio:>7.3f}{row.fastest:>9.3f}",

@@ -1,12 +1,12 @@
-"""λ_max of the training loss to a certified residual: the field's libraries and ours, side by side.
+"""Race for λ_max of the training loss to a certified residual: libraries of the field against this suite.
 
-Networks at matched loss, digits in minibatches of 128 with their own batch statistics, float64: the
-operator of the task `top_eigenvalue`, and every side is asked for that one. All start from scratch in
-each round: the operator is built within the clock. A side takes the cheapest setting on its ladder that
-comes to a relative residual of 1e-3; what it tried before does not count against it. The residual is that
-of the vector it returns, by one product of a plain operator in float64 outside the clock. Ours is what the
-task does, Lanczos in float32 and one product in float64; beside it the same with all products in float64,
-and the fastest peer in float32, whose certificate stays outside the clock.
+Every side computes with the operator of the task `top_eigenvalue`: networks at matched loss, digits in
+minibatches of 128 with their own batch statistics, float64. All sides start from scratch in each round:
+building the operator counts. A side takes the cheapest setting on its ladder that reaches a relative residual
+of 1e-3; finding it does not count. The residual is that of the returned vector, by one product of a plain
+operator in float64, outside the clock. Our side does what the task does, Lanczos in float32 and one product
+in float64. Two further sides are ours with all products in float64, and the fastest peer in float32, whose
+certificate stays outside the clock.
 """
 
 import math
@@ -35,21 +35,25 @@ from bnsuite.engine.curvature import (
 from bnsuite.execute.provenance import reproducible
 
 RESIDUAL = 1e-3
+"""Relative residual that certifies λ_max."""
+
 OURS = "ours"
+"""Name of this suite's side."""
+
 MOST = 2000
-"""Products after which a side is not asked on."""
+"""Number of products after which a side gives up."""
 
 
 @dataclass
 class Found:
-    """An eigenvector (P,), and the products it took."""
+    """Eigenvector (P,), and the number of products that it took."""
 
     vector: Tensor
     products: int
 
 
 def ours(problem: Problem, setting: float) -> Found:
-    """As the task does it: Lanczos in float32, certified in float64."""
+    """λ_max as in the task: Lanczos in float32, certified in float64."""
 
     def hessian(dtype: torch.dtype) -> HessianOperator:
         return operators.ours(problem.to(dtype))
@@ -58,6 +62,7 @@ def ours(problem: Problem, setting: float) -> Found:
 
 
 def ours_in_float64(problem: Problem, setting: float) -> Found:
+    """λ_max by this suite's Lanczos in float64."""
     return _found(extreme_eigenvalues(operators.ours(problem), seed=0, tolerance=setting, max_products=MOST))
 
 
@@ -68,26 +73,30 @@ def _found(spectrum: Spectrum) -> Found:
 
 
 def eigenthings_lanczos(problem: Problem, setting: float) -> Found:
+    """λ_max by hessian-eigenthings' Lanczos."""
     operator = operators.eigenthings(problem)
     operator.matvec = counted = Counted(operator.matvec)
-    found = hessian_eigenthings.lanczos(
+    result = hessian_eigenthings.lanczos(
         operator, k=1, max_iter=int(setting), which="LA", reorthogonalize=True, seed=0
     )
-    return Found(found.eigenvectors[0], counted.calls)
+    return Found(result.eigenvectors[0], counted.calls)
 
 
 def eigenthings_in_float32(problem: Problem, setting: float) -> Found:
+    """λ_max by hessian-eigenthings' Lanczos in float32."""
     return eigenthings_lanczos(problem.to(torch.float32), setting)
 
 
 def eigenthings_power(problem: Problem, setting: float) -> Found:
+    """λ_max by hessian-eigenthings' power iteration."""
     operator = operators.eigenthings(problem)
     operator.matvec = counted = Counted(operator.matvec)
-    found = hessian_eigenthings.power_iteration_one(operator, max_iter=MOST, tol=setting, seed=0)
-    return Found(found[1], counted.calls)
+    result = hessian_eigenthings.power_iteration_one(operator, max_iter=MOST, tol=setting, seed=0)
+    return Found(result[1], counted.calls)
 
 
 def pyhessian_power(problem: Problem, setting: float) -> Found:
+    """λ_max by PyHessian's power iteration."""
     operator = operators.pyhessian(problem)
     operator.dataloader_hv_product = counted = Counted(operator.dataloader_hv_product)
     torch.manual_seed(0)
@@ -97,11 +106,12 @@ def pyhessian_power(problem: Problem, setting: float) -> Found:
 
 
 def curvlinops_eigsh(problem: Problem, setting: float) -> Found:
+    """λ_max by SciPy's eigsh on the operator of curvlinops."""
     operator = operators.curvlinops(problem).to_scipy()
     counted = Counted(operator.matvec)
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
-    asked = LinearOperator(operator.shape, counted, dtype=operator.dtype)
-    vectors = eigsh(asked, k=1, which="LA", tol=setting, v0=start)[1]
+    counting = LinearOperator(operator.shape, counted, dtype=operator.dtype)
+    vectors = eigsh(counting, k=1, which="LA", tol=setting, v0=start)[1]
     return Found(torch.from_numpy(vectors[:, 0]), counted.calls)
 
 
@@ -117,12 +127,12 @@ SIDES: dict[str, tuple[Side, Sequence[float]]] = {
     "eigenthings power": (eigenthings_power, TOLERANCES),
     "pyhessian": (pyhessian_power, TOLERANCES),
 }
-"""Every side, and its ladder from the cheapest setting on: a tolerance, or an order where it has none."""
+"""Name of a side → its function and its ladder, cheapest setting first: tolerances, or Lanczos orders."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a side did to one problem, or to several one after the other."""
+    """Result of a side on one problem, or on several problems in turn."""
 
     scheme: str
     depth: int
@@ -137,9 +147,14 @@ class Row:
 
 
 def cheapest(side: Side, ladder: Sequence[float], problem: Problem) -> float | None:
-    """The first setting of the ladder that comes to the residual, at the upper end of the spectrum.
+    """First setting that reaches the residual at the upper end of the spectrum; None: none does.
 
-    Power iteration goes to the end of larger magnitude, which at the start of training may be the lower.
+    Power iteration finds the end of larger magnitude, which may be the lower one early in training.
+
+    Args:
+        side: function of the side.
+        ladder: its settings, the cheapest first.
+        problem: network and data.
     """
     for setting in ladder:
         found = side(problem, setting)
@@ -160,14 +175,23 @@ def _residual(problem: Problem, found: Found) -> tuple[float, float]:
 def compare(
     scheme: str, depth: int, seeds: Sequence[int], sides: Sequence[str], rounds: int, device: torch.device
 ) -> list[Row]:
-    """Every side on the same networks, in turn; each network has a setting of its own."""
+    """Run all sides in turn on the networks of a scheme; each side has a setting per network.
+
+    Args:
+        scheme: name of the scheme.
+        depth: layers of a network.
+        seeds: seed of each network.
+        sides: names of the sides.
+        rounds: turns of each side.
+        device: where they compute.
+    """
     chosen = problems(scheme, seeds, device, depth=depth)
     if chosen is None:
         return []
     settings: dict[str, list[float]] = {}
     for name in sides:
-        each = [cheapest(*SIDES[name], problem) for problem in chosen]
-        settings[name] = [setting for setting in each if setting is not None]
+        cheapest_settings = [cheapest(*SIDES[name], problem) for problem in chosen]
+        settings[name] = [setting for setting in cheapest_settings if setting is not None]
     able = [name for name in sides if len(settings[name]) == len(chosen)]
     last: dict[str, list[Found]] = {}
 
@@ -198,13 +222,13 @@ def compare(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and write it as JSON; 1 where sides that are sure of λ disagree about it."""
+    """Print the table and write it as JSON; returns 1 if sides with a certified λ_max disagree."""
     parser = Options(__doc__, rounds=3)
     parser.add_argument("--depths", nargs="+", type=count, default=[2, 8], help="one network each")
     parser.add_argument(
         "--networks", type=count, default=1, help="at depth 8, one after the other, too; 1: no such race"
     )
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="besides ours")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="peers")
     options, device = parser.on_device(arguments)
     torch.set_num_threads(1)
     print(f"{machine(device)}, float64 but where a side says float32, and in the search of ours")
@@ -220,14 +244,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for scheme, depth, networks in jobs:
         with reproducible(device):
             sides = [name for name in SIDES if name in (OURS, *options.sides)]
-            found = compare(scheme, depth, range(101, 101 + networks), sides, options.rounds, device)
-        if not found:
+            new_rows = compare(scheme, depth, range(101, 101 + networks), sides, options.rounds, device)
+        if not new_rows:
             print(f"{scheme:<20}{depth:>6}{networks:>9}  does not come to the loss of the task")
-        values = [row.value for row in found if row.value is not None]
+        values = [row.value for row in new_rows if row.value is not None]
         agree &= not values or max(values) - min(values) <= 2 * RESIDUAL * abs(values[0])
-        for row in found:
+        for row in new_rows:
             print(_line(row), flush=True)
-        rows += found
+        rows += new_rows
     write(rows, options.json)
     print(
         "ours ×: seconds over ours, median over rounds. setting: a tolerance, or an order where there is\n"

@@ -1,11 +1,11 @@
-"""The command line. Torch is imported by the commands that need it, not for --help."""
+"""Command line. A command imports torch when it needs it, so that --help is quick."""
 
 from typing import Annotated
 
 import typer
 
 import bnsuite
-from bnsuite.cli import measure, show, submission
+from bnsuite.cli import calibrate, claims, run, show, submission
 from bnsuite.cli.export import export
 
 app = typer.Typer(
@@ -33,11 +33,11 @@ def _main(
 
 
 for command in (
-    measure.run,
+    run.run,
     show.board,
     export,
-    measure.calibrate,
-    measure.claims,
+    calibrate.calibrate,
+    claims.claims,
     submission.new,
     submission.check,
     submission.submit,

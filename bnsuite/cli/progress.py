@@ -1,4 +1,4 @@
-"""What a person sees while cells are measured."""
+"""Progress display while cells are measured."""
 
 import time
 from collections.abc import Sequence
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 class TimeLeft(ProgressColumn):
-    """Time left by the pace so far, weighing cells by what their task usually costs."""
+    """Column with the time left at the pace so far; cells are weighted by the usual cost of their task."""
 
     def __init__(self) -> None:
         super().__init__()
         self._start = time.monotonic()
 
     def render(self, task: Task) -> Text:
+        """Text of the column, empty before the first cell is measured."""
         left = task.fields.get("left", 0.0)
         measured = task.fields.get("measured", 0.0)
         if not left or not measured:
@@ -34,7 +35,7 @@ class TimeLeft(ProgressColumn):
 
 
 class Display:
-    """A bar over all cells, a line a running cell with what it has found, a line a finished one."""
+    """Progress bar over all cells, with one line per running cell and one line per finished cell."""
 
     def __init__(self, cells: Sequence[Cell], console: Console) -> None:
         self._console = console
@@ -49,7 +50,7 @@ class Display:
             TimeLeft(),
             console=console,
             transient=True,
-            disable=not console.is_interactive,  # it would end in an empty line
+            disable=not console.is_interactive,  # there it would leave an empty line
         )
         self._all = self._progress.add_task(
             "cells", total=sum(self._weights.values()), found=f"0/{len(cells)}", left=0.0, measured=0.0
@@ -84,9 +85,9 @@ class Display:
         if event.new:
             self._measured += weight
             record = event.record
-            found = reading(record, record.unit) + (f" {record.unit}" if record.value is not None else "")
+            value = reading(record, record.unit) + (f" {record.unit}" if record.value is not None else "")
             took = f"{record.provenance.duration_s:.1f} s, {self._done}/{len(self._weights)}"
-            self._console.print(f"{event.cell}: {found} [dim]({took})[/]", highlight=False, soft_wrap=True)
+            self._console.print(f"{event.cell}: {value} [dim]({took})[/]", highlight=False, soft_wrap=True)
         else:
             self._kept += 1
         self._progress.update(self._all, advance=weight, found=f"{self._done}/{len(self._weights)}")

@@ -1,4 +1,4 @@
-"""Commands around a scheme of one's own: new, check, submit, verify, reproduce."""
+"""Commands for a scheme of your own: new, check, submit, verify, reproduce."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ from bnsuite.cli.terminal import SandboxChoice, SandboxOption, err, fail
 from bnsuite.execute.pool import interrupts_wait
 
 if TYPE_CHECKING:
-    from bnsuite.submission.foreign import Check, Checked
+    from bnsuite.submission.foreign import ContractReport, ReportedCheck
     from bnsuite.submission.sandbox import Sandbox
     from bnsuite.verification import Difference
 
@@ -21,7 +21,7 @@ SUBMISSIONS = Path("leaderboard/submissions")
 VERIFICATION = Path("leaderboard/verification")
 Datasets = Annotated[
     list[Path] | None,
-    typer.Option("--dataset", help="A data set by path that records were measured on; repeatable."),
+    typer.Option("--dataset", help="Data set by path on which records were measured; repeatable."),
 ]
 
 ToRgb = Annotated[
@@ -48,7 +48,7 @@ def new(
 
 
 def sandbox(choice: SandboxChoice) -> "Sandbox":
-    """Make the sandbox of this machine; print what it does not protect.
+    """Make the sandbox of this machine, and print what it does not protect.
 
     Raises:
         RecordError: bubblewrap is required, and does not work.
@@ -62,10 +62,10 @@ def sandbox(choice: SandboxChoice) -> "Sandbox":
             "--sandbox require: bubblewrap is not installed, or may make no namespaces; nothing was loaded. "
             "Install it (apt-get install bubblewrap), allow user namespaces, or take --sandbox prefer."
         )
-    found = Sandbox(bwrap)
-    for gap in found.gaps:
+    made = Sandbox(bwrap)
+    for gap in made.gaps:
         err.print(f"[yellow]not protected:[/] {escape(gap)}", highlight=False, soft_wrap=True)
-    return found
+    return made
 
 
 def check(
@@ -75,69 +75,74 @@ def check(
     ] = False,
     confine: SandboxOption = SandboxChoice.prefer,
 ) -> None:
-    """Hold a scheme to the contract that the built-in ones pass, and show its facets.
+    """Hold a scheme to the contract that all built-in schemes pass, and show its facets.
 
-    Some ten seconds, in the sandbox. Exit status 1 where a check fails.
+    Takes some ten seconds, in the sandbox. Exit status 1 if a check fails.
     """
     from bnsuite.records import RecordError
     from bnsuite.submission.contract import NOT_TRIED
-    from bnsuite.submission.foreign import check as check_
+    from bnsuite.submission.foreign import check_contract
 
     warnings: list[str] = []
 
-    def show(one: "Check") -> None:
-        if not as_json and not one.message.startswith(NOT_TRIED):
-            print(f"{'ok  ' if one.ok else 'FAIL'} {one.name:<24} {one.message}".rstrip(), flush=True)
+    def show(result: "ReportedCheck") -> None:
+        if not as_json and not result.message.startswith(NOT_TRIED):
+            print(
+                f"{'ok  ' if result.ok else 'FAIL'} {result.name:<24} {result.message}".rstrip(), flush=True
+            )
 
     def warn(text: str) -> None:
         warnings.append(text)
         show_warning(str(path), text)
 
     try:
-        found = check_(path, sandbox(confine), show, warn)
+        report = check_contract(path, sandbox(confine), show, warn)
     except RecordError as error:
         if as_json:
             _print_json(None, warnings, str(error))
         fail(str(error))
     if as_json:
-        _print_json(found, warnings)
-    elif found.ok:
-        _print_facets(found)
-    if not found.ok:
-        bad = [one for one in found.checks if not one.ok]
-        faults = [one.name for one in bad if not one.message.startswith(NOT_TRIED)]
-        rest = f"; {len(bad) - len(faults)} were not tried" if len(faults) < len(bad) else ""
-        fail(f"{path}: {', '.join(faults)} failed{rest}. Mend and check again.", code=1)
+        _print_json(report, warnings)
+    elif report.ok:
+        _print_facets(report)
+    if not report.ok:
+        not_ok = [result for result in report.checks if not result.ok]
+        failed = [result.name for result in not_ok if not result.message.startswith(NOT_TRIED)]
+        rest = f"; {len(not_ok) - len(failed)} were not tried" if len(failed) < len(not_ok) else ""
+        fail(f"{path}: {', '.join(failed)} failed{rest}. Mend and check again.", code=1)
 
 
-def show_warning(of: str, text: str) -> None:
-    """A warning that a scheme's code makes, in one line on standard error."""
-    err.print(f"[yellow]{escape(of)} warns:[/] {escape(text)}", highlight=False, soft_wrap=True)
+def show_warning(source: str, text: str) -> None:
+    """Print a warning that the code of a scheme makes, in one line on standard error."""
+    err.print(f"[yellow]{escape(source)} warns:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
-def _print_json(found: "Checked | None", warnings: list[str], error: str | None = None) -> None:
-    """The result of `check`; without one, because of `error`, the same fields with ok = false."""
-    checks = [one.model_dump() for one in found.checks] if found else []
-    facets, costs = (found.facets.words, found.facets.costs) if found else ((), {})
-    told = {"ok": found is not None and found.ok, "checks": checks, "facets": facets, "costs": costs}
-    print(json.dumps({**told, "warnings": warnings, "error": error}, indent=1))
+def _print_json(report: "ContractReport | None", warnings: list[str], error: str | None = None) -> None:
+    """Print the result of `check`; if `error` prevented one, the same fields with ok = false."""
+    fields = {
+        "ok": report is not None and report.ok,
+        "checks": [result.model_dump() for result in report.checks] if report else [],
+        "facets": report.facets.words if report else (),
+        "costs": report.facets.costs if report else {},
+    }
+    print(json.dumps({**fields, "warnings": warnings, "error": error}, indent=1))
 
 
-def _print_facets(found: "Checked") -> None:
+def _print_facets(report: "ContractReport") -> None:
     from bnsuite.records.facets import FACETS
 
-    print(f"\n{found.name}: {found.about}")
-    for facet in found.facets.words:
+    print(f"\n{report.name}: {report.about}")
+    for facet in report.facets.words:
         print(f"  {facet:<24} {FACETS[facet]}")
-    for cost, much in found.facets.costs.items():
-        print(f"  {cost:<24} {much:g}")
+    for name, cost in report.facets.costs.items():
+        print(f"  {name:<24} {cost:g}")
 
 
 def submit(
     path: Annotated[Path, typer.Argument(help="The folder of the scheme and its manifest.")],
     records: Annotated[
         Path | None,
-        typer.Option(help="Where its records lie; by default results/ here, or beside the scheme's folder."),
+        typer.Option(help="Folder of its records; by default results/ here, or next to the scheme's folder."),
     ] = None,
     confine: SandboxOption = SandboxChoice.prefer,
 ) -> None:
@@ -145,18 +150,18 @@ def submit(
     from bnsuite.records import RecordError
     from bnsuite.submission.folder import hand_in
 
-    beside = path.resolve().parent / "results"
-    records = records or next((r for r in (Path("results"), beside) if r.is_dir()), Path("results"))
+    candidates = (Path("results"), path.resolve().parent / "results")
+    records = records or next((folder for folder in candidates if folder.is_dir()), Path("results"))
     try:
-        place, kept = hand_in(path, records, SUBMISSIONS, sandbox(confine))
+        place, submitted = hand_in(path, records, SUBMISSIONS, sandbox(confine))
     except RecordError as error:
         fail(str(error))
-    for record in kept:
+    for record in submitted:
         print(f"  {record.cell}: {record.outcome} {'' if record.value is None else f'{record.value:.4g}'}")
-    if all(record.profile.startswith("smoke") for record in kept):
-        what = "its records are of profile smoke, which ranks nobody, and are no submission yet. "
-        what += f"Measure them: bnsuite run --scheme {shlex.quote(str(path))}"
-        err.print(f"[yellow]{escape(str(place))}:[/] {escape(what)}", highlight=False, soft_wrap=True)
+    if all(record.profile.startswith("smoke") for record in submitted):
+        reason = "its records are of profile smoke, which does not rank, and are no submission yet. "
+        reason += f"Measure it with profile quick: bnsuite run --scheme {shlex.quote(str(path))}"
+        err.print(f"[yellow]{escape(str(place))}:[/] {escape(reason)}", highlight=False, soft_wrap=True)
         return
     print(f"{place} is ready. Look at it with `bnsuite board`, then:")
     print(f"  git switch -c {place.name}")
@@ -167,7 +172,7 @@ def submit(
 def verify(
     path: Annotated[Path, typer.Argument(help="A submission, such as leaderboard/submissions/NAME.")],
     cells: Annotated[int, typer.Option(min=1, help="How many of its records are measured again.")] = 4,
-    seed: Annotated[int, typer.Option(help="Of the choice among them.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice among them.")] = 0,
     keep: Annotated[
         bool, typer.Option("--keep", help="Maintainers: store what was measured, which earns a tier.")
     ] = False,
@@ -178,29 +183,29 @@ def verify(
 ) -> None:
     """Measure a sample of a submission's records again, after canaries, and show how far they are off.
 
-    Some two to three times as long as measuring them took. Exit status 1 where one does not agree.
+    Takes two to three times as long as measuring them took. Exit status 1 if one does not agree.
     """
     with interrupts_wait():
         from bnsuite.datasets import find
         from bnsuite.records import RecordError
         from bnsuite.submission.folder import reruns
 
-    again = []
+    differences = []
     try:
         store = VERIFICATION if keep else None
-        data = [find(one, to_rgb=to_rgb) for one in dataset or ()]
-        tell = (lambda line: None) if as_json else (lambda line: print(line, flush=True))
+        data = [find(folder, to_rgb=to_rgb) for folder in dataset or ()]
+        tell = (lambda _: None) if as_json else (lambda line: print(line, flush=True))
         for difference in reruns(path, sandbox(confine), cells, seed, store, data, tell):
-            again.append(difference)
+            differences.append(difference)
             if not as_json:
                 print(difference.words, flush=True)
     except (RecordError, ValueError) as error:
         fail(str(error))
-    _close(again, as_json)
+    _exit_on_difference(differences, as_json)
 
 
 def reproduce(
-    id: Annotated[str, typer.Argument(help="Of a record; the board links to it.")],
+    id: Annotated[str, typer.Argument(help="Id of a record; the board links to it.")],
     records: Annotated[
         list[Path] | None,
         typer.Option(
@@ -208,7 +213,7 @@ def reproduce(
         ),
     ] = None,
     scheme: Annotated[
-        Path | None, typer.Option(help="Its scheme by path, where that is your own and not submitted yet.")
+        Path | None, typer.Option(help="Its scheme by path, if that is your own and not submitted yet.")
     ] = None,
     dataset: Datasets = None,
     to_rgb: ToRgb = False,
@@ -223,7 +228,7 @@ def reproduce(
 
     folders = records or [folder for folder in (Path("results"), Path("leaderboard")) if folder.is_dir()]
     try:
-        data = [find(one, to_rgb=to_rgb) for one in dataset or ()]
+        data = [find(folder, to_rgb=to_rgb) for folder in dataset or ()]
         difference = rerun(id, folders, partial(sandbox, confine), data, scheme)
     except (RecordError, ValueError) as error:
         fail(str(error))
@@ -231,21 +236,21 @@ def reproduce(
         print(difference.words)
         if difference.second_opinion:
             print(difference.second_opinion.words)
-    _close([difference], as_json)
+    _exit_on_difference([difference], as_json)
 
 
-def _close(found: "list[Difference]", as_json: bool) -> None:
+def _exit_on_difference(differences: "list[Difference]", as_json: bool) -> None:
     if as_json:
-        told = [
+        rows = [
             {
-                **one._asdict(),
-                "reported": one.reported.id,
-                "again": one.again.model_dump(mode="json"),
-                "second_opinion": one.second_opinion and one.second_opinion._asdict(),
+                **difference._asdict(),
+                "reported": difference.reported.id,
+                "again": difference.again.model_dump(mode="json"),
+                "second_opinion": difference.second_opinion and difference.second_opinion._asdict(),
             }
-            for one in found
+            for difference in differences
         ]
-        print(json.dumps(told, indent=1))
-    off = [one for one in found if not one.agrees]
+        print(json.dumps(rows, indent=1))
+    off = [difference for difference in differences if not difference.agrees]
     if off:
-        fail(f"{len(off)} of {len(found)} records do not agree with their re-run.", code=1)
+        fail(f"{len(off)} of {len(differences)} records do not agree with their re-run.", code=1)

@@ -1,4 +1,4 @@
-"""What every command says and takes."""
+"""Options and error messages that commands share."""
 
 from enum import StrEnum
 from typing import Annotated, NoReturn
@@ -13,13 +13,18 @@ err = Console(stderr=True)
 
 
 class DeviceChoice(StrEnum):
+    """Device to measure on; auto: a GPU if there is one."""
+
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
 class SandboxChoice(StrEnum):
-    """Whether bubblewrap confines foreign code: always, else refuse to load it; where it works; never."""
+    """When bubblewrap confines foreign code.
+
+    require: always, and without bubblewrap nothing is loaded; prefer: if it works; off: never.
+    """
 
     require = "require"
     prefer = "prefer"
@@ -30,13 +35,13 @@ SandboxOption = Annotated[
     SandboxChoice,
     typer.Option(
         "--sandbox",
-        help="For a scheme by path. require: load none without bubblewrap; prefer: use it where it works; "
+        help="For a scheme by path. require: load none without bubblewrap; prefer: use it if it works; "
         "off: do without it.",
     ),
 ]
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """One clear line on standard error, and a non-zero exit."""
+    """Print one line on standard error, and exit with status `code`."""
     err.print(f"[bold red]bnsuite:[/] {escape(printable(message))}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)

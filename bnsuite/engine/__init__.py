@@ -1,1 +1,1 @@
-"""The engine: trains, searches and measures. It knows no scheme, no task and no file."""
+"""Engine: trains networks, measures curvature and times; knows no scheme, no task and no file."""

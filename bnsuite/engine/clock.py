@@ -1,4 +1,4 @@
-"""Timing: contestants take turns on one device, so that a drift of its speed hits both alike."""
+"""Timing: contestants take turns on one device, so that a drift of its speed affects all of them alike."""
 
 import math
 import time
@@ -11,40 +11,41 @@ import torch
 from bnsuite.engine.monitor import Gpu, Processors, watch
 
 DRIFT = 0.1
-"""Relative change of a contestant's own time between the halves of a race that raises the flag."""
+"""Relative change of a contestant's median time between the halves of a race that counts as drift."""
 
 FASTER = 0.05
-"""A device is warm after a round in which no contestant was faster than ever before by more than this."""
+"""Relative gain over its best time so far by which a contestant shows that the device is not warm yet."""
 
 WARM_ROUNDS, WARM_S = 10, 5.0
-"""A warm-up ends after so many rounds, or the round in which so many seconds have passed, in any case."""
+"""Upper limits of a warm-up: number of rounds, and seconds."""
 
 BLOCKS, BLOCK_S = 2, 1.0
-"""Blocks of turns in a row, of which the energy is read: NVML's counter moves some ten times a second."""
+"""Blocks per contestant in which energy is measured, and seconds per block: NVML updates its energy counter
+some ten times per second."""
 
 Contestant = Callable[[], object]
 
 
 class Race(NamedTuple):
-    """Seconds a round of each contestant, in turn.
+    """Seconds per round of each contestant.
 
-    They are figures of the device where it was idle and the contestant did not drift; ratios stand anyhow.
+    Seconds describe the device only if it was idle and the contestant did not drift; ratios hold either way.
     """
 
     seconds: list[list[float]]  # [contestant][round]
-    idle: bool | None = None  # None: not known
-    joules: list[float] | None = None  # [contestant], mean of a turn; None where nobody counts
+    idle: bool | None = None  # whether nothing else used the device; None: not known
+    joules: list[float] | None = None  # [contestant], mean per turn; None without an energy counter
 
     def median(self, contestant: int) -> float:
         """Median seconds of one round."""
         return median(self.seconds[contestant])
 
     def ratio(self, a: int, b: int) -> float:
-        """Median over rounds of the seconds of a over those of b."""
+        """Median over rounds of (seconds of contestant a) / (seconds of contestant b)."""
         return median(x / y for x, y in zip(self.seconds[a], self.seconds[b], strict=True))
 
     def drift(self, contestant: int) -> bool:
-        """Whether the contestant's median moved by more than 10 % between the halves."""
+        """Whether the contestant's median time differs by more than 10 % between the halves of the race."""
         times = self.seconds[contestant]
         half = len(times) // 2
         first, second = median(times[:half]), median(times[half:])
@@ -58,26 +59,29 @@ def race(
     warmup: int = WARM_ROUNDS,
     energy: bool = False,
 ) -> Race:
-    """Run the contestants in turn for a number of rounds, once the device is warm.
+    """Warm the device up, then run the contestants in turn for a number of rounds.
 
     On CUDA a turn is timed by events on the current stream, elsewhere by wall time.
 
     Args:
-        warmup: rounds at most; fewer where the turns do not get faster any more.
-        energy: whether to read it too, over two seconds of more turns of each contestant.
+        contestants: functions to time.
+        rounds: turns per contestant.
+        device: where the contestants compute.
+        warmup: largest number of warm-up rounds; the warm-up ends earlier once turns get no faster.
+        energy: also measure energy, over two more seconds per contestant.
     """
-    watched = watch(device)
+    monitor = watch(device)
     _warm_up(contestants, warmup, device)
     seconds: list[list[float]] = [[] for _ in contestants]
     for _ in range(rounds):
         for contestant, times in zip(contestants, seconds, strict=True):
             times.append(_turn(contestant, device))
-    joules = _joules(contestants, device, watched) if energy else None
-    return Race(seconds, watched.idle(), joules)
+    joules = _joules(contestants, device, monitor) if energy else None
+    return Race(seconds, monitor.idle(), joules)
 
 
 def _turn(contestant: Contestant, device: torch.device) -> float:
-    """Seconds of one turn; the host waits for the device before and after, never within."""
+    """Seconds of one turn; the host waits for the device before and after the turn, never during it."""
     if device.type != "cuda":
         began = time.perf_counter()
         contestant()
@@ -104,20 +108,21 @@ def _warm_up(contestants: Sequence[Contestant], rounds: int, device: torch.devic
 
 
 def _joules(
-    contestants: Sequence[Contestant], device: torch.device, watched: Processors | Gpu
+    contestants: Sequence[Contestant], device: torch.device, monitor: Processors | Gpu
 ) -> list[float] | None:
-    """Mean energy of a turn of each."""
-    if math.isnan(watched.joules()):
+    """Mean energy per turn of each contestant, in joules."""
+    if math.isnan(monitor.joules()):
         return None
     spent, turns = [0.0] * len(contestants), [0] * len(contestants)
     for _ in range(BLOCKS):
         for i, contestant in enumerate(contestants):
-            before, end = watched.joules(), time.perf_counter() + BLOCK_S
+            before, end = monitor.joules(), time.perf_counter() + BLOCK_S
             while True:
                 _turn(contestant, device)
                 turns[i] += 1
                 if time.perf_counter() >= end:
                     break
-            spent[i] += watched.joules() - before
-    found = [energy / n for energy, n in zip(spent, turns, strict=True)]
-    return found if all(energy > 0 for energy in found) else None  # a counter that stands still tells nothing
+            spent[i] += monitor.joules() - before
+    if min(spent) <= 0:  # the counter does not move
+        return None
+    return [joules / n for joules, n in zip(spent, turns, strict=True)]

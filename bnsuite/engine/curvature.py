@@ -13,8 +13,8 @@ from scipy.linalg import eigh_tridiagonal
 from torch import Tensor, nn
 
 from bnsuite.engine.double_backward import Twice
-from bnsuite.engine.lanes import Stack, can_stack
 from bnsuite.engine.shapes import check_minibatches, check_network
+from bnsuite.engine.stack import Stack, can_stack
 from bnsuite.engine.train import Loss, Parameters, mean_cross_entropy, trainable, vector_of
 
 MINIBATCHES_AT_ONCE = 16

@@ -1,7 +1,8 @@
-"""Operations that are differentiated twice, and then again and again in new directions.
+"""Norms and softplus with a second derivative that is cheap to repeat in new directions.
 
-A Hessian product differentiates the gradient. torch's own formulas for that recompute in every product
-what no direction changes; these keep it, and pass over the activations about a third as often.
+A Hessian product differentiates the gradient. In every product torch's own formulas compute again what does
+not depend on the direction. The operations here keep that, and pass over the activations about a third as
+often.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +15,12 @@ from torch.overrides import TorchFunctionMode
 
 
 class Twice(TorchFunctionMode):
-    """Within it batch, layer and group norm and softplus have second derivatives that are cheap to repeat.
+    """Context in which batch, layer and group norm and softplus have cheap second derivatives.
 
-    Values and derivatives are torch's own but for rounding. A third derivative is refused.
+    Values and derivatives equal torch's but for rounding.
+
+    Raises:
+        NotImplementedError: a third derivative is asked for.
     """
 
     def __torch_function__(
@@ -27,7 +31,7 @@ class Twice(TorchFunctionMode):
 
 
 class _Operation(torch.autograd.Function):
-    """Gives its value, and after it what its derivatives keep."""
+    """Base of the operations: `forward` returns the value, then what the derivatives keep."""
 
     generate_vmap_rule = True
 
@@ -41,7 +45,7 @@ class _Standardized(_Operation):
     """y = (x − mean) s over some dimensions, s = 1 / √(var + ε)."""
 
     @staticmethod
-    def forward(x: Tensor, over: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor]:
+    def forward(x: Tensor, over: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor]:  # y, s
         centered = x - x.mean(over, keepdim=True)
         s = (centered.square().mean(over, keepdim=True) + eps).rsqrt()
         return centered * s, s
@@ -61,10 +65,10 @@ class _Standardized(_Operation):
 
 
 class _Slope(_Operation):
-    """dx = s P(g), P(g) = g − mean g − y mean(g y): the gradient of `_Standardized`."""
+    """Gradient of `_Standardized`: dx = s P(g) with P(g) = g − mean g − y mean(g y)."""
 
     @staticmethod
-    def forward(g: Tensor, x: Tensor, y: Tensor, s: Tensor, over: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def forward(g: Tensor, _x: Tensor, y: Tensor, s: Tensor, over: tuple[int, ...]) -> tuple[Tensor, ...]:
         projected, along = _projected(g, y, over)
         return s * projected, projected, along
 
@@ -76,7 +80,7 @@ class _Slope(_Operation):
 
     @staticmethod
     def backward(ctx: Any, v: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """s P(v), and −s² (y mean(v P(g)) + P(v) mean(g y) + P(g) mean(v y))."""
+        """To g: s P(v). To x: −s² (y mean(v P(g)) + P(v) mean(g y) + P(g) mean(v y))."""
         _refuse_a_third()
         y, s, projected, along = ctx.saved_tensors
         to_g, v_along = _projected(v, y, ctx.over)
@@ -113,10 +117,10 @@ class _Softplus(_Operation):
 
 
 class _Bend(_Operation):
-    """dx = g σ, σ = σ(β x): the gradient of `_Softplus`, whose own slope is g β σ (1 − σ)."""
+    """Gradient of `_Softplus`: dx = g σ with σ = σ(β x); its derivative by x is g β σ (1 − σ)."""
 
     @staticmethod
-    def forward(g: Tensor, x: Tensor, slope: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    def forward(g: Tensor, _x: Tensor, slope: Tensor, beta: float) -> tuple[Tensor, Tensor]:
         dx = g * slope
         return dx, beta * dx * (1 - slope)
 
@@ -133,9 +137,12 @@ class _Bend(_Operation):
 
 
 def _refuse_a_third() -> None:
-    # `once_differentiable` would let `autograd.grad` pass by its error on another path to the input
+    # With `once_differentiable`, `autograd.grad` would miss the error if another path led to the input.
     if torch.is_grad_enabled():
-        raise NotImplementedError("within `Twice` a gradient is differentiated once: got create_graph=True")
+        raise NotImplementedError(
+            "within `Twice` a gradient is differentiated once: got create_graph=True. "
+            "Leave `Twice` for higher derivatives."
+        )
 
 
 def _batch_norm(
@@ -195,4 +202,4 @@ INSTEAD: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.group_norm: _group_norm,
     F.softplus: _softplus,
 }
-"""Of torch's functions, by what is called instead."""
+"""torch function → its replacement inside `Twice`."""

@@ -1,4 +1,4 @@
-"""What stands beside a clock: whether others use its device, and the energy that it draws."""
+"""Monitor other load and energy use of a device while timing."""
 
 import math
 import os
@@ -9,33 +9,33 @@ from typing import Any, NamedTuple
 import torch
 
 OTHERS = 0.05
-"""Share of a device's time that others may take while it is called idle."""
+"""Share of a device's time that other processes may use while the device still counts as idle."""
 
 REST_S, LOOK_S = 2.0, 0.1
-"""How long a GPU may take to come to rest, and between two looks: NVML averages over up to a second."""
+"""Seconds that a GPU may take to come to rest, and between two looks: NVML averages over up to a second."""
 
 _TICKS = 2
-"""Error of the kernel's count of processor time, in its ticks."""
+"""Error of the kernel's count of processor time, in clock ticks."""
 
 
 class Processors:
-    """The CPU since now: others are all that ran on the machine but this process."""
+    """CPU monitor, from its creation on; everything on the machine but this process counts as others."""
 
     def __init__(self) -> None:
         self._since = _spent()
 
     def idle(self) -> bool | None:
-        """Whether others took little time; None where the system does not say or too little has passed."""
+        """Whether others used at most `OTHERS` of the time; None: not known, or too little time passed."""
         now = _spent()
         if self._since is None or now is None:
             return None
-        busy, own, total = (b - a for a, b in zip(self._since, now, strict=True))
+        busy, own, total = (after - before for before, after in zip(self._since, now, strict=True))
         if OTHERS * total < _TICKS / os.sysconf("SC_CLK_TCK"):
             return None
         return busy - own <= OTHERS * total
 
     def joules(self) -> float:
-        """NaN: no counter that a user may read."""
+        """NaN: a CPU has no energy counter that an ordinary user may read."""
         return math.nan
 
 
@@ -43,15 +43,15 @@ class _Spent(NamedTuple):
     """Processor seconds."""
 
     busy: float  # of the machine, since it was started
-    own: float  # of this process, all threads
-    total: float  # of the machine, idle ones too
+    own: float  # of all threads of this process
+    total: float  # of the machine, idle time included
 
 
 def _spent() -> _Spent | None:
-    """From `/proc/stat` (proc_stat(5)), None where there is none."""
+    """Read `/proc/stat` (proc_stat(5)); None where there is no such file."""
     try:
         first, _, _ = Path("/proc/stat").read_text(encoding="ascii").partition("\n")
-        # user, nice, system, idle, iowait, irq, softirq, steal; guests are counted as user
+        # user, nice, system, idle, iowait, irq, softirq, steal; guests count as user
         ticks = [int(field) for field in first.split()[1:9]]
         tick_s = 1 / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError):
@@ -60,10 +60,11 @@ def _spent() -> _Spent | None:
 
 
 class Gpu:
-    """A CUDA device since now, as NVML sees it (the extra `gpu`).
+    """Monitor of a CUDA device through NVML (the extra `gpu`), from its creation on.
 
-    Idle: no other process computes on it, and it comes to rest when this one does, now and at the end. A
-    process in another container is not seen, the load that it makes is.
+    The device counts as idle if no other process computes on it, and if its load falls to at most `OTHERS`
+    when this process pauses, at the start and at the end. A process in another container is invisible, its
+    load is not.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -72,12 +73,12 @@ class Gpu:
         self._rested = self._rests()
 
     def idle(self) -> bool | None:
-        """Whether others kept off, None where NVML does not say."""
-        looks = self._rested, self._rests()
-        return False if False in looks else None if None in looks else True
+        """Whether no other process used the device; None where NVML does not say."""
+        rested = self._rested, self._rests()
+        return False if False in rested else None if None in rested else True
 
     def joules(self) -> float:
-        """Energy since the driver was loaded; NaN where there is no counter, as before Volta."""
+        """Energy in joules since the driver was loaded; NaN without a counter, as on GPUs before Volta."""
         energy = self._ask("TotalEnergyConsumption")
         return math.nan if energy is None else energy / 1e3  # from mJ
 
@@ -86,7 +87,7 @@ class Gpu:
         processes = self._ask("ComputeRunningProcesses")
         if processes is None:
             return None
-        if len(processes) > 1:  # counted, since in a container one's own has another number
+        if len(processes) > 1:  # counted, not looked up: in a container this process has another id
             return False
         for _ in range(round(REST_S / LOOK_S)):
             load = self._ask("UtilizationRates")
@@ -107,14 +108,14 @@ class Gpu:
 
 
 def _open(device: torch.device) -> tuple[Any, Any]:
-    """NVML and its handle of a device, None and None where one of them is missing, as for a part of a GPU."""
+    """NVML and its handle of a device; (None, None) without NVML or handle, as for a partition of a GPU."""
     try:
         import pynvml
     except ImportError:
         return None, None
     try:
         pynvml.nvmlInit()
-        # not by index: CUDA_VISIBLE_DEVICES makes that another device for NVML
+        # Not by index: NVML ignores CUDA_VISIBLE_DEVICES, and the index would be another device.
         uuid = torch.cuda.get_device_properties(device).uuid
         return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
     except pynvml.NVMLError:
@@ -122,5 +123,5 @@ def _open(device: torch.device) -> tuple[Any, Any]:
 
 
 def watch(device: torch.device) -> Processors | Gpu:
-    """Watch a device from now on."""
+    """Start monitoring a device."""
     return Gpu(device) if device.type == "cuda" else Processors()

@@ -1,17 +1,20 @@
-"""Refusals of tensors that a computation would misread: sizes, labels, dtypes and devices."""
+"""Checks of tensors that a computation would misread: sizes, labels, dtypes and devices."""
 
 import torch
 from torch import Tensor, nn
 
 
 def check_examples(x: Tensor, y: Tensor, labels: bool = True, wait: bool = True) -> None:
-    """Refuse what is not N examples x (N, …) with y (N,), or y (N, …) where `labels` is False.
+    """Check that x and y hold N examples.
 
     Args:
-        wait: look at the labels themselves even on a GPU, whose work this waits for.
+        x: inputs (N, …).
+        y: class indices (N,), or targets (N, …) if `labels` is False.
+        labels: whether y holds class indices.
+        wait: also check values of labels on a GPU, which waits for its work to finish.
 
     Raises:
-        ValueError: sizes, or labels that are not class indices.
+        ValueError: sizes do not match, or labels are not class indices.
     """
     if x.dim() < 1 or y.dim() < 1 or len(x) != len(y):
         raise ValueError(
@@ -23,10 +26,15 @@ def check_examples(x: Tensor, y: Tensor, labels: bool = True, wait: bool = True)
 
 
 def check_minibatches(x: Tensor, y: Tensor | None = None, labels: bool = True) -> None:
-    """Refuse what is not M minibatches x (M, N, …) with y (M, N), or y (M, N, …) where `labels` is False.
+    """Check that x and y hold M minibatches of N examples each.
+
+    Args:
+        x: inputs (M, N, …).
+        y: class indices (M, N), or targets (M, N, …) if `labels` is False; None: not checked.
+        labels: whether y holds class indices.
 
     Raises:
-        ValueError: sizes, or labels that are not class indices.
+        ValueError: sizes do not match, or labels are not class indices.
     """
     do = "Give a single minibatch as x[None], y[None]."
     if x.dim() < 3:
@@ -43,10 +51,10 @@ def check_minibatches(x: Tensor, y: Tensor | None = None, labels: bool = True) -
 
 
 def check_network(network: nn.Module, x: Tensor) -> None:
-    """Refuse an input whose device or floating-point dtype no parameter of the network has.
+    """Check that some parameter of the network has the device of x, and its dtype if that is floating-point.
 
     Raises:
-        ValueError: device or dtype.
+        ValueError: the device or the dtype differs.
     """
     parameters = list(network.parameters())
     devices = {p.device for p in parameters}
@@ -64,8 +72,8 @@ def _check_labels(y: Tensor, dims: int, wanted: str, wait: bool) -> None:
         raise ValueError(f"y is {wanted}: got {_size(y)}. Give class indices, or a loss of your own.")
     if y.dtype != torch.long:
         raise ValueError(f"y holds class indices as torch.int64: got {y.dtype}. Use y.long().")
-    seen = y.device.type == "cpu" or (wait and not y.is_meta)
-    if seen and y.numel() and int(y.min()) < 0:
+    readable = y.device.type == "cpu" or (wait and not y.is_meta)
+    if readable and y.numel() and int(y.min()) < 0:
         raise ValueError(f"y holds class indices from 0: got {int(y.min())}. Leave such examples out.")
 
 

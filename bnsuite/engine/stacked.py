@@ -1,4 +1,4 @@
-"""One call for R copies of a module: equal formulas where `vmap` is slow, `vmap` for everything else."""
+"""One call for R copies of a module: a formula of its own where `vmap` is slow, `vmap` everywhere else."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,89 +10,99 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Tensors = Mapping[str, Tensor]
-Part = Callable[[Tensor], Tensor]
-"""A module, or a function, of one tensor."""
+Layer = Callable[[Tensor], Tensor]
+"""Module or function of one tensor."""
 
 
-class Way(NamedTuple):
-    """How a part of the network is called, and where its tensors are: by its own names, the network's."""
+class Dispatch(NamedTuple):
+    """Way to call a module stacked, and the names of its tensors."""
 
     compose: Callable[..., Tensor] | None
-    rule: "Rule | None"
-    params: dict[str, str]
-    buffers: dict[str, str]
+    formula: "Formula | None"
+    params: dict[str, str]  # name in the module → name in the network
+    buffers: dict[str, str]  # name in the module → name in the network
 
 
 class StackedCall:
-    """The forward pass of a network at stacked parameters and buffers, each (R, *shape).
+    """Forward pass of a network at stacked parameters and buffers, each (R, *shape).
 
-    A module that defines, beside its `forward`,
+    A module may define one of these next to its `forward`:
 
-    - `compose(x, apply)` only calls its parts by `apply` and combines tensors elementwise, so that it works
-      on stacked tensors as they are;
-    - `stacked(params, buffers, x)` is a `Rule`, as are those in `RULES`.
+    - `compose(x, apply)` calls its parts only through `apply` and combines tensors elementwise, so that it
+      works on stacked tensors as it is;
+    - `stacked(params, buffers, x)` is a `Formula`, like those in `FORMULAS`.
 
     Any other module or function is called under one `vmap`.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._ways: dict[nn.Module, Way] = {}
+        self._dispatches: dict[nn.Module, Dispatch] = {}
         self._params = {id(p): name for name, p in network.named_parameters()}
         self._buffers = {id(b): name for name, b in network.named_buffers()}
 
     def __call__(self, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
-        """params and buffers by name, x (R, N, …) → (R, N, …); updates buffers in place."""
+        """Output (R, N, …) of every lane; updates buffers in place.
 
-        def apply(part: Part, x: Tensor) -> Tensor:
-            if not isinstance(part, nn.Module):
-                mapped: Tensor = vmap(part)(x)
+        Args:
+            params: stacked parameters by name, each (R, *shape).
+            buffers: stacked buffers by name, each (R, *shape).
+            x: inputs (R, N, …).
+        """
+
+        def apply(layer: Layer, x: Tensor) -> Tensor:
+            if not isinstance(layer, nn.Module):
+                mapped: Tensor = vmap(layer)(x)
                 return mapped
-            way = self._ways.get(part) or self._way(part)
-            if way.compose:
-                return way.compose(part, x, apply)
-            own = {name: params[full] for name, full in way.params.items()}
-            state = {name: buffers[full] for name, full in way.buffers.items()}
-            ruled = way.rule(part, own, state, x) if way.rule else None
-            return _mapped(part, own, state, x) if ruled is None else ruled
+            dispatch = self._dispatches.get(layer) or self._dispatch(layer)
+            if dispatch.compose:
+                return dispatch.compose(layer, x, apply)
+            own_params = {name: params[full] for name, full in dispatch.params.items()}
+            own_buffers = {name: buffers[full] for name, full in dispatch.buffers.items()}
+            y = dispatch.formula(layer, own_params, own_buffers, x) if dispatch.formula else None
+            return _mapped(layer, own_params, own_buffers, x) if y is None else y
 
         return apply(self._network, x)
 
-    def _way(self, part: nn.Module) -> Way:
-        """Hooks and parametrizations change what a class computes; so does a `forward` of its own."""
-        owner = vars(next(base for base in type(part).__mro__ if "forward" in vars(base)))
-        hooks = part._forward_pre_hooks, part._forward_hooks, part._backward_pre_hooks, part._backward_hooks
-        plain = not (any(hooks) or hasattr(part, "parametrizations"))
-        self._ways[part] = Way(
-            owner.get("compose") if plain else None,
-            owner.get("stacked", RULES.get(type(part).forward)) if plain else None,
-            {name: self._params[id(p)] for name, p in part.named_parameters()},
-            {name: self._buffers[id(b)] for name, b in part.named_buffers()},
+    def _dispatch(self, module: nn.Module) -> Dispatch:
+        # Only the class that defines `forward` may say how to stack it; hooks and parametrizations change
+        # what a module computes, so that neither `compose` nor a formula holds for it.
+        owner = vars(next(base for base in type(module).__mro__ if "forward" in vars(base)))
+        hooks = (
+            *(module._forward_pre_hooks, module._forward_hooks),
+            *(module._backward_pre_hooks, module._backward_hooks),
         )
-        return self._ways[part]
+        plain = not (any(hooks) or hasattr(module, "parametrizations"))
+        self._dispatches[module] = Dispatch(
+            owner.get("compose") if plain else None,
+            owner.get("stacked", FORMULAS.get(type(module).forward)) if plain else None,
+            {name: self._params[id(p)] for name, p in module.named_parameters()},
+            {name: self._buffers[id(b)] for name, b in module.named_buffers()},
+        )
+        return self._dispatches[module]
 
 
-def _mapped(part: nn.Module, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
-    y: Tensor = vmap(lambda *args: functional_call(part, args[:2], args[2:]))(params, buffers, x)
+def _mapped(module: nn.Module, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
+    y: Tensor = vmap(lambda *args: functional_call(module, args[:2], args[2:]))(params, buffers, x)
     return y
 
 
-def _elementwise(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
+def _elementwise(module: Any, _params: Tensors, _buffers: Tensors, x: Tensor) -> Tensor:
     out: Tensor = module(x)
     return out
 
 
-def laid(params: Tensors) -> dict[str, Tensor]:
-    """Stacked parameters, of which matrices (R, out, in) lie in memory as (R, in, out).
+def transposed_in_memory(params: Tensors) -> dict[str, Tensor]:
+    """Lay stacked matrices (R, out, in) out in memory as (R, in, out); their values and shapes do not change.
 
-    So do the gradients that `_linear` gives them, and an update runs through both in order.
+    The gradients that `_linear` gives have the same layout, so that an update runs through both in order.
     """
     return {name: p.mT.contiguous().mT if p.dim() == 3 else p for name, p in params.items()}
 
 
-def _linear(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor | None:
-    """y = x Wᵀ + b: x (R, N, …, in), W (R, out, in), b (R, out)."""
-    if params["weight"].stride(0) == 0:  # one that all share
+def _linear(_module: Any, params: Tensors, _buffers: Tensors, x: Tensor) -> Tensor | None:
+    """y = x Wᵀ + b with x (R, N, …, in), W (R, out, in) and b (R, out)."""
+    if params["weight"].stride(0) == 0:  # all lanes share one weight
         return F.linear(x, *(p[0] for p in params.values()))
     weight, bias = params["weight"].mT, params.get("bias")
     rows = x.flatten(1, -2)
@@ -100,13 +110,13 @@ def _linear(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor
     return y if x.dim() == 3 else y.view(*x.shape[:-1], -1)
 
 
-def _flatten(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
+def _flatten(module: Any, _params: Tensors, _buffers: Tensors, x: Tensor) -> Tensor:
     start, end = (dim + 1 if dim >= 0 else dim for dim in (module.start_dim, module.end_dim))
     return x.flatten(start, end)
 
 
 def _batch_norm(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Tensor | None:
-    """Batch norm of R networks with C channels, x (R, N, C, *S), is that of one with R · C channels."""
+    """Batch norm of x (R, N, C, *S) as batch norm of one network with R · C channels."""
     if module.momentum is None:
         return None
     lanes, n, channels, *positions = x.shape
@@ -126,10 +136,10 @@ def _batch_norm(module: Any, params: Tensors, buffers: Tensors, x: Tensor) -> Te
     return y.view(n, lanes, channels, *positions).transpose(0, 1)
 
 
-Rule = Callable[[Any, Tensors, Tensors, Tensor], Tensor | None]
-"""(module, its parameters, its buffers, x (R, N, …)) → what `vmap` over the module gives; None: not here."""
+Formula = Callable[[Any, Tensors, Tensors, Tensor], Tensor | None]
+"""(module, its parameters, its buffers, x (R, N, …)) → output as of `vmap`; None: `vmap` has to do it."""
 
-RULES: dict[Callable[..., Any], Rule] = {
+FORMULAS: dict[Callable[..., Any], Formula] = {
     nn.Linear.forward: _linear,
     nn.Flatten.forward: _flatten,
     _BatchNorm.forward: _batch_norm,
@@ -138,4 +148,4 @@ RULES: dict[Callable[..., Any], Rule] = {
         for module in (nn.Identity, nn.ReLU, nn.Softplus, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid)
     },
 }
-"""Rules of torch's modules, by the `forward` that they stand for."""
+"""`forward` of a torch module → its stacked formula."""

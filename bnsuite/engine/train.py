@@ -1,7 +1,8 @@
-"""One training step, and the loop over one network.
+"""One training step of SGD, and the training loop of a single network.
 
-The step works on the parameters of one network, by name, or on those of R stacked ones, (R, *shape) each:
-the gradient of the summed losses is, lane by lane, the gradient of each lane's own loss.
+A step takes the parameters of one network, or the stacked parameters of R networks (lanes), each (R, *shape):
+the gradient of the summed losses is, lane by lane, the gradient of each lane's own loss. Shapes write
+(*lanes, …) for both.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,31 +17,30 @@ from torch.func import functional_call
 from bnsuite.engine.shapes import check_examples, check_network
 
 Parameters = dict[str, Tensor]
-"""By name, each (*lanes, *shape)."""
+"""Parameters by name, each (*lanes, *shape)."""
 
 Velocity = tuple[Tensor, ...]
-"""In the order of the parameters, shaped as they are."""
+"""Velocity of each parameter, in their order and with their shapes."""
 
 Forward = Callable[[Parameters, Tensor], Tensor]
-"""(params, x (*lanes, N, …)) → logits (*lanes, N, classes)"""
-
+"""Forward pass (params, x (*lanes, N, …)) → logits (*lanes, N, classes)."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (*lanes, N, classes), y (*lanes, N)) → (*lanes,)"""
+"""Loss function (logits (*lanes, N, classes), y (*lanes, N)) → losses (*lanes,)."""
 
 
 @dataclass(frozen=True)
 class Sgd:
     """Stochastic gradient descent with Nesterov momentum m: v ← m v + g, θ ← θ − η_t (g + m v).
 
-    η_t rises linearly over the first `warmup` steps and is constant after.
+    η_t rises linearly over the first `warmup` steps and is constant after them.
     """
 
     momentum: float = 0.0
     warmup: int = 0
 
     def factor(self, step: int) -> float:
-        """η_t / η at step t, from 0."""
+        """η_t / η at step t, counted from 0."""
         return min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
 
 
@@ -49,7 +49,7 @@ PLAIN = Sgd()
 
 
 class Stepped(NamedTuple):
-    """What one step returns: the next velocity; losses and logits before the step."""
+    """Result of one step: the next velocity, and losses and logits from before the step."""
 
     velocity: Velocity | None
     losses: Tensor  # (*lanes,)
@@ -66,9 +66,20 @@ def training_step(
     momentum: float,
     loss: Loss | None = None,
 ) -> Stepped:
-    """One step of SGD; x (*lanes, N, …), y (*lanes, N), rate (*lanes,); the loss is mean cross-entropy.
+    """Take one step of SGD; changes the parameters in place, and buffers as the forward pass does.
 
-    Parameters are moved where they lie; a forward pass in training mode updates buffers there.
+    Args:
+        forward: forward pass.
+        params: parameters by name, each (*lanes, *shape).
+        velocity: velocity from the last step; None before the first one.
+        x: inputs (*lanes, N, …).
+        y: labels (*lanes, N).
+        rate: learning rates (*lanes,).
+        momentum: Nesterov momentum; 0: none.
+        loss: loss function; None: mean cross-entropy.
+
+    Raises:
+        ValueError: the loss does not give one number per lane.
     """
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
     logits = forward(leaves, x)
@@ -92,54 +103,60 @@ def training_step(
 
 def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Mean over N of −log softmax(logits)_y, in nats: (*lanes, N, classes), (*lanes, N) → (*lanes,)."""
-    # along the last axis softmax over few classes takes three times as long
+    # Transposed, since softmax over few classes takes three times as long along the last axis.
     columns = logits.reshape(-1, *logits.shape[-2:]).mT
     return F.cross_entropy(columns, y.reshape(-1, y.shape[-1]), reduction="none").mean(-1).view(y.shape[:-1])
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """Fraction of N classified right: (*lanes, N, classes), (*lanes, N) → (*lanes,)."""
-    return (logits.argmax(-1) == y).double().mean(-1)  # 342 of 360 is .95 and no less
+    """Fraction of the N examples classified correctly: (*lanes, N, classes), (*lanes, N) → (*lanes,)."""
+    return (logits.argmax(-1) == y).double().mean(-1)  # in float64, where 342 of 360 is 0.95 and not less
 
 
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by name that training moves, those with `requires_grad`; one of several names once.
+    """Parameters with `requires_grad` by name; a parameter with several names appears once.
 
     Raises:
-        ValueError: a parameter has a hook, which this engine would pass by; or none requires a gradient.
+        ValueError: a parameter has a hook, which this engine would skip; or no parameter requires a gradient.
     """
     named = dict(network.named_parameters())
     for name, p in named.items():
         if p._backward_hooks or p._post_accumulate_grad_hooks:
             raise ValueError(
-                f"parameter {name} has a hook, which training here would pass by. Change the gradient in an "
+                f"parameter {name} has a hook, which training here would skip. Change the gradient in an "
                 "autograd.Function, or freeze the parameter by requires_grad_(False)."
             )
-    found = {name: p for name, p in named.items() if p.requires_grad}
-    if not found:
+    moving = {name: p for name, p in named.items() if p.requires_grad}
+    if not moving:
         raise ValueError(
             f"none of {len(named)} parameters is trainable. Leave requires_grad=True for one at least."
         )
-    return found
+    return moving
 
 
 def parameters_of(network: nn.Module) -> Parameters:
-    """The `trainable` parameters of a network by name, detached."""
+    """Detached `trainable` parameters of a network, by name."""
     return {name: p.detach() for name, p in trainable(network).items()}
 
 
 def vector_of(network: nn.Module) -> Tensor:
-    """The `trainable` parameters of a network as one detached vector (P,)."""
+    """Detached `trainable` parameters of a network as one vector (P,)."""
     return torch.cat([p.flatten() for p in parameters_of(network).values()])
 
 
 def train(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rate: float, sgd: Sgd = PLAIN
 ) -> Tensor:
-    """The loop over one network, which is changed in place: losses (steps,) before each step.
+    """Train one network in place; returns the losses (steps,) before each step.
+
+    Args:
+        network: in training mode.
+        batches: (x (N, …), y (N,)) of each step; at least one.
+        rate: learning rate.
+        sgd: momentum and warm-up.
 
     Raises:
-        ValueError: no batch; sizes, labels, device or dtype that cannot be.
+        ValueError: no batch; or sizes, labels, device or dtype do not match.
     """
     params = parameters_of(network)
     velocity: Velocity | None = None

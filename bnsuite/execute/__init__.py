@@ -1,1 +1,4 @@
-"""Execute: plan the cells, measure them, here or in worker processes. (Empty: the pool needs no torch.)"""
+"""Execute: plan cells and measure them, in this process or in workers.
+
+Exports nothing, since the pool is imported without torch.
+"""

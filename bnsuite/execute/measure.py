@@ -1,4 +1,4 @@
-"""Measure: one job → one record. What goes wrong in it is the outcome of its record."""
+"""Measure one job and return one record. Whatever goes wrong becomes the outcome of the record."""
 
 import os
 import time
@@ -21,8 +21,11 @@ from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 from bnsuite.verification import SecondOpinion
 
 
-def failed(job: Job, reason: str) -> Record:
-    """Record of a cell that no worker could finish; its facets are not tried here, where they may end us."""
+def failed_record(job: Job, reason: str) -> Record:
+    """Build the record of a cell that no worker could finish, with outcome `error`.
+
+    Facets of the scheme are not measured: the scheme may end this process, too.
+    """
     facets = Facets() if isinstance(job.scheme, Scheme) else job.scheme.facets
     answer = Answer(without_value(Outcome.ERROR, reason))
     flags = environment(torch.device(job.cell.device))
@@ -30,21 +33,21 @@ def failed(job: Job, reason: str) -> Record:
 
 
 def measure(job: Job, report: Callable[[str], None]) -> Record:
-    """Measure one cell. What goes wrong in it becomes its record's outcome."""
+    """Measure one cell, here or in its sandbox; `report` gets its progress, a few words at a time."""
     started, clock = datetime.now(UTC), time.perf_counter()
     device = torch.device(job.cell.device)
     report("started")
     with reproducible(device):
         flags = environment(device)
-    of = answer_here if isinstance(job.scheme, Scheme) else job.scheme.answer
-    answer = of(job, report)
+    answer_job = answer_here if isinstance(job.scheme, Scheme) else job.scheme.answer
+    answer = answer_job(job, report)
     duration_s = round(time.perf_counter() - clock, 3)
     provenance = _provenance(job, flags, answer, started, duration_s)
     try:
         return _sealed(job, answer, provenance, _facets(job))
-    except ValueError as error:  # a NaN among what stands beside the value
-        failed = without_value(Outcome.ERROR, relative_traceback(error))
-        return _sealed(job, answer._replace(measured=failed), provenance, _facets(job))
+    except ValueError as error:  # such as a NaN among the derived values
+        measured = without_value(Outcome.ERROR, relative_traceback(error))
+        return _sealed(job, answer._replace(measured=measured), provenance, _facets(job))
 
 
 def _provenance(
@@ -62,7 +65,7 @@ def _provenance(
 
 
 def answer_here(job: Job, report: Callable[[str], None]) -> Answer:
-    """Measure one cell in this process."""
+    """Measure one cell in this process; errors become outcomes of the answer."""
     assert isinstance(job.scheme, Scheme)
     device = torch.device(job.cell.device)
     data = job.data.load()
@@ -91,19 +94,20 @@ def second_opinion(job: Job) -> SecondOpinion | None:
     if not isinstance(job.task, TopEigenvalue) or not isinstance(job.scheme, Scheme):
         return None
     device = torch.device(job.cell.device)
-    subject = Subject(job.scheme, FAMILIES[job.cell.family], job.data.load().to(device), lambda found: None)
+    subject = Subject(job.scheme, FAMILIES[job.cell.family], job.data.load().to(device), lambda _: None)
     with reproducible(device):
         values = job.task.second_opinion(subject)
     return SecondOpinion(job.task.confirmation[0], *values) if values else None
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory was all that it lacked; torch has no class of its own for a CPU's."""
-    ours = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return ours or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    """Tell whether an error means that memory ran out; on a CPU torch raises a plain RuntimeError."""
+    typed = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return typed or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
-_FACETS: dict[str, Facets] = {}  # of this process, by source: a scheme has several cells
+_FACETS: dict[str, Facets] = {}
+"""Facets by source of the scheme, kept since a scheme has several cells."""
 
 
 def _facets(job: Job) -> Facets:
@@ -111,10 +115,10 @@ def _facets(job: Job) -> Facets:
         return job.scheme.facets
     if job.scheme_source not in _FACETS:
         _FACETS[job.scheme_source] = facets_of(job.scheme)
-    found = _FACETS[job.scheme_source]
+    facets = _FACETS[job.scheme_source]
     if SCHEMES.get(job.scheme.name) == job.scheme:
-        return found
-    return Facets(tuple(word for word in FACETS if word in (*found.words, "unchecked")), found.costs)
+        return facets
+    return Facets(tuple(word for word in FACETS if word in (*facets.words, "unchecked")), facets.costs)
 
 
 def _sealed(job: Job, answer: Answer, provenance: Provenance, facets: Facets) -> Record:
@@ -136,14 +140,17 @@ def _sealed(job: Job, answer: Answer, provenance: Provenance, facets: Facets) ->
 
 
 def without_value(outcome: Outcome, error: str) -> Measurement:
-    """A record names no path of a machine."""
+    """Build a measurement that has an outcome and an error text in place of a value.
+
+    The text names no path of this machine: the working folder becomes `.`, the home folder `~`.
+    """
     for place, short in ((Path.cwd(), "."), (Path.home(), "~")):
         error = error.replace(f"{place}{os.sep}", f"{short}{os.sep}")
     return Measurement(value=None, outcome=outcome, low=None, high=None, error=error)
 
 
 def relative_traceback(error: BaseException) -> str:
-    """The traceback with file names from the package on."""
+    """Format a traceback with file names relative to their package."""
     lines = []
     for frame in traceback.extract_tb(error.__traceback__):
         parts = Path(frame.filename).parts

@@ -1,4 +1,4 @@
-"""Plan: which cells a run asks for, each as a job with all that it takes to measure it."""
+"""Plan the cells of a run, each as a job that holds everything needed to measure it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,41 +21,54 @@ from bnsuite.specs import RANKED, SPECS
 from bnsuite.tasks import TASKS, Task
 
 Device = Literal["auto", "cpu", "cuda"]
+"""Device as a user names it; auto: a GPU if there is one."""
 
 
 class DeviceError(Exception):
-    """The device that was asked for is not there."""
+    """The requested device does not exist here."""
 
 
 class Answer(NamedTuple):
-    """What was measured, and whether networks trained stacked, where it came so far."""
+    """Measurement of a cell, and whether its networks trained stacked (None: not known)."""
 
     measured: Measurement
     stacked: bool | None = None
 
 
 class ForeignScheme(Protocol):
-    """A scheme whose code never runs in this process: it is asked, and answers (see `submission`)."""
+    """Scheme whose code never runs in this process: another process answers for it (see `submission`)."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the scheme."""
 
     @property
-    def about(self) -> str: ...
+    def about(self) -> str:
+        """Description in one line."""
 
     @property
-    def facets(self) -> Facets: ...
+    def facets(self) -> Facets:
+        """Facets and costs of the scheme."""
 
     def source_hash(self) -> str:
         """SHA-256 over what defines the scheme."""
 
     def answer(self, job: "Job", report: Callable[[str], None]) -> Answer:
-        """Measure one cell, elsewhere; what goes wrong is an outcome."""
+        """Measure one cell in another process; whatever goes wrong becomes an outcome."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell with what it takes to measure it."""
+    """Cell with everything needed to measure it.
+
+    Attributes:
+        cell: names of task, scheme, family, data set, profile and device.
+        scheme: the scheme.
+        task: the task with its settings.
+        key: hash of everything that defines the cell's number; records with one key answer one question.
+        scheme_source: SHA-256 over what defines the scheme.
+        data: the data set.
+    """
 
     cell: Cell
     scheme: Scheme | ForeignScheme
@@ -74,10 +87,25 @@ def plan(
     device: Literal["cpu", "cuda"],
     settings: Mapping[str, object] | None = None,
 ) -> list[Job]:
-    """The cells of a run, the tasks that take longest first."""
+    """Plan the cells of a run, those of the longest tasks first.
+
+    Args:
+        profile: name of a profile.
+        tasks: names of tasks; None: the ranked tasks of the profile.
+        schemes: names or schemes; None: those of the profile.
+        families: names of families; None: the default families of the profile.
+        datasets: names, paths or data sets; None: those of the profile.
+        device: where the cells are measured.
+        settings: settings that replace those of the profile.
+
+    Raises:
+        UnknownNameError: a name that does not exist.
+        DataError: a data set cannot be read, or does not fit a task.
+        ValueError: a setting is out of range, two schemes share a name, or nothing is left to measure.
+    """
     budget = load_profile(profile)
-    chosen = [_scheme(scheme) for scheme in (schemes or budget.schemes)]
-    names = [scheme.name for scheme in chosen]
+    known_schemes = [_scheme(scheme) for scheme in (schemes or budget.schemes)]
+    names = [scheme.name for scheme in known_schemes]
     if len(set(names)) < len(names):
         raise ValueError(f"schemes have names of their own: got {', '.join(names)}")
     for family in families or ():
@@ -86,9 +114,9 @@ def plan(
     for task in tasks or ():
         lookup("task", task, TASKS)
         if task not in budget.tasks:
-            having = [name for name in profile_names() if task in load_profile(name).tasks]
+            others = [name for name in profile_names() if task in load_profile(name).tasks]
             raise ValueError(
-                f"profile {profile} has no task {task!r}: --profile {' or '.join(having)} has it"
+                f"profile {profile} has no task {task!r}: --profile {' or '.join(others)} has it"
             )
     sources = _sources(datasets or budget.datasets)
     ranked = [task for task in RANKED if task in budget.tasks]
@@ -97,7 +125,7 @@ def plan(
         for task in sorted(dict.fromkeys(tasks or ranked), key=lambda name: -SPECS[name].weight)
         for family in dict.fromkeys(families or budget.default_families)
         for source in sources
-        for scheme in chosen
+        for scheme in known_schemes
         if budget.asks(task, family)
     ]
     if not jobs:
@@ -106,16 +134,16 @@ def plan(
 
 
 def _sources(datasets: Sequence[str | Path | Source]) -> list[Source]:
-    """Data sets that are ready, each once; all names are looked up before anything is decoded."""
+    """Make the data sets ready, each once; looks all names up before it decodes anything."""
     for dataset in datasets:
         if isinstance(dataset, str):
             lookup("dataset", dataset, DATASETS)
-    asked = dict.fromkeys(datasets)
-    found = [*dict.fromkeys(one if isinstance(one, Source) else find(one) for one in asked)]
-    names = [source.name for source in found]
+    ready = (dataset if isinstance(dataset, Source) else find(dataset) for dataset in dict.fromkeys(datasets))
+    sources = [*dict.fromkeys(ready)]
+    names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise DataError(f"data sets have names of their own: got {', '.join(names)}. Rename one of them.")
-    return found
+    return sources
 
 
 def _scheme(scheme: str | Scheme | ForeignScheme) -> Scheme | ForeignScheme:
@@ -135,15 +163,16 @@ def _job(
     device: Literal["cpu", "cuda"],
     settings: Mapping[str, object],
 ) -> Job:
-    own = TASKS[task](**budget.settings(task, family))
-    changed: dict[str, Any] = {name: own.parse(name, value) for name, value in sorted(settings.items())}
-    built = replace(own, **changed)
-    changes = [written(name, value) for name, value in changed.items() if value != getattr(own, name)]
+    by_profile = TASKS[task](**budget.settings(task, family))
+    changed: dict[str, Any] = {
+        name: by_profile.parse(name, value) for name, value in sorted(settings.items())
+    }
+    changes = [written(name, value) for name, value in changed.items() if value != getattr(by_profile, name)]
     profile = "+".join([budget.name, *changes])
     if not FILE_NAME.fullmatch(profile):
         raise ValueError(
-            f"settings: got {len(profile)} characters, wanted 200 at most, since they name the folder of the "
-            f"records, {profile[:40]!r}… Give fewer or shorter values."
+            f"settings: got {len(profile)} characters, wanted 200 at most, since they name the records' "
+            f"folder, {profile[:40]!r}… Give fewer or shorter values."
         )
     cell = Cell(
         task=task,
@@ -153,19 +182,23 @@ def _job(
         profile=profile,
         device=device,
     )
-    return _keyed(cell, scheme, built, source)
+    return _keyed(cell, scheme, replace(by_profile, **changed), source)
 
 
 def job_of(
     cell: Cell, settings: Mapping[str, object], scheme: Scheme | ForeignScheme, data: Source | None = None
 ) -> Job:
-    """The job of a cell with settings as a record holds them, whatever its profile says today.
+    """Build the job of a cell with the settings of a record, whatever its profile says today.
 
     Args:
-        data: its data set, where that is none by name, or is here already.
+        cell: the cell.
+        settings: settings of the task, as a record holds them.
+        scheme: the scheme.
+        data: the data set; None: found by the cell's name of it.
 
     Raises:
-        UnknownNameError, ValueError: for names and settings that this version does not have.
+        UnknownNameError: a name that this version does not have.
+        ValueError: a setting that this version does not have, or that is out of its range.
     """
     task = lookup("task", cell.task, TASKS)
     lookup("family", cell.family, FAMILIES)
@@ -178,11 +211,11 @@ def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task, data: Source)
     if task.draws and 0 < data.train < task.batch:
         raise DataError(
             f"{data.name}: has {data.train} images to train on, fewer than the batch of {task.batch} of "
-            f"{task.spec.name}. Give more of them, or --set batch=N with N at most {data.train}."
+            f"{task.spec.name}. Give more images, or --set batch=N with N at most {data.train}."
         )
     if data.train and (goal := task.reached_by_guessing(data.train_counts, data.test_counts)):
         raise DataError(f"{data.name}: {goal}")
-    source = scheme.source_hash()  # here, since a worker may not see the source of a script's own class
+    source = scheme.source_hash()  # here: a worker may not see the source of a class from a script
     key = make_key(
         cell,
         task_version=task.spec.version,
@@ -194,7 +227,11 @@ def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task, data: Source)
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
-    """cpu or cuda; `auto` takes a GPU where there is one."""
+    """Device to use: `auto` takes a GPU if there is one.
+
+    Raises:
+        DeviceError: a GPU was asked for, and there is none.
+    """
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():

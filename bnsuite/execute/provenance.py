@@ -1,4 +1,4 @@
-"""Where a number comes from: package, machine, flags. No host name, no user, no path."""
+"""Provenance of a number: package, machine and flags, but no host name, user or path."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ _PACKAGE = Path(bnsuite.__file__).parent
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """The fields of `Provenance` that a process shares over all its cells."""
+    """Fields of `Provenance` that are equal for all cells of a process."""
     commit, dirty = checkout()
     cuda = device.type == "cuda"
     return {
@@ -40,15 +40,17 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def reproducible(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels, TF32 off, subnormals flushed; the calling thread's own ways are restored.
+    """Context with deterministic kernels, TF32 off and subnormals flushed; restores the settings at its end.
 
-    On a CPU subnormal arithmetic is 10 to 60 times slower, and dying networks are full of it.
+    Subnormal arithmetic is 10 to 60 times slower on a CPU, and networks whose activations vanish are full of
+    it.
     """
     mode = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler: 2 s
+    # Not use_deterministic_algorithms, which imports the compiler and takes 2 s.
+    torch.set_deterministic_debug_mode("error")
     memory.fill_uninitialized_memory = False
     flushed = sys.float_info.min / 2 == 0.0
     torch.set_flush_denormal(True)
@@ -67,7 +69,7 @@ def reproducible(device: torch.device) -> Iterator[None]:
 
 
 def subnormals_are_flushed() -> bool:
-    """Whether products too small for a normal float32 come out as 0, in every thread of an operation."""
+    """Tell whether products too small for a normal float32 become 0, in all threads of an operation."""
     tiny = torch.full((1 << 18,), 1e-30)
     return not bool((tiny * 1e-10).any())
 
@@ -90,7 +92,7 @@ def driver_version() -> str | None:
 
 @cache
 def checkout() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this package runs from, and whether the package differs from it."""
+    """Commit of the checkout that holds this package, and whether the package differs from that commit."""
     root = _PACKAGE.parent
     if _output(["git", "rev-parse", "--show-toplevel"], root) != str(root):
         return None, None

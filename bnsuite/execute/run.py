@@ -1,4 +1,4 @@
-"""Run: plan the cells, skip what the store has, measure the rest, store one record each."""
+"""Run: plan the cells, skip those that the store has, measure the others and store a record of each."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from bnsuite.datasets import Source
-from bnsuite.execute.measure import failed, measure
+from bnsuite.execute.measure import failed_record, measure
 from bnsuite.execute.plan import Device, ForeignScheme, Job, plan, resolve_device
 from bnsuite.execute.pool import THREAD_VARIABLES, WORKER_ENVIRONMENT, Failed, side_by_side
 from bnsuite.records import Cell, Record, Store
@@ -21,7 +21,14 @@ from bnsuite.schemes import Scheme
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a cell: `found` so far, or the `record` that ends it (`new`, or kept from before)."""
+    """News of a cell.
+
+    Attributes:
+        cell: the cell.
+        found: progress so far, in a few words.
+        record: record of the finished cell; None: not finished yet.
+        new: whether the record was measured just now; otherwise the folder had it.
+    """
 
     cell: Cell
     found: str = ""
@@ -30,6 +37,7 @@ class Event:
 
 
 Observer = Callable[[Event], None]
+"""Callback that gets every event."""
 
 
 def run(
@@ -47,33 +55,35 @@ def run(
     observe: Observer | None = None,
     **settings: object,
 ) -> list[Record]:
-    """Measure what the profile asks for and the folder does not have yet; one record a cell.
+    """Measure the cells of a profile that the folder does not have yet, one record per cell.
 
     Args:
         profile: smoke, quick, standard or full.
-        tasks, schemes, families, datasets: by default the ranked tasks, and what the profile has. A scheme
-            is the name of a built-in one, or any `Scheme`, whose records carry the facet `unchecked`: the
-            contract of `bnsuite check` is not tried. A data set is a name of `DATASETS`, a `Path`, or a
-            `Source` from `datasets.find`.
+        tasks: names of tasks; None: the ranked tasks.
+        schemes: names of built-in schemes, or any `Scheme`. Records of the latter carry the facet
+            `unchecked`, since the contract of `bnsuite check` is not tried. None: those of the profile.
+        families: names of families; None: the default families of the profile.
+        datasets: names of `DATASETS`, a `Path`, or a `Source` from `datasets.find`; None: those of the
+            profile.
+        device: cpu, cuda, or auto for a GPU if there is one.
         records: folder of the records; finished cells in it are kept and not measured again.
-        force: measure again what is there; the old record stays.
-        workers: processes that measure side by side, each with its share of the cores; 1 stays in this
-            process.
+        force: measure cells again that the folder has; old records stay.
+        workers: processes that measure in parallel, each with its share of the cores; 1: this process alone.
         time_limit: seconds after which no cell is started; cells under way finish.
-        observe: called with an `Event` whenever something is known.
-        settings: of the tasks, in place of the profile's: `activation="tanh", batch=16`. The records then
-            carry a profile name of their own, `quick+activation=tanh+batch=16`.
+        observe: called with an `Event` for all news.
+        settings: settings of the tasks that replace those of the profile, such as `activation="tanh",
+            batch=16`. The records then carry a profile name of their own, `quick+activation=tanh+batch=16`.
 
     Returns:
-        The records of all planned cells, in the order of the plan; of the finished ones where the time
-        limit ended the run. A cell that failed has outcome `error` and its traceback in `error`.
+        Records of all planned cells, in the order of the plan; without unfinished cells if the time limit
+        ended the run. A cell that failed has outcome `error` and its traceback in `error`.
 
     Raises:
         UnknownNameError: a name that does not exist.
-        DataError: a data set that cannot be had.
-        ValueError: a setting that cannot be.
-        DeviceError: no GPU where one was asked for.
-        RecordError: a record that cannot be read or written.
+        DataError: a data set cannot be read.
+        ValueError: a setting is out of its range.
+        DeviceError: there is no GPU, and one was asked for.
+        RecordError: a record cannot be read or written.
     """
     jobs = plan(profile, tasks, schemes, families, datasets, resolve_device(device), settings)
     return run_jobs(jobs, records, force=force, workers=workers, time_limit=time_limit, observe=observe)
@@ -88,13 +98,22 @@ def run_jobs(
     time_limit: float = math.inf,
     observe: Observer | None = None,
 ) -> list[Record]:
-    """Measure planned jobs that the folder does not have yet; `run` plans them first.
+    """Measure the planned jobs that the folder does not have yet (`run` plans them first).
+
+    Args:
+        jobs: what `execute.plan.plan` returned.
+        records: folder of the records.
+        force: measure cells again that the folder has; old records stay.
+        workers: processes that measure in parallel; 1: this process alone.
+        time_limit: seconds after which no cell is started.
+        observe: called with an `Event` for all news.
 
     Returns:
-        The records of the finished cells, in the order of the jobs: all, but for a time limit.
+        Records of the finished cells, in the order of the jobs.
 
     Raises:
-        ValueError: workers below 1, or a time limit that is negative or no number.
+        ValueError: workers below 1, or a time limit that is negative or NaN.
+        RecordError: a record cannot be read or written.
     """
     if workers < 1:
         raise ValueError(f"workers: got {workers}, wanted 1 at least. Leave it out for one.")
@@ -103,8 +122,8 @@ def run_jobs(
     end = time.monotonic() + time_limit
     store = Store(records)
     store.check_writable()
-    observe = observe or (lambda event: None)
-    done = {} if force else {job.key: found for job in jobs if (found := store.result(job.key, job.cell))}
+    observe = observe or (lambda _: None)
+    done = {} if force else {job.key: kept for job in jobs if (kept := store.result(job.key, job.cell))}
     for job in jobs:
         if job.key in done:
             observe(Event(job.cell, record=done[job.key]))
@@ -122,7 +141,7 @@ def run_jobs(
 def _measure_all(
     jobs: Sequence[Job], workers: int, end: float, observe: Observer
 ) -> Generator[Record, None, None]:
-    """Records as they come, from this process or from worker processes; from `end` on no cell is started."""
+    """Yield records as cells finish, from this process or from workers; starts no cell after `end`."""
     workers = min(workers, len(jobs))
     if workers <= 1:
         for job in jobs:
@@ -141,13 +160,13 @@ def _measure_all(
     )
     for job, record in results:
         if isinstance(record, Failed):
-            yield failed(job, record.reason)
+            yield failed_record(job, record.reason)
         elif record is not None:
             yield record
 
 
 def _measure_in_worker(job: Job, report: Callable[[str], None], end: float, threads: int) -> Record | None:
-    if time.monotonic() >= end:  # a clock common to all processes; a worker takes seconds to start
+    if time.monotonic() >= end:  # all processes share this clock; a worker takes seconds to start
         return None
     torch.set_num_threads(threads)
     return measure(job, report)

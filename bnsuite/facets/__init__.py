@@ -1,10 +1,10 @@
-"""Facets: what holds of a scheme, found by trying it and not by asking it; and what it costs.
+"""Facets: properties of a scheme, found by trying it and not by asking it; and its costs.
 
-Properties of the normalizer are tried on what stands in its place (the identity where a scheme has none),
-on (8, 32) and (8, 32, 4, 4), and where it refuses one on the other; those of the network in `mlp`, or in the
-first family that takes the scheme. All in float64, on inputs of size 1 and of size 100. As in the tasks,
-gradients are on in training mode and off in evaluation mode; tolerances and steps follow the precision in
-which the scheme computes.
+Properties of the normalizer (the identity, for a scheme without one) are tried on inputs (8, 32) and
+(8, 32, 4, 4), or on one of them if it refuses the other. Those of the network are tried in `mlp`, or in the
+first family that takes the scheme. Everything is in float64, on inputs of size 1 and of size 100. As in the
+tasks, gradients are on in training mode and off in evaluation mode. Tolerances and steps follow the precision
+in which the scheme computes.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from bnsuite.engine.lanes import can_stack
+from bnsuite.engine.stack import can_stack
 from bnsuite.engine.train import mean_cross_entropy, trainable
 from bnsuite.facets.costs import costs_of
 from bnsuite.facets.probe_network import Stage, epsilon, own_streams, rounding, stages
@@ -24,19 +24,19 @@ from bnsuite.schemes import Scheme
 
 T = TypeVar("T")
 
-TOLERANCE = 1e-2
-"""Relative, for invariances, which ε breaks a little; what does not depend is held to rounding."""
+INVARIANCE_TOLERANCE = 1e-2
+"""Relative tolerance of invariances, which ε breaks a little; independence must hold up to rounding."""
 
 __all__ = ["COSTS", "FACETS", "Facets", "Stage", "facets_of", "gradient_gap", "own_streams", "stages"]
 
 
 @dataclass(frozen=True)
 class Facets:
-    """What holds of a scheme.
+    """Facets and costs of a scheme.
 
     Attributes:
-        words: those of `FACETS` that hold, in its order.
-        costs: by `COSTS`; empty where neither `cnn` nor `mlp` takes the scheme.
+        words: names in `FACETS` that hold, in its order.
+        costs: name in `COSTS` → cost; empty if neither `cnn` nor `mlp` takes the scheme.
     """
 
     words: tuple[str, ...] = ()
@@ -44,43 +44,46 @@ class Facets:
 
 
 def facets_of(scheme: Scheme) -> Facets:
-    """The facets of a scheme, the same at every call. A word whose trial raises does not hold.
+    """Try the facets of a scheme, and count its costs; every call gives the same result.
 
-    Global random streams are left as they were.
+    A facet whose trial raises does not hold. Global random number generators are left as they were.
     """
     with own_streams():
-        found = stages(scheme)
+        accepting = stages(scheme)
         trials: dict[str, Callable[[], bool]] = {
             word: lambda trial=trial: trial(scheme)  # type: ignore[misc]
-            for word, trial in _OF_THE_NORMALIZER.items()
+            for word, trial in _NORMALIZER_TRIALS.items()
         }
-        if found:
-            trials |= {word: lambda t=trial: t(found[0]) for word, trial in _OF_THE_NETWORK.items()}  # type: ignore[misc]
-        tried = [word for word, trial in trials.items() if _or(trial, False)]
-        costly = {stage.family.name: stage for stage in found}
-        stage = costly.get("cnn") or costly.get("mlp")
+        if accepting:
+            trials |= {
+                word: lambda trial=trial: trial(accepting[0])  # type: ignore[misc]
+                for word, trial in _NETWORK_TRIALS.items()
+            }
+        holding = [word for word, trial in trials.items() if _or(trial, False)]
+        by_family = {stage.family.name: stage for stage in accepting}
+        stage = by_family.get("cnn") or by_family.get("mlp")
         costs: dict[str, float] = _or(lambda: costs_of(stage), {}) if stage else {}
-    return Facets(tuple(word for word in FACETS if word in (*tried, *scheme.facets)), costs)
+    return Facets(tuple(word for word in FACETS if word in (*holding, *scheme.facets)), costs)
 
 
 def _or(trial: Callable[[], T], otherwise: T) -> T:
     try:
         return trial()
-    except Exception:  # whatever foreign code raises, its word does not hold
+    except Exception:  # foreign code may raise anything; the facet does not hold then
         return otherwise
 
 
 def _inputs(scheme: Scheme) -> Iterator[Tensor]:
-    """Inputs that the normalizer takes: no channel's mean is 0, and no element is near 0, where ε is."""
+    """Inputs that the normalizer takes; no channel has mean 0, and no element is near 0, where ε matters."""
     for shape in ((8, 32), (8, 32, 4, 4)):
         z = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         x = torch.where(z > 0, z + 1, z - 0.5)
         if _or(lambda x=x: _normalized(scheme, x), None) is not None:  # type: ignore[misc]
-            yield from (x, 100 * x)  # a normalizer may be another thing beyond a limit of its own
+            yield from (x, 100 * x)  # a normalizer may act differently on large values
 
 
 def _normalized(scheme: Scheme, x: Tensor) -> Tensor:
-    """By a new normalizer, so that none remembers; in training mode."""
+    """Output of a new normalizer, which remembers nothing, in training mode."""
     torch.default_generator.manual_seed(0)
     out: Tensor = _normalizer(scheme, x)(x)
     return out.detach()
@@ -91,24 +94,24 @@ def _normalizer(scheme: Scheme, x: Tensor) -> nn.Module:
 
 
 def _rounding(scheme: Scheme) -> float:
-    """Relative error of the normalizer's outputs that rounding may make."""
+    """Relative error of the normalizer's outputs that rounding may cause."""
     return rounding(max((epsilon(_normalizer(scheme, x), x) for x in _inputs(scheme)), default=0.0))
 
 
-def _near(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """A relative distance; from zeros nothing is known."""
+def _near(value: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Tell whether the relative distance is at most `tolerance`; never if all expected values are 0."""
     size = float(expected.norm())
-    return size > 0 and float((found - expected).norm()) <= tolerance * size
+    return size > 0 and float((value - expected).norm()) <= tolerance * size
 
 
 def _scale_invariant(scheme: Scheme) -> bool:
     trials = [(_normalized(scheme, 2 * x), _normalized(scheme, x)) for x in _inputs(scheme)]
-    return bool(trials) and all(_near(*trial, TOLERANCE) for trial in trials)
+    return bool(trials) and all(_near(*trial, INVARIANCE_TOLERANCE) for trial in trials)
 
 
 def _shift_invariant(scheme: Scheme) -> bool:
     trials = [(_normalized(scheme, x + x.abs().mean()), _normalized(scheme, x)) for x in _inputs(scheme)]
-    return bool(trials) and all(_near(*trial, TOLERANCE) for trial in trials)
+    return bool(trials) and all(_near(*trial, INVARIANCE_TOLERANCE) for trial in trials)
 
 
 def _mean_centering(scheme: Scheme) -> bool:
@@ -127,13 +130,13 @@ def _per_position(scheme: Scheme) -> bool:
     for x in inputs:
         changed = x.clone()
         changed[..., 0, 0] *= -2
-        found, expected = (_normalized(scheme, z).flatten(2)[..., 1:] for z in (changed, x))
-        if not _near(found, expected, tolerance):
+        others, expected = (_normalized(scheme, z).flatten(2)[..., 1:] for z in (changed, x))
+        if not _near(others, expected, tolerance):
             return False
     return bool(inputs)
 
 
-_OF_THE_NORMALIZER: dict[str, Callable[[Scheme], bool]] = {
+_NORMALIZER_TRIALS: dict[str, Callable[[Scheme], bool]] = {
     "scale-invariant": _scale_invariant,
     "shift-invariant": _shift_invariant,
     "mean-centering": _mean_centering,
@@ -142,7 +145,7 @@ _OF_THE_NORMALIZER: dict[str, Callable[[Scheme], bool]] = {
 
 
 def _logits(stage: Stage, x: Tensor, training: bool = True) -> Tensor:
-    """Of a new network, its parameters away from their start: there a gain of 0 hides what it multiplies."""
+    """Logits of a new network with moved parameters: a gain that starts at 0 hides what it multiplies."""
     torch.default_generator.manual_seed(0)
     with torch.set_grad_enabled(training):
         out: Tensor = stage.network(moved=True).train(training)(x)
@@ -151,10 +154,10 @@ def _logits(stage: Stage, x: Tensor, training: bool = True) -> Tensor:
 
 def _batch_independent(stage: Stage) -> bool:
     def alone(x: Tensor) -> bool:
-        found = _logits(stage, x)  # against other examples after it, and before it
+        logits = _logits(stage, x)  # compared with logits among other examples, after and before
         after, before = torch.cat([x[:4], -2 * x[4:]]), torch.cat([-2 * x[:4], x[4:]])
-        parts = (_logits(stage, after)[:4], found[:4]), (_logits(stage, before)[4:], found[4:])
-        return all(_near(*part, tolerance) for part in parts)
+        pairs = (_logits(stage, after)[:4], logits[:4]), (_logits(stage, before)[4:], logits[4:])
+        return all(_near(*pair, tolerance) for pair in pairs)
 
     x, tolerance = stage.data()[0], stage.rounding
     return alone(x) and alone(100 * x)
@@ -170,15 +173,15 @@ def _batch_1(stage: Stage) -> bool:
     torch.autograd.backward(mean_cross_entropy(network(x), y))
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     hidden = [p.grad for block in network.weights() for p in block if p.grad is not None]
-    reached = any(float(g.abs().max()) > 1e-8 for g in hidden)  # beyond rounding
+    reached = any(float(g.abs().max()) > 1e-8 for g in hidden)  # more than rounding
     return reached and all(bool(g.isfinite().all()) for g in gradients)
 
 
 def gradient_gap(stage: Stage) -> float:
-    """How far the gradient is from the slope of the output, relative, with softplus for ReLU: 0 is exact.
+    """Relative difference between gradient and slope of the output, with softplus for ReLU; 0 is exact.
 
-    The median over 5 directions in the space of parameters, so that a kink that one of them meets is nothing;
-    the least of it over `Stage.steps`. A gap up to `Stage.tolerance` may be rounding.
+    Median over 5 directions in parameter space, so that a kink along one of them does not count; then the
+    minimum over `Stage.steps`. A gap up to `Stage.tolerance` may be rounding.
     """
     x = stage.data()[0]
     draw = torch.Generator().manual_seed(0)
@@ -204,7 +207,7 @@ def gradient_gap(stage: Stage) -> float:
     return min(sorted(gap(move, h) for move in moves)[2] for h in stage.steps)
 
 
-_OF_THE_NETWORK: dict[str, Callable[[Stage], bool]] = {
+_NETWORK_TRIALS: dict[str, Callable[[Stage], bool]] = {
     "batch-independent": _batch_independent,
     "batch-1": _batch_1,
     "train-eval-agreement": _train_eval_agreement,

@@ -1,4 +1,4 @@
-"""Costs: what one more layer costs beside the same layer of scheme `none`, counted and not timed."""
+"""Costs of one more layer, compared with a layer of scheme `none`; counted, not timed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,39 +14,42 @@ from bnsuite.records.facets import COSTS
 from bnsuite.schemes import Scheme
 
 WIDTHS = (16, 32, 48)
+"""Widths at which networks are counted."""
+
 MOVES = frozenset(
     "_to_copy _unsafe_view arange cat clone contiguous copy copy_ detach empty empty_like fill fill_ full "  # noqa: SIM905
     "full_like gather index index_select lift_fresh new_empty new_full new_ones new_zeros ones ones_like "
     "repeat scalar_tensor stack zero_ zeros zeros_like".split()
 )
-"""Operations that move or make numbers and compute none; beside them, views."""
+"""Operations that move or create numbers without computing any; views count as such, too."""
 
-EACH = {
+PER_ELEMENT = {
     "_softmax": 5,  # maximum, difference, exponential, sum, quotient
     "_weight_norm_interface": 3,  # square, sum, product
     "addcdiv": 2,
     "addcmul": 2,
     "lerp": 3,
     "linalg_vector_norm": 2,
-    "std": 4,  # mean, difference, square, mean; so are the next three
+    "std": 4,  # mean, difference, square, mean; also the next three
     "std_mean": 4,
     "var": 4,
     "var_mean": 4,
 }
-"""Operations that are several for each element; any other is one, an elementary function among them."""
+"""torch operation → elementary operations per element; all others count 1, elementary functions included."""
 
 FUSED = {
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "native_group_norm"), (5, slice(1, 3))),
     "native_layer_norm": (5, slice(2, 4)),  # mean, difference, square, mean, product
     "_fused_rms_norm": (3, slice(2, 3)),  # square, mean, product
 }
-"""Normalizers that are one operation of torch: operations for each element, and where gain and bias stand."""
+"""Fused normalizer of torch → elementary operations per element, and the positions of gain and bias among its
+arguments."""
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts elementary operations: of each of torch's, the elements of its largest tensor times `EACH`.
+    """Counter of elementary operations: elements of an operation's largest tensor times `PER_ELEMENT`.
 
-    Products of matrices and convolutions count as torch's own flop counter has them.
+    Matrix products and convolutions count as in torch's flop counter.
     """
 
     total: int = 0
@@ -64,44 +67,44 @@ def _count(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> 
     if func.overloadpacket in flop_registry:
         return int(flop_registry[func.overloadpacket](*args, **kwargs, out_val=out))
     tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
-    each = EACH.get(name.rstrip("_"), 1)
+    per_element = PER_ELEMENT.get(name.rstrip("_"), 1)
     if name in FUSED:
-        each, affine = FUSED[name]
-        each += sum(isinstance(arg, Tensor) for arg in args[affine])
-    return each * max((t.numel() for t in tensors if t.is_floating_point()), default=0)
+        per_element, affine = FUSED[name]
+        per_element += sum(isinstance(arg, Tensor) for arg in args[affine])
+    return per_element * max((t.numel() for t in tensors if t.is_floating_point()), default=0)
 
 
-Count = Callable[[Stage, int], float]
-"""(stage, depth) → how much of something a network of that depth has"""
+StageCount = Callable[[Stage, int], float]
+"""(stage, depth) → a count for a network of that depth, such as its operations."""
 
 
 def costs_of(stage: Stage) -> dict[str, float]:
-    """Every cost of `COSTS`, of the stage's scheme in its family, `cnn` or `mlp`.
+    """Costs of the stage's scheme in its family, `cnn` or `mlp`, by their names in `COSTS`.
 
-    Each is a difference of counts between networks of several widths and sizes of the input, so that it is
-    the coefficient of channels, of elements or of weights, and statistics, scalars and the like drop out.
-    The addition of a residual path is an operation per element.
+    Each cost is a difference of counts between networks of several widths and input sizes. So it is the
+    coefficient of channels, elements or weights, and statistics and scalars drop out. The addition of a
+    residual path counts as one operation per element.
     """
     narrow, wide, _ = WIDTHS
 
-    def slope(count: Callable[[int], Count]) -> float:
+    def slope(count: Callable[[int], StageCount]) -> float:
         more = [_layer(stage, count(width)) for width in (narrow, wide)]
         return (more[1] - more[0]) / (wide - narrow)
 
     sizes = [(4, 4), (4, 6)] if stage.family.name == "cnn" else [(4, 4), (8, 4)]
     positions = [n * side**2 if stage.family.name == "cnn" else n for n, side in sizes]
     few, many = (slope(lambda w, size=size: _operations(w, *size)) for size in sizes)  # type: ignore[misc]
-    found = (
+    counts = (
         slope(lambda w: lambda stage, depth: _numbers(stage.network(depth, w).parameters())),
         slope(lambda w: lambda stage, depth: _numbers(stage.network(depth, w).buffers())),
         (many - few) / (positions[1] - positions[0]),
         _per_weight(stage) if stage.scheme.weight else 0.0,
     )
-    return dict(zip(COSTS, map(float, found), strict=True))
+    return dict(zip(COSTS, map(float, counts), strict=True))
 
 
 def _per_weight(stage: Stage) -> float:
-    """The coefficient of weights, by second differences in the width, with nothing but the weights' own."""
+    """Operations per weight of the weight parametrization alone, by second differences in the width."""
     alone = replace(stage, scheme=Scheme("alone", weight=stage.scheme.weight))
     plain = replace(stage, scheme=Scheme("none"))
 
@@ -115,13 +118,13 @@ def _per_weight(stage: Stage) -> float:
     return second([_layer(alone, _operations(w, 4, 4)) for w in WIDTHS]) / second(weights)
 
 
-def _layer(stage: Stage, count: Count) -> float:
-    """What one more layer has, beside one of scheme `none`."""
+def _layer(stage: Stage, count: StageCount) -> float:
+    """Count of one more layer, minus the count of one more layer of scheme `none`."""
     plain = replace(stage, scheme=Scheme("none"))
     return count(stage, 3) - count(stage, 2) - (count(plain, 3) - count(plain, 2))
 
 
-def _operations(width: int, n: int, side: int) -> Count:
+def _operations(width: int, n: int, side: int) -> StageCount:
     def count(stage: Stage, depth: int) -> float:
         network = stage.network(depth, width, side=side)
         operations: Operations = Operations()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Stage: small networks of one scheme in one family, and data for them, to try the scheme on."""
+"""Small networks of a scheme in a family, with data for them, on which the scheme is tried."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -19,17 +19,18 @@ from bnsuite.schemes import Factory, Scheme
 WIDTH = 16
 """Channels of the hidden layers."""
 
-SIDE = 4
+IMAGE_SIDE = 4
 """Side of an image: 16 positions for `cnn`, 4 tokens for `transformer`."""
 
 CLASSES = 4
+"""Number of classes."""
 
 EXACT, COARSEST = 1e-9, 1e-2
-"""Smallest and largest relative rounding error that is allowed for, however precise a scheme is."""
+"""Smallest and largest relative rounding error to allow for, whatever the precision of a scheme."""
 
 
 class _Epsilons(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps the largest machine epsilon of what operations give; single numbers, such as ε, do not count."""
+    """Recorder of the largest machine epsilon among results of operations, except single numbers like ε."""
 
     largest: float = 0.0
 
@@ -44,8 +45,8 @@ class _Epsilons(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def epsilon(module: Callable[[Tensor], object], x: Tensor) -> float:
     """Machine epsilon of the precision in which `module` computes on x.
 
-    It is that of the coarsest floating-point type among the operations: a normalizer may compute in float32
-    whatever it is given.
+    Machine epsilon of the coarsest floating-point type among the operations: a normalizer may compute in
+    float32 whatever the type of its input.
     """
     epsilons: _Epsilons = _Epsilons()  # type: ignore[no-untyped-call]
     with epsilons:
@@ -60,7 +61,7 @@ def rounding(epsilon: float) -> float:
 
 @dataclass(frozen=True)
 class Stage:
-    """Networks of a scheme in a family; the same arguments give the same network and the same data."""
+    """Small networks of a scheme in a family, and data; equal arguments give equal networks and data."""
 
     scheme: Scheme
     family: Family
@@ -72,13 +73,22 @@ class Stage:
         width: int = WIDTH,
         *,
         seed: int = 0,
-        side: int = SIDE,
+        side: int = IMAGE_SIDE,
         activation: Factory | None = None,
         moved: bool = False,
     ) -> Network:
-        """In training mode; `moved`: N(0, 0.1²) added to each parameter, since a start may hide something.
+        """Build a network, in training mode.
 
-        Raises UnsupportedError where the family or a part of the scheme refuses to be built.
+        Args:
+            depth: hidden weight layers, or blocks.
+            width: channels of a hidden layer.
+            seed: seed of the initialization.
+            side: side of an image.
+            activation: factory of φ; None: ReLU.
+            moved: add N(0, 0.1²) to each parameter, since initial values may hide what they multiply.
+
+        Raises:
+            UnsupportedError: the family, or a part of the scheme, refuses to be built.
         """
         shape = torch.Size((1, side, side))
         network = self.family.build(
@@ -91,38 +101,44 @@ class Stage:
                     p.add_(0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype))
         return network
 
-    def data(self, n: int = 8, *, seed: int = 0, side: int = SIDE) -> tuple[Tensor, Tensor]:
-        """Images (n, 1, side, side) from N(0, 1), and their classes (n,)."""
+    def data(self, n: int = 8, *, seed: int = 0, side: int = IMAGE_SIDE) -> tuple[Tensor, Tensor]:
+        """Images (n, 1, side, side) from N(0, 1), and their classes (n,).
+
+        Args:
+            n: number of images.
+            seed: seed of the random numbers.
+            side: side of an image.
+        """
         draw = torch.Generator().manual_seed(seed)
         x = torch.randn((n, 1, side, side), generator=draw, dtype=torch.float64)
         return x.to(self.dtype), torch.randint(CLASSES, (n,), generator=draw)
 
     @cached_property
     def epsilon(self) -> float:
-        """Machine epsilon of the precision in which the network computes (see `epsilon`)."""
+        """Machine epsilon of the precision in which the network computes (see function `epsilon`)."""
         return epsilon(self.network(), self.data()[0])
 
     @property
     def rounding(self) -> float:
-        """Relative error of an output that rounding may make (see `rounding`)."""
+        """Relative error of an output that rounding may cause (see function `rounding`)."""
         return rounding(self.epsilon)
 
     @property
     def steps(self) -> list[float]:
-        """Steps of finite differences, to take the best of: 1e-6, and its tenfolds up to 0.1 ∛ε.
+        """Steps of finite differences, of which the best counts: 1e-6, 1e-5, … up to 0.1 ∛ε.
 
-        A short one meets rounding, a long one the curvature of a sharp scheme. Below float32 the best of them
-        may agree by chance, and a gradient of its own stay unseen.
+        Short steps suffer from rounding, long steps from curvature. In precisions below float32 the best of
+        them may agree by chance, so that a gradient of the scheme's own is missed.
         """
         return [h for h in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2) if h <= max(1e-6, 0.1 * self.epsilon ** (1 / 3))]
 
     @property
     def tolerance(self) -> float:
-        """Relative error that the best of these differences may have: 2 ∛ε, at least 1e-3."""
+        """Relative error that the best finite difference may have: 2 ∛ε, at least 1e-3."""
         return max(1e-3, 2 * float(self.epsilon ** (1 / 3)))
 
     def refusal(self) -> str | None:
-        """Why the family does not take the scheme, or a part of it its data; None where it does."""
+        """Reason why the family refuses the scheme, or the scheme refuses its data; None: neither does."""
         try:
             self.network()(self.data()[0])
         except (UnsupportedError, ValueError) as error:
@@ -131,12 +147,12 @@ class Stage:
 
 
 def stages(scheme: Scheme) -> list[Stage]:
-    """One of each family in which the scheme runs, in the order of `FAMILIES`."""
+    """Stages of the families in which the scheme runs, in the order of `FAMILIES`."""
 
     def runs(stage: Stage) -> bool:
         try:
             return stage.refusal() is None
-        except Exception:  # whatever foreign code raises, there is nothing to try
+        except Exception:  # foreign code may raise anything; there is nothing to try then
             return False
 
     return [stage for family in FAMILIES.values() if runs(stage := Stage(scheme, family))]
@@ -144,14 +160,14 @@ def stages(scheme: Scheme) -> list[Stage]:
 
 @contextmanager
 def own_streams(seed: int = 0) -> Iterator[None]:
-    """Seeds torch's, numpy's and Python's global streams; after it they are what they were before."""
-    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    """Context with seeded global generators of torch, numpy and Python; restores them at its end."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
     try:
         yield
     finally:
-        torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])
-        random.setstate(kept[2])
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])

@@ -1,4 +1,4 @@
-"""Base of every family: what a network has, and how it is initialized."""
+"""Base of all families: what every network has, and how it is built and initialized."""
 
 import re
 from collections.abc import Callable
@@ -14,64 +14,67 @@ from bnsuite.schemes import Factory, Scheme
 N = TypeVar("N", bound=nn.Module)
 
 Apply = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
-"""(part of a network, h) → what the part makes of h"""
+"""(part of a network, h) → output of the part at h."""
 
 See = Callable[[Tensor], object]
-"""Takes h_l."""
+"""Callback that gets h_l."""
 
 Gain = Literal["relu", "linear"]
-"""How a weight starts: He normal (before φ) or LeCun normal."""
+"""Initialization of a weight: He normal ("relu", before φ) or LeCun normal ("linear")."""
 
 
-def unseen(h: Tensor) -> None:
-    """Takes h_l and forgets it: a tensor that nobody keeps gives its place in the caches to the next."""
+def unseen(_h: Tensor) -> None:
+    """Ignore h_l. Nothing keeps the tensor, so that the next one can take its place in the caches."""
 
 
 class UnsupportedError(Exception):
-    """The scheme cannot be built for this family: a result, not a failure."""
+    """A scheme cannot be built for a family: a result of its cell, not a failure."""
 
 
 class Size(NamedTuple):
-    """What a network is built to."""
+    """Size of a network, of its inputs and of its output."""
 
-    depth: int
-    width: int
+    depth: int  # hidden weight layers, or blocks
+    width: int  # channels of a hidden layer
     shape: torch.Size  # (channels, height, width) of one input
     classes: int
 
 
 class Network(nn.Module):
-    """x (N, *shape) → logits (N, classes).
+    """Network x (N, *shape) → logits (N, classes), with L hidden weight layers or blocks.
 
     Attributes:
-        gains: every hidden weight layer by its name, in the order in which they are drawn.
-        head: the readout.
+        gains: name of each hidden weight layer → its initialization, in the order in which they are drawn.
+        head: readout.
     """
 
     gains: dict[str, Gain]
     head: nn.Linear
 
     def compose(self, x: Tensor, apply: Apply, see: See = unseen) -> Tensor:
-        """The forward pass with every part called by `apply`, for one network or for stacked ones.
+        """Forward pass in which every part is called by `apply`, for one network or for stacked networks.
 
-        `see` is called with h_1 … h_L.
+        Args:
+            x: inputs (N, *shape), or (R, N, *shape) for R stacked networks.
+            apply: calls a part of the network.
+            see: called with each of h_1 … h_L.
         """
         raise NotImplementedError
 
     def initialize_own(self, generator: torch.Generator) -> None:
-        """Draw what a family has besides weight layers and the readout, after these."""
+        """Draw the family's parameters other than weight layers and readout, which are drawn before."""
 
     def weights(self) -> list[list[nn.Parameter]]:
-        """Of each of the L hidden layers, or blocks, the weights: parameters of more than one dimension."""
+        """Weights of each of the L hidden layers, or blocks: their parameters of more than one dimension."""
         return [[p for p in block.parameters() if p.dim() > 1] for block in self.blocks()]
 
     def blocks(self) -> list[nn.Module]:
-        """The L hidden weight layers, or blocks."""
+        """List the L hidden weight layers, or blocks."""
         raise NotImplementedError
 
 
 class Scale(nn.Module):
-    """A fixed branch scale: α x."""
+    """Fixed branch scale x → α x."""
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
@@ -82,6 +85,13 @@ class Scale(nn.Module):
 
 
 def branch_scale(scheme: Scheme, width: int, depth: int) -> nn.Module:
+    """Build the branch scale α_l of a scheme.
+
+    Args:
+        scheme: the scheme.
+        width: channels of the branch.
+        depth: hidden layers, or blocks, of the network.
+    """
     if callable(scheme.branch):
         return scheme.branch(width, depth)
     return nn.Identity() if scheme.branch == 1.0 else Scale(scheme.branch)
@@ -89,7 +99,13 @@ def branch_scale(scheme: Scheme, width: int, depth: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Family:
-    """A way to build networks."""
+    """Kind of network.
+
+    Attributes:
+        name: name of the family.
+        about: description, in a few words.
+        network: (scheme, size, factory of φ) → network that is not initialized yet; refuses by ValueError.
+    """
 
     name: str
     about: str
@@ -106,17 +122,22 @@ class Family:
         seed: int,
         activation: Factory | None = None,
     ) -> Network:
-        """A network of `depth` hidden weight layers, or blocks, initialized by `seed` alone.
+        """Build a network and initialize it from `seed` alone.
 
         Weights before φ are He normal (fan-in), all others LeCun normal, biases 0. They are drawn after
-        everything else was built, so that two schemes at one seed start from the same weights.
+        everything else is built, so that two schemes with one seed start from equal weights.
 
         Args:
+            scheme: scheme around which the network is built.
+            depth: hidden weight layers, or blocks; at least 1.
+            width: channels of a hidden layer.
             shape: (channels, height, width) of one input.
-            activation: φ from `num_features`; ReLU by default. A scheme with its own keeps it.
+            classes: number of classes.
+            seed: seed of the initialization.
+            activation: factory of φ; None: ReLU. A scheme with an activation of its own keeps that.
 
         Raises:
-            UnsupportedError: the family or the scheme's parts refuse this size, with a ValueError; or its
+            UnsupportedError: the family or a part of the scheme refuses this size by a ValueError, or the
                 parameters cannot be trained (see `checked`).
             ValueError: depth below 1.
         """
@@ -140,10 +161,10 @@ class Family:
 
 
 def checked(network: N, scheme: Scheme) -> N:
-    """The network, where its parameters can be trained (see `engine.train.trainable`).
+    """Check that the parameters of a network can be trained (see `engine.train.trainable`); returns it.
 
     Raises:
-        UnsupportedError: they cannot; names the parameter.
+        UnsupportedError: they cannot; the message names the parameter.
     """
     try:
         trainable(network)
@@ -153,11 +174,11 @@ def checked(network: N, scheme: Scheme) -> N:
 
 
 def refuse_unbatched(network: nn.Module) -> None:
-    """Let torch modules of a scheme raise ValueError where they would read (N, C, *S) as one example.
+    """Make torch modules of a scheme raise ValueError where they would take (N, C, *S) for a single example.
 
-    Torch's instance norms, convolutions and channelwise dropouts also take an input without a batch
-    dimension, with one dimension less: (N, C) would be (channels, positions), silently. Its pools and
-    pads do so too, but compute the same for each row.
+    torch's instance norms, convolutions and channelwise dropouts also accept an input without a batch
+    dimension, and would silently read (N, C) as (channels, positions). Its pools and pads do so too, but
+    compute the same for each row.
     """
     for name, module in network.named_modules():
         if re.match(r"(norms|activations|branches)\.|.*\.activation\b", name) and _positions(module):
@@ -165,32 +186,32 @@ def refuse_unbatched(network: nn.Module) -> None:
 
 
 def _positions(module: nn.Module) -> int | None:
-    """Dimensions of S, where `module` is one of torch's whose (C, *S) means another thing than (N, C, *S)."""
+    """Number of dimensions of S, for torch modules that also accept (C, *S); None for all others."""
     for kind in type(module).__mro__:
-        found = re.fullmatch(r"(?:InstanceNorm|Conv|ConvTranspose|Dropout)([123])d", kind.__name__)
-        if found and kind.__module__.startswith("torch.nn.modules."):
-            return None if kind is nn.Dropout2d else int(found[1])
+        match = re.fullmatch(r"(?:InstanceNorm|Conv|ConvTranspose|Dropout)([123])d", kind.__name__)
+        if match and kind.__module__.startswith("torch.nn.modules."):
+            return None if kind is nn.Dropout2d else int(match[1])
     return None
 
 
-def _with_batch(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-    if given and given[0].dim() == (_positions(module) or 0) + 1:
+def _with_batch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if inputs and inputs[0].dim() == (_positions(module) or 0) + 1:
         name = type(module).__name__
-        raise ValueError(f"{name} reads {tuple(given[0].shape)} as one example without a batch dimension")
+        raise ValueError(f"{name} reads {tuple(inputs[0].shape)} as one example without a batch dimension")
 
 
-def relu(num_features: int) -> nn.Module:
-    """φ(x) = max(x, 0), of every task but the curvature ones."""
+def relu(_num_features: int) -> nn.Module:
+    """Build φ(x) = max(x, 0), the activation of every task except the curvature tasks."""
     return nn.ReLU()
 
 
-def softplus(num_features: int) -> nn.Module:
-    """φ(x) = ln(1 + e^{10 x}) / 10, the smooth stand-in for ReLU of the curvature tasks."""
+def softplus(_num_features: int) -> nn.Module:
+    """Build φ(x) = ln(1 + e^{10 x}) / 10, which replaces ReLU where a task needs second derivatives."""
     return nn.Softplus(beta=10)
 
 
 def _initialize(network: Network, seed: int) -> None:
-    """Weights in their order, the readout, then what else the family has, all from one stream."""
+    """Draw weights in their order, then the readout, then what else the family has, from one generator."""
     generator = torch.Generator().manual_seed(seed)
     for name, gain in [*network.gains.items(), ("head", "linear")]:
         layer = network.get_submodule(name)

@@ -1,4 +1,4 @@
-"""Layered families: `mlp` and `cnn`, hidden weight layers around a scheme."""
+"""Families `mlp` and `cnn`: hidden weight layers with the normalizers of a scheme between them."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,23 @@ from torch import Tensor, nn
 from bnsuite.networks.base import Apply, Family, Network, See, Size, branch_scale, unseen
 from bnsuite.schemes import Factory, Scheme
 
-SIDE = 8
-"""Largest height and width of what the `cnn` has after its stem: above it pools once, by averages."""
+POOLED_SIDE = 8
+"""Largest height and width behind the stem of `cnn`; larger images are average-pooled there, once."""
 
 
 class Layered(Network):
-    """depth hidden weight layers around a scheme, by the equations of `Scheme`."""
+    """Network of hidden weight layers, by the equations of `Scheme`.
+
+    Args:
+        scheme: the scheme.
+        layers: hidden weight layers, the stem first.
+        width: channels of a hidden layer.
+        classes: number of classes.
+        activation: factory of φ, unless the scheme has its own.
+        prepare: applied to the input.
+        pool: applied behind the stem.
+        gather: applied before the readout.
+    """
 
     def __init__(
         self,
@@ -73,7 +84,7 @@ def _mlp(scheme: Scheme, size: Size, activation: Factory) -> Network:
 def _cnn(scheme: Scheme, size: Size, activation: Factory) -> Network:
     depth, width, shape, classes = size
     layers: list[nn.Module] = [nn.Conv2d(width if i else shape[0], width, 3, padding=1) for i in range(depth)]
-    window = math.ceil(shape[1] / SIDE), math.ceil(shape[2] / SIDE)
+    window = math.ceil(shape[1] / POOLED_SIDE), math.ceil(shape[2] / POOLED_SIDE)
     pool = nn.AvgPool2d(window) if max(window) > 1 else nn.Identity()
     mean = partial(torch.mean, dim=(-2, -1))
     return Layered(scheme, layers, width, classes, activation, nn.Identity(), pool, mean)

@@ -1,4 +1,4 @@
-"""The network of `speedrun`: whitened patches, six convolutions with a slot for a normalizer behind each."""
+"""Network of the task `speedrun`: whitened patches, then six convolutions, each followed by a normalizer."""
 
 from itertools import pairwise
 
@@ -9,23 +9,33 @@ from torch import Tensor, nn
 from bnsuite.networks.base import UnsupportedError, checked, refuse_unbatched
 from bnsuite.schemes import Scheme
 
-SIDE = 16
-"""Least side of an image: 16 → 15 → 7 → 3 → 1."""
+SMALLEST_SIDE = 16
+"""Smallest side of an image, in pixels: 16 → 15 → 7 → 3 → 1."""
 
 PATCH, EPS = 2, 5e-4
-"""Side of the patches that are whitened, and what is added to their variances."""
+"""Side of the whitened patches in pixels, and the ε that is added to their variances."""
 
 LOGIT_SCALE = 1 / 8
+"""Factor of the readout's output."""
 
 
 class RecipeNetwork(nn.Module):
-    """x (N, c, H, W) → logits (N, classes): six 3×3 convolutions W_l of C, C, 4C, 4C, 4C, 4C channels.
+    """Network x (N, c, H, W) → logits (N, classes) of six 3×3 convolutions W_l.
 
-    h_0 = φ(whitened 2×2 patches of x); h_l = φ(N_l(pool W_l h_{l−1})), a 2×2 max-pool at odd l, none at
-    even; logits = V max(h_6) / 8, the maximum over all positions. A layout of Jordan, arXiv 2404.00498.
+    Convolutions have C, C, 4C, 4C, 4C and 4C output channels.
+    h_0 = φ(whitened 2×2 patches of x); h_l = φ(N_l(pool W_l h_{l−1})) with a 2×2 max-pool at odd l and none
+    at even l; logits = V max(h_6) / 8 with the maximum over all positions. Source: Jordan, arXiv 2404.00498.
+
+    Args:
+        scheme: its normalizer, and its activation where it has one; GELU by default.
+        width: C.
+        shape: (channels, height, width) of one image.
+        classes: number of classes.
 
     Attributes:
-        layers, branches, head: what an initialization of a scheme finds in all networks.
+        layers: convolutions, where the `init` of a scheme looks for weights.
+        branches: identities, where the `init` of a scheme looks for branch scales.
+        head: readout V.
     """
 
     def __init__(self, scheme: Scheme, width: int, shape: torch.Size, classes: int) -> None:
@@ -33,7 +43,7 @@ class RecipeNetwork(nn.Module):
         norm, phi = scheme.norm or nn.Identity, scheme.activation or gelu
         self.whiten = Whitening(shape[0])
         widths = (2 * shape[0] * PATCH**2, width, width, *[4 * width] * 4)
-        bare = scheme.norm is None  # otherwise the shift is the normalizer's
+        bare = scheme.norm is None  # with a normalizer, the shift is the normalizer's
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1, bias=bare) for i, o in pairwise(widths))
         self.norms = nn.ModuleList(norm(out) for out in widths[1:])
         self.activations = nn.ModuleList(phi(out) for out in widths)
@@ -43,17 +53,17 @@ class RecipeNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first, *activations = self.activations
         h = first(self.whiten(x))
-        for place, parts in enumerate(zip(self.layers, self.norms, activations, strict=True)):
-            layer, norm, phi = parts
+        for i, (layer, norm, phi) in enumerate(zip(self.layers, self.norms, activations, strict=True)):
             h = layer(h)
-            h = phi(norm(F.max_pool2d(h, 2) if place % 2 == 0 else h))
+            h = phi(norm(F.max_pool2d(h, 2) if i % 2 == 0 else h))
         return self.head(h.amax((-2, -1))) * LOGIT_SCALE  # type: ignore[no-any-return]
 
 
 class Whitening(nn.Module):
-    """x → [F x, −F x]: the 2×2 patches of stride 1, decorrelated, with both signs, for φ to keep.
+    """Whitening x → [F x, −F x]: decorrelated 2×2 patches at stride 1, with both signs, so that φ keeps both.
 
-    F is set from training images and not trained; in float32, for it takes differences of neighbours.
+    F is set from training images and not trained. It is applied in float32, since it takes differences of
+    neighbouring pixels.
     """
 
     filters: Tensor
@@ -64,9 +74,12 @@ class Whitening(nn.Module):
         self.register_buffer("filters", torch.eye(k).view(k, channels, PATCH, PATCH))
 
     def fit(self, images: Tensor) -> None:
-        """F = (Λ + ε)^{−1/2} Qᵀ with Cov(patches) = Q Λ Qᵀ; a patch then has Cov(F p) = Λ / (Λ + ε).
+        """Set F = (Λ + ε)^{−1/2} Qᵀ with Cov(patches) = Q Λ Qᵀ; a patch p then has Cov(F p) = Λ / (Λ + ε).
 
         Source: Page, "How to train your ResNet" 8, 2019.
+
+        Args:
+            images: training images (N, c, H, W).
         """
         patches = images.unfold(2, PATCH, 1).unfold(3, PATCH, 1).movedim(1, 3)  # (N, H', W', c, 2, 2)
         values, vectors = torch.linalg.eigh(torch.cov(patches.flatten(3).flatten(0, 2).mT))
@@ -77,25 +90,35 @@ class Whitening(nn.Module):
             return F.conv2d(x, torch.cat([self.filters, -self.filters]))
 
 
-def gelu(num_features: int) -> nn.Module:
-    """φ of the recipe."""
+def gelu(_num_features: int) -> nn.Module:
+    """Build GELU, the φ of the recipe."""
     return nn.GELU()
 
 
 def build(scheme: Scheme, width: int, shape: torch.Size, classes: int, seed: int) -> RecipeNetwork:
-    """The network with the scheme in its slots, initialized by `seed` alone.
+    """Build the network with the scheme's normalizers, and initialize it from `seed` alone.
 
-    Weights are LeCun normal; then the first filters of each W_l, as many as it has inputs, pass one input
-    on: norms are about 1 in both. Then come the scheme's own initialization and weight parametrization.
+    Weights are LeCun normal. Then the first filters of each W_l, as many as it has input channels, are set to
+    pass one channel on each; either kind of filter has a norm of about 1. The scheme's own initialization and
+    weight parametrization come last.
+
+    Args:
+        scheme: a scheme without residual paths.
+        width: channels C of the first two convolutions.
+        shape: (channels, height, width) of one image.
+        classes: number of classes.
+        seed: seed of the initialization.
 
     Raises:
-        UnsupportedError: the images are too small, the scheme has residual paths, or refuses a size.
+        UnsupportedError: the images are too small, or the scheme has residual paths or refuses a size.
     """
-    if min(shape[1:]) < SIDE:
-        raise UnsupportedError(f"speedrun needs images of {SIDE}×{SIDE} at least: got {shape[1]}×{shape[2]}")
+    if min(shape[1:]) < SMALLEST_SIDE:
+        raise UnsupportedError(
+            f"speedrun needs images of {SMALLEST_SIDE}×{SMALLEST_SIDE} at least: got {shape[1]}×{shape[2]}"
+        )
     if scheme.skip != "none":
         raise UnsupportedError(
-            f"{scheme.name} has residual paths, and the recipe's network has none to scale or to normalize: "
+            f"{scheme.name} has residual paths, and the network of speedrun has none to scale or normalize: "
             "measure its normalizer in a plain scheme"
         )
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -1,4 +1,4 @@
-"""Family `transformer`: blocks of self-attention and a perceptron around a scheme."""
+"""Family `transformer`: blocks of self-attention and a perceptron, with the normalizers of a scheme."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,26 +11,31 @@ from bnsuite.networks.base import Apply, Family, Gain, Network, See, Size, branc
 from bnsuite.schemes import Factory, Scheme
 
 PATCHES_ABOVE = 16
-"""Image side up to which the tokens of the `transformer` are rows; patches above."""
+"""Largest image side, in pixels, for which tokens are rows; for larger images they are patches."""
 
 PATCH = 4
-"""Side of a patch."""
+"""Side of a patch, in pixels."""
 
 HEADS = 4
-"""Heads of attention where they divide the width; otherwise there is one."""
+"""Heads of attention if they divide the width; otherwise there is one head."""
 
 
 class Transformer(Network):
-    """depth blocks of self-attention A and a perceptron M, with residual paths, around a scheme.
+    """Network of `depth` blocks of self-attention A and a perceptron M, with residual paths.
 
     With tokens x_t and h_1 = W_1 x_t + b_1 + p_t, p_t learned for each position t, block l is
 
     - skip="none", skip="pre": h ← h + α_l A(N_l(h)); h ← h + α'_l M(N'_l(h)); logits = V mean_t N(h) + c
     - skip="post": h ← N_l(h + α_l A(h)); h ← N'_l(h + α'_l M(h)); logits = V mean_t h + c
 
-    with every N on (N, C, T), and h_l what block l is given. The residual paths are the family's own, so
-    skip="none" and skip="pre" are the same network but for the branch scale: `batchnorm` and
-    `residual-batchnorm` coincide. Tokens are the rows of an image up to 16×16, patches of 4×4 above.
+    with every N on (N, C, T), and h_l the input of block l. The residual paths belong to the family, so
+    skip="none" and skip="pre" differ by the branch scale alone: `batchnorm` and `residual-batchnorm` are one
+    network. Tokens are rows of images up to 16×16, and patches of 4×4 of larger images.
+
+    Args:
+        scheme: the scheme.
+        size: depth, width, shape of one input and number of classes.
+        activation: factory of φ in the perceptrons, unless the scheme has its own.
 
     Raises:
         ValueError: patches do not cover the image.
@@ -79,7 +84,7 @@ class Transformer(Network):
 
 
 class Positions(nn.Module):
-    """x + p, with p (T, C) learned from N(0, 1): at the start as large as standardized tokens are."""
+    """Learned positions x → x + p, p (T, C) drawn from N(0, 1): at first as large as standardized tokens."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
@@ -92,7 +97,7 @@ class Positions(nn.Module):
 class Attention(nn.Module):
     """Self-attention among the T tokens of (N, C, T): W mix(Q x + q, K x + k, V x + v) + w.
 
-    Q, K and V are one layer; 4 heads where they divide C, otherwise 1.
+    Q, K and V are one layer. There are 4 heads if they divide C, otherwise 1.
     """
 
     gains: ClassVar[dict[str, Gain]] = {"read": "linear", "write": "linear"}
@@ -106,14 +111,15 @@ class Attention(nn.Module):
         return self.compose(x, lambda part, h: part(h))
 
     def compose(self, x: Tensor, apply: Apply) -> Tensor:
+        """Forward pass in which every part is called by `apply`."""
         return apply(self.write, apply(self.mix, apply(self.read, x.mT))).mT
 
 
 class Mix(nn.Module):
-    """q, k, v (…, T, 3 C) → Σ_s softmax_s(q_t · k_s / √d) v_s (…, T, C), in each head of d = C / heads.
+    """Attention (q, k, v) → Σ_s softmax_s(q_t · k_s / √d) v_s in each head, d = C / heads.
 
-    Written out, since torch's fused attention has no second derivative. Source: Vaswani et al., arXiv
-    1706.03762.
+    Maps (…, T, 3 C) to (…, T, C). Written out, since torch's fused attention has no second derivative.
+    Source: Vaswani et al., arXiv 1706.03762.
     """
 
     def __init__(self, heads: int) -> None:
@@ -126,13 +132,13 @@ class Mix(nn.Module):
         scores = q @ k.mT / math.sqrt(q.shape[-1])
         return (torch.softmax(scores, -1) @ v).transpose(-3, -2).flatten(-2)
 
-    def stacked(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """The rule of `engine.stacked`: attention does not know of lanes."""
+    def stacked(self, _params: Mapping[str, Tensor], _buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Stacked formula of `engine.stacked`: attention treats lanes like any leading dimension."""
         return self.forward(x)
 
 
 class Perceptron(nn.Module):
-    """W φ(U x + u) + w at each position of (N, C, T), with 4 C hidden features."""
+    """Perceptron W φ(U x + u) + w at each position of (N, C, T), with 4 C hidden features."""
 
     gains: ClassVar[dict[str, Gain]] = {"expand": "relu", "contract": "linear"}
 
@@ -145,12 +151,13 @@ class Perceptron(nn.Module):
         return self.compose(x, lambda part, h: part(h))
 
     def compose(self, x: Tensor, apply: Apply) -> Tensor:
+        """Forward pass in which every part is called by `apply`."""
         h = apply(self.activation, apply(self.expand, x.mT).mT)
         return apply(self.contract, h.mT).mT
 
 
 def _tokens(shape: torch.Size) -> tuple[Callable[[Tensor], Tensor], int]:
-    """How images (N, *shape) become tokens (N, T, features), and T."""
+    """Function from images (N, *shape) to tokens (N, T, features), and T."""
     _, height, width = shape
     if max(height, width) <= PATCHES_ABOVE:
         return _rows, height

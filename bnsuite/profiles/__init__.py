@@ -1,4 +1,4 @@
-"""Profiles: named sets of budgets, one TOML file each in this folder. No torch."""
+"""Profiles: named sets of budgets, one TOML file per profile in this folder. No torch."""
 
 import tomllib
 from functools import cache
@@ -10,18 +10,18 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from bnsuite.names import lookup
 
 
-class Size(BaseModel):
-    """Width and batch size of a family's networks; `default`: measured without being named."""
+class FamilySize(BaseModel):
+    """Width and batch size of a family's networks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int
     batch: int
-    default: bool = True
+    default: bool = True  # measured if a run names no family
 
 
-class Seeds(BaseModel):
-    """Seeds to tune on, and seeds to quote from."""
+class SeedSets(BaseModel):
+    """Seeds to tune on, and seeds to report results of."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,10 +30,19 @@ class Seeds(BaseModel):
 
 
 class Profile(BaseModel):
-    """Every budget of a run; with `gpu` they are such that a CPU would take days.
+    """Budgets of a run.
 
-    `tasks` has the settings of each task; they come before the family's size. There a table named after a
-    family overrides them for that family, and `false` in its place leaves the task out for it.
+    Attributes:
+        name: name of the profile.
+        about: description in one line.
+        gpu: whether the budgets need a GPU; a CPU would take days.
+        datasets: names of data sets.
+        schemes: names of schemes.
+        seeds: tuning and confirmation seeds.
+        families: name of a family → its size.
+        tasks: name of a task → its settings, which take precedence over the family's size. An entry that is
+            named after a family is either a table, which overrides settings for that family, or `false`,
+            which leaves the task out for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,8 +52,8 @@ class Profile(BaseModel):
     gpu: bool = False
     datasets: tuple[str, ...]
     schemes: tuple[str, ...]
-    seeds: Seeds
-    families: dict[str, Size]
+    seeds: SeedSets
+    families: dict[str, FamilySize]
     tasks: dict[str, dict[str, Any]]
 
     @model_validator(mode="after")
@@ -55,15 +64,15 @@ class Profile(BaseModel):
 
     @property
     def default_families(self) -> tuple[str, ...]:
-        """The families of a run that names none."""
+        """Families that are measured if a run names none."""
         return tuple(name for name, size in self.families.items() if size.default)
 
     def asks(self, task: str, family: str) -> bool:
-        """Whether the task is measured for the family."""
+        """Tell whether the task is measured for the family."""
         return self.tasks[task].get(family) is not False
 
     def settings(self, task: str, family: str) -> dict[str, Any]:
-        """What a task is called with for one family, tuples for lists."""
+        """Settings of a task for one family, with tuples for lists."""
         common = self.tasks[task]
         own = common.get(family, {})
         merged = {name: value for name, value in common.items() if name not in self.families} | own
@@ -75,18 +84,18 @@ class Profile(BaseModel):
 
 
 def profile_names() -> list[str]:
-    """The names of all profiles, from the least to the most work."""
+    """Names of all profiles, from the least to the most work."""
     order = ["smoke", "quick", "standard", "full"]
-    found = {file.name.removesuffix(".toml") for file in resources.files(__package__).iterdir()}
-    return [name for name in order if name in found]
+    stems = {file.name.removesuffix(".toml") for file in resources.files(__package__).iterdir()}
+    return [name for name in order if name in stems]
 
 
 @cache
 def load_profile(name: str) -> Profile:
-    """The profile of that name.
+    """Load a profile by name.
 
     Raises:
-        UnknownNameError: no such profile.
+        UnknownNameError: there is no such profile.
     """
     names = profile_names()
     lookup("profile", name, {n: n for n in names})

@@ -1,4 +1,4 @@
-"""Schemes: what is compared. `SCHEMES` lists the built-in ones."""
+"""Schemes: the normalizers and topologies that are compared. `SCHEMES` lists the built-in schemes."""
 
 from bnsuite.schemes.catalogue import catalogue
 from bnsuite.schemes.registry import GROUP, REFERENCES, SCHEMES, find_scheme, scheme_names

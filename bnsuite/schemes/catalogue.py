@@ -1,4 +1,4 @@
-"""Catalogue: every built-in scheme with its definition, in Markdown."""
+"""Catalogue of the built-in schemes with their definitions, in Markdown."""
 
 import inspect
 from functools import partial
@@ -16,9 +16,9 @@ _ROLES = {
 
 
 def catalogue() -> str:
-    """Every built-in scheme in Markdown: its topology, and the definition of each part that it brings.
+    """List every built-in scheme in Markdown: its topology, and the definition of each of its parts.
 
-    `leaderboard/SCHEMES.md` is this text, and the board shows it.
+    `leaderboard/SCHEMES.md` holds this text, and the board shows it.
     """
     text = inspect.cleandoc(Scheme.__doc__ or "")
     blocks = ["# The schemes", text[text.index("With φ") : text.index("Attributes:")].strip()]
@@ -27,8 +27,9 @@ def catalogue() -> str:
         for role, symbol in _ROLES.items():
             part = getattr(scheme, role)
             if callable(part):
-                built = part.func if isinstance(part, partial) else part
-                given = ", ".join(f"{k}={v}" for k, v in part.keywords.items()) if built is not part else ""
-                words = " ".join((inspect.getdoc(built) or "").split())
-                blocks.append(f"- {symbol} is `{built.__name__}{f'({given})' * bool(given)}`: {words}")
+                factory, keywords = (part.func, part.keywords) if isinstance(part, partial) else (part, {})
+                arguments = ", ".join(f"{name}={value}" for name, value in keywords.items())
+                call = f"{factory.__name__}({arguments})" if arguments else factory.__name__
+                definition = " ".join((inspect.getdoc(factory) or "").split())
+                blocks.append(f"- {symbol} is `{call}`: {definition}")
     return "\n\n".join(blocks) + "\n"

@@ -1,4 +1,4 @@
-"""Registry: every built-in scheme by name, and those of installed packages."""
+"""Registry: built-in schemes by name, and schemes of installed packages."""
 
 from functools import partial
 from importlib.metadata import entry_points
@@ -68,38 +68,38 @@ _BUILT_IN = (
 )
 
 SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in _BUILT_IN}
-"""The registry: every built-in scheme by name. To add one, add a line above."""
+"""Built-in schemes by name. To add one, add a line above."""
 
 REFERENCES = ("none", "batchnorm", "residual-batchnorm", "layernorm")
-"""The four schemes that every other one is compared with."""
+"""Names of the four reference schemes, with which every other scheme is compared."""
 
 GROUP = "bnsuite.schemes"
-"""Entry points of this group bring the schemes of installed packages, each under its scheme's name."""
+"""Group of entry points through which installed packages bring schemes, each under its scheme's name."""
 
 
 def find_scheme(name: str) -> Scheme:
-    """The built-in scheme of that name, or the one that an installed package brings.
+    """Find a built-in scheme by name, or one that an installed package brings.
 
     Raises:
-        UnknownNameError: there is none.
-        ValueError: the package's cannot be loaded, or is no scheme of that name.
+        UnknownNameError: there is no scheme of that name.
+        ValueError: the package's object cannot be loaded, or is not a scheme of that name.
     """
-    brought = {point.name: point for point in entry_points(group=GROUP)}
-    if name in SCHEMES or name not in brought:
-        return lookup("scheme", name, {**dict.fromkeys(brought), **SCHEMES})  # type: ignore[return-value]
-    point = brought[name]
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name in SCHEMES or name not in points:
+        return lookup("scheme", name, {**dict.fromkeys(points), **SCHEMES})  # type: ignore[return-value]
+    point = points[name]
     package = point.dist.name if point.dist else point.module
     try:
-        found = point.load()
+        scheme = point.load()
     except Exception as error:
         raise ValueError(f"scheme {name!r} of {package}: {type(error).__name__}: {error}") from error
-    if not isinstance(found, Scheme) or found.name != name:
+    if not isinstance(scheme, Scheme) or scheme.name != name:
         raise ValueError(
-            f"scheme {name!r} of {package}: wanted a Scheme of that name at {point.value}, got {found!r}"
+            f"scheme {name!r} of {package}: wanted a Scheme of that name at {point.value}, got {scheme!r}"
         )
-    return found
+    return scheme
 
 
 def scheme_names() -> list[str]:
-    """Of every scheme that `find_scheme` finds: the built-in ones, then those of installed packages."""
+    """Names of all schemes that `find_scheme` finds: built-in schemes, then those of installed packages."""
     return list(dict.fromkeys([*SCHEMES, *sorted(point.name for point in entry_points(group=GROUP))]))

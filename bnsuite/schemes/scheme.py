@@ -12,13 +12,15 @@ from bnsuite.records.manifest import NAME
 from bnsuite.schemes.source_hash import sources
 
 Skip = Literal["none", "pre", "post"]
+"""Residual path: none, with the normalizer inside the branch (pre), or with the normalizer after the sum."""
 
 Factory = Callable[[int], nn.Module]
+"""num_features → module on (N, C, *S), C = num_features."""
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """What is compared: how activations are normalized, and what stands around the normalizer.
+    """Normalization scheme: a normalizer, and the topology around it.
 
     With φ the activation, N_l the normalizer and α_l the branch scale, h_1 = W_1 x + b_1 and
 
@@ -33,15 +35,15 @@ class Scheme:
         norm: builds the normalizer from `num_features`; any module on (N, C, *S). None: no normalizer.
         skip: topology, as above.
         branch: α_l, a number, or a factory (num_features, depth) → module applied to the branch.
-        weight: each hidden weight layer → the one in its place, such as
+        weight: hidden weight layer → the layer that replaces it, such as
             `torch.nn.utils.parametrizations.weight_norm`.
         init: changes the initialized network in place (facet `own-init`).
-        activation: builds φ from `num_features` (facet `own-activation`). None: the task's.
-        paper: where the scheme is from, for its page.
+        activation: builds φ from `num_features` (facet `own-activation`). None: the activation of the task.
+        paper: source of the scheme, shown on its page.
 
     Raises:
-        ValueError: for a name or topology that cannot be.
-        TypeError: for a normalizer that is not a factory.
+        ValueError: the name is malformed, the topology unknown, or a branch scale has no branch.
+        TypeError: the normalizer is not a factory.
     """
 
     name: str
@@ -70,19 +72,19 @@ class Scheme:
 
     @property
     def facets(self) -> tuple[str, ...]:
-        """What sets the scheme apart from a normalizer in a plain network, for filters."""
-        found = {
+        """Facets of what the scheme has besides a normalizer in a plain network, for filters."""
+        present = {
             "residual": self.skip != "none",
             "post-norm": self.skip == "post",
             "own-init": self.init is not None,
             "own-activation": self.activation is not None,
             "weight-parametrization": self.weight is not None,
         }
-        return tuple(name for name, present in found.items() if present)
+        return tuple(facet for facet, holds in present.items() if holds)
 
     @property
     def about(self) -> str:
-        """The scheme in one line: topology, normalizer, paper."""
+        """Description in one line: topology, normalizer, other parts, paper."""
         topology = {"none": "plain", "pre": "pre-activation residual", "post": "post-norm residual"}[
             self.skip
         ]
@@ -91,10 +93,10 @@ class Scheme:
         return ", ".join(filter(None, (topology, norm, *own, self.paper)))
 
     def source_hash(self) -> str:
-        """SHA-256 over everything that defines the scheme but its name and paper.
+        """SHA-256 over everything that defines the scheme, except its name and paper.
 
-        Callables enter with their source and that of what they refer to in their own module; those of
-        torch and of the standard library with their qualified name.
+        A callable enters with its source, and with the source of what it refers to in its own module.
+        Callables of torch and of the standard library enter with their qualified names.
         """
         digest = hashlib.sha256()
         for field in fields(self):

@@ -1,29 +1,35 @@
-"""Sources of a scheme: the text over which its hash is taken."""
+"""Source text of a scheme, over which its hash is taken."""
 
 import ast
 import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
 
 def sources(value: Any, seen: dict[int, Any]) -> Iterator[str]:
+    """List the texts that define a value: sources of callables, `repr` of anything else.
+
+    Args:
+        value: a value, a container of values, or a callable.
+        seen: values that were listed before, by id; gets the new ones.
+    """
     if not callable(value) and not isinstance(value, (tuple, list, dict)):
         yield re.sub(r" at 0x[0-9a-f]+", "", repr(value))
         return
     if id(value) in seen:
         return
-    seen[id(value)] = value  # held, so that its id stays its own
+    seen[id(value)] = value  # kept alive, so that no other object gets its id
     if isinstance(value, dict):
         yield from sources(sorted(value.items(), key=repr), seen)
     elif isinstance(value, (tuple, list)):
         yield f"{len(value)}:"
         for part in value:
-            yield from sources(part, dict(seen))  # an equal part counts again
+            yield from sources(part, dict(seen))  # a copy: the same part may occur twice
     elif isinstance(value, partial):
         yield "partial"
         yield from sources((value.args, value.keywords), seen)
@@ -52,26 +58,32 @@ def _callable_sources(value: Any, seen: dict[int, Any]) -> Iterator[str]:
     for base in getattr(value, "__bases__", ()):
         yield from sources(base, seen)
     for function in functions:
-        for held in (function.__defaults__, function.__kwdefaults__):
-            if held:
-                yield from sources(held, seen)
+        for defaults in filter(None, (function.__defaults__, function.__kwdefaults__)):
+            yield from sources(defaults, seen)
         for cell in function.__closure__ or ():
             yield from sources(cell.cell_contents, seen)
     namespace = next((f.__globals__ for f in functions), vars(sys.modules.get(module, object)))
-    for name in _names_in(source, functions):
-        found = namespace.get(name)
-        if isinstance(found, (int, float, str, tuple, list, dict)):
+    yield from _referred_sources(_names_in(source, functions), namespace, module, seen)
+
+
+def _referred_sources(
+    names: Sequence[str], namespace: Mapping[str, Any], module: str, seen: dict[int, Any]
+) -> Iterator[str]:
+    """Sources of constants, and of what belongs to the same module, among the names that a source uses."""
+    for name in names:
+        value = namespace.get(name)
+        if isinstance(value, (int, float, str, tuple, list, dict)):
             yield f"{name} ="
-            yield from sources(found, dict(seen))
-        elif getattr(found, "__module__", None) == module:
-            yield from sources(found, seen)
+            yield from sources(value, dict(seen))
+        elif getattr(value, "__module__", None) == module:
+            yield from sources(value, seen)
 
 
 def _source_of(value: Any) -> str:
-    """The source of a class or function; of a lambda its own expression, not the statement around it."""
+    """Source of a class or function; for a lambda its own expression, not the statement around it."""
     if getattr(value, "__name__", "") != "<lambda>":
         return textwrap.dedent(inspect.getsource(value))
-    *_, (line, _, column, _) = value.__code__.co_positions()  # of what it returns
+    *_, (line, _, column, _) = value.__code__.co_positions()  # position of what the lambda returns
     tree = ast.parse("".join(inspect.findsource(value)[0]))
     for node in ast.walk(tree):
         if isinstance(node, ast.Lambda) and (node.body.lineno, node.body.col_offset) == (line, column):
@@ -87,7 +99,7 @@ def _code(code: CodeType) -> Iterator[str]:
 
 def _names_in(source: str, functions: Sequence[FunctionType]) -> list[str]:
     try:
-        found = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
-    except SyntaxError:  # no source
-        found = {name for function in functions for name in function.__code__.co_names}
-    return sorted(found)
+        names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    except SyntaxError:  # there is no source
+        names = {name for function in functions for name in function.__code__.co_names}
+    return sorted(names)

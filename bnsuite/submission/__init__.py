@@ -1,1 +1,1 @@
-"""Submissions: what a scheme from elsewhere must pass before it is measured."""
+"""Submissions: check, confine and measure schemes whose code is not trusted."""

@@ -1,15 +1,15 @@
-"""Canaries of a re-run: cells whose result is known to be impossible, and seconds counted from outside.
+"""Canaries: cells of a re-run whose right answer this process knows, so that forged numbers stand out.
 
-What runs inside the sandbox can patch the suite. Two questions have answers that this process knows:
+Code inside the sandbox can patch the suite. Two questions have answers that are known outside:
 
-- **Random labels**: a ranked cell on the same images with labels drawn uniformly, so many that no label is
-  seen twice in training. Whatever learns, its accuracy on labels it has not seen is chance, and its loss on
-  them at least ln C, up to the bounds of `limits`.
-- **Seconds**: `layer_cost` with more and more passes. The time that the process takes by this process's
-  clock must grow as the seconds that it reports.
+- **Random labels**: a ranked cell on the same images with labels drawn uniformly, so many that training sees
+  no label twice. Whatever is learned, accuracy on unseen labels is chance, and the loss on them is at least
+  ln C, up to the bounds of `limits`.
+- **Seconds**: `layer_cost` with more and more passes. The time that the process takes by the clock outside
+  must grow like the seconds that it reports.
 
-Not caught: code that tells a canary from a real cell, by its labels or its task; what labels do not enter,
-such as an eigenvalue of a network that was honestly trained; seconds of other tasks that are forged alone.
+Not caught: code that recognizes a canary by its labels or its task; numbers that labels do not enter, such as
+an eigenvalue of a network that was honestly trained; seconds of other tasks that are forged alone.
 """
 
 import hashlib
@@ -31,33 +31,34 @@ from bnsuite.specs import RANKED
 from bnsuite.submission.foreign import Foreign
 
 LEVEL = 1e-6
-"""Probability at most, of all numbers of one canary together, that an honest scheme fails it."""
+"""Upper limit of the probability that an honest scheme fails a canary, over all its numbers together."""
 
 GROWN_S = 4.0
-"""Growth of the outside time at which seconds are compared."""
+"""Growth of the outside time, in seconds, from which on the two clocks are compared."""
 
 FACTOR = 2.0
-"""By how much outside and reported seconds may differ: warm-up rounds and other load are not reported."""
+"""Largest ratio of outside to reported seconds, or its inverse: warm-up and other load are not reported."""
 
-LARGEST = 2**31
-"""Bytes of images that a canary writes at most: settings come from a record that nobody vouches for."""
+MOST_BYTES = 2**31
+"""Largest size of the images that a canary writes, in bytes: its settings come from an untrusted record."""
 
 _MOST_REPEATS = 10**5
 _ROUNDS = 60
 
 
 class CanaryError(RecordError):
-    """A canary failed: numbers of this scheme are not to be believed."""
+    """A canary failed: do not believe the numbers of this scheme."""
 
 
 def canaries(records: Sequence[tuple[Record, Source]], scheme: Foreign) -> Iterator[str]:
-    """Ask one canary for each ranked task among the records, then the one of the clock; a line for each.
+    """Run one canary per ranked task among the records, and the canary of the clock; yields a line for each.
 
     Args:
-        records: those that are measured again, with their data sets; the first of a task gives its settings.
+        records: records to measure again, with their data sets; the first one of a task gives its settings.
+        scheme: the scheme.
 
     Raises:
-        CanaryError: what was reported that cannot be.
+        CanaryError: a report is impossible; the message says which.
     """
     firsts: dict[str, tuple[Record, Source]] = {}
     for record, source in records:
@@ -65,50 +66,61 @@ def canaries(records: Sequence[tuple[Record, Source]], scheme: Foreign) -> Itera
             firsts.setdefault(record.task, (record, source))
     for record, source in firsts.values():
         yield random_labels(record, scheme, source, secrets.randbits(32))
-        if record.task == "time_to_accuracy":  # the one that reports seconds
+        if record.task == "time_to_accuracy":  # the only ranked task that reports seconds
             yield seconds(record.cell, scheme, source)
 
 
 def random_labels(record: Record, scheme: Foreign, source: Source, seed: int) -> str:
-    """Ask the cell of a record on random labels; a line that says what was read.
+    """Measure the cell of a record on random labels; returns a line with the result.
+
+    Args:
+        record: gives cell and settings.
+        scheme: the scheme.
+        source: data set of the record.
+        seed: seed of the labels.
 
     Raises:
-        CanaryError: a number beyond what chance gives, at `LEVEL`, or no answer.
+        CanaryError: a number is better than chance, at `LEVEL`, or there is no answer.
     """
     true = source.load()
     batch = int(str(record.settings["batch"]))
     steps = max([400, *(int(str(v)) for k, v in record.settings.items() if k in ("steps", "tuning_steps"))])
     settings = {**record.settings}
     if record.task == "top_eigenvalue" and not settings.get("minibatches"):
-        settings["minibatches"] = len(true.train_x) // batch  # the Hessian's cost is that of the real set
+        settings["minibatches"] = len(true.train_x) // batch  # the Hessian costs what it does on real data
     needed = steps * batch * true.train_x[0].numel() * true.train_x.element_size()
-    if needed > LARGEST:
+    if needed > MOST_BYTES:
         raise CanaryError(
             f"canary of {record.task}: {steps} steps of {batch} examples take {needed / 2**30:.1f} GiB, "
-            f"and {LARGEST / 2**30:.0f} GiB are the most. Do not run it: read the settings of its record."
+            f"and {MOST_BYTES / 2**30:.0f} GiB are the most. Do not run it: read the settings of its record."
         )
     with tempfile.TemporaryDirectory(prefix="bnsuite-") as folder:
         Path(folder).chmod(0o755)  # the sandbox reads it as another user
         file = Path(folder, "tensors")
         sha256 = write_random(file, true, steps * batch, seed)
-        asked = replace(source, file=file, sha256=sha256)
-        answer = scheme.answer(job_of(record.cell, settings, scheme, asked), lambda text: None)
+        random_source = replace(source, file=file, sha256=sha256)
+        answer = scheme.answer(job_of(record.cell, settings, scheme, random_source), lambda _: None)
     measured = answer.measured
-    what = f"canary of {record.task} on random labels"
+    title = f"canary of {record.task} on random labels"
     if measured.outcome in (Outcome.ERROR, Outcome.OOM, Outcome.UNSUPPORTED):
-        raise CanaryError(f"{what}: not measured: {_why(measured)}")
+        raise CanaryError(f"{title}: not measured: {_why(measured)}")
     if beyond := impossible(measured, true.classes, min(batch, len(true.test_x))):
         raise CanaryError(
-            f"{what}: reports {beyond}. Its numbers are not to be believed: read {scheme.path}."
+            f"{title}: reports {beyond}. Its numbers are not to be believed: read {scheme.path}."
         )
-    return f"{what}: nothing learned, as it must be"
+    return f"{title}: nothing learned, as it must be"
 
 
 def write_random(file: Path, true: Dataset, count: int, seed: int) -> str:
-    """Write tensors as the cache holds them: at least `count` training images, every label drawn uniformly.
+    """Write a data set with uniformly drawn labels as the cache stores data sets; returns the file's SHA-256.
 
-    Images are repeated in turn where there are fewer. Returns the SHA-256 of the file, whose random tail
-    keeps it from telling what the file holds.
+    The file ends in random bytes, so that its hash does not reveal its content.
+
+    Args:
+        file: file to write.
+        true: data set that gives the images.
+        count: training images at least; images repeat in turn if there are fewer.
+        seed: seed of the labels.
     """
     draw = np.random.default_rng(seed)
     count = max(count, len(true.train_x))
@@ -116,7 +128,7 @@ def write_random(file: Path, true: Dataset, count: int, seed: int) -> str:
     with file.open("wb") as held:
         for x in (true.train_x[chosen], true.test_x):
             y = draw.integers(true.classes, size=len(x))
-            y[0] = true.classes - 1  # a set has as many classes as its largest label says
+            y[0] = true.classes - 1  # the number of classes is read from the largest label
             np.save(held, x.numpy(), allow_pickle=False)
             np.save(held, y, allow_pickle=False)
         held.write(draw.bytes(16))
@@ -126,11 +138,16 @@ def write_random(file: Path, true: Dataset, count: int, seed: int) -> str:
 
 
 def limits(looks: int, n: int, classes: int) -> tuple[float, float]:
-    """Highest accuracy and lowest loss (nats) among `looks` means over n fresh random labels, at `LEVEL`.
+    """Highest accuracy and lowest loss (nats) that chance allows at `LEVEL`, for means over n random labels.
 
     With L = ln(looks / LEVEL): n · KL(accuracy ‖ 1/C) = L (Chernoff), and loss = ln C − L / n. For labels
-    uniform and independent of all predictions before, E[Π p_i(y_i)] = C^-n, so that by Markov
-    P(mean loss <= ln C − t) <= e^{−n t}.
+    that are uniform and independent of all predictions before, E[Π p_i(y_i)] = C^-n, so that by Markov P(mean
+    loss <= ln C − t) <= e^{−n t}.
+
+    Args:
+        looks: number of means that are looked at.
+        n: labels per mean.
+        classes: C.
     """
     bound, chance = math.log(looks / LEVEL) / n, 1 / classes
     low, high = chance, 1.0
@@ -144,14 +161,17 @@ def limits(looks: int, n: int, classes: int) -> tuple[float, float]:
 
 
 def _divergence(a: float, p: float) -> float:
-    """KL(a ‖ p) of two coins, in nats, for a > p."""
+    """KL(a ‖ p) between two Bernoulli distributions, in nats, for a > p."""
     return a * math.log(a / p) + (1 - a) * math.log((1 - a) / (1 - p))
 
 
 def impossible(measured: Measurement, classes: int, n: int) -> str | None:
-    """The first number of a measurement on random labels that chance does not give; None: there is none.
+    """Find the first accuracy or loss, in trace and samples, that chance does not allow; None: there is none.
 
-    Read are accuracies and losses of the trace and of the samples, each a mean over n labels or more.
+    Args:
+        measured: a measurement on random labels.
+        classes: number of classes.
+        n: labels over which each number is a mean, at least.
     """
     numbers = [*_numbers([*measured.trace, *(dict(sample.detail) for sample in measured.samples)])]
     highest, lowest = limits(max(1, len(numbers)), n, classes)
@@ -167,34 +187,39 @@ def _numbers(rows: Sequence[Mapping[str, Json]]) -> Iterator[tuple[str, float]]:
     for row in rows:
         for name, value in row.items():
             if "accuracy" in name or "loss" in name:
-                for one in value if isinstance(value, list) else [value]:
-                    if isinstance(one, int | float):
-                        yield name, float(one)
+                for number in value if isinstance(value, list) else [value]:
+                    if isinstance(number, int | float):
+                        yield name, float(number)
 
 
 def seconds(cell: Cell, scheme: Foreign, source: Source) -> str:
-    """Ask `layer_cost` with more and more passes, and compare the clock inside with this process's.
+    """Measure `layer_cost` with more and more passes, and compare the clock inside with the clock outside.
+
+    Args:
+        cell: gives profile, data set and device.
+        scheme: the scheme.
+        source: data set of the cell.
 
     Raises:
-        CanaryError: they differ by more than `FACTOR`, or there was no answer.
+        CanaryError: the clocks differ by more than `FACTOR`, or there is no answer.
     """
     base = cell.model_copy(update={"task": "layer_cost", "family": "mlp"})
-    (least, first), repeats, grown, told = _timed(base, scheme, source, 1), 100, 0.0, 0.0
+    (outside_1, inside_1), repeats, grown, reported = _timed(base, scheme, source, 1), 100, 0.0, 0.0
     while grown < GROWN_S and repeats <= _MOST_REPEATS:
         outside, inside = _timed(base, scheme, source, repeats)
-        grown, told, asked = outside - least, inside - first, repeats
+        grown, reported, passes = outside - outside_1, inside - inside_1, repeats
         repeats *= min(32, max(2, math.ceil(1.5 * GROWN_S / max(grown, 1e-3))))
-    ratio = grown / told if told > 0 else math.inf
+    ratio = grown / reported if reported > 0 else math.inf
     if not 1 / FACTOR <= ratio <= FACTOR:
         raise CanaryError(
-            f"canary of the clock: {asked} passes took {grown:.3g} s by the clock here, and {told:.3g} s "
-            f"by what it reports. Its seconds are not to be believed: read {scheme.path}."
+            f"canary of the clock: {passes} passes took {grown:.3g} s by the clock here, and "
+            f"{reported:.3g} s by what it reports. Its seconds are not to be believed: read {scheme.path}."
         )
-    return f"canary of the clock: {grown:.3g} s here, {told:.3g} s by what it reports"
+    return f"canary of the clock: {grown:.3g} s here, {reported:.3g} s by what it reports"
 
 
 def _timed(cell: Cell, scheme: Foreign, source: Source, repeats: int) -> tuple[float, float]:
-    """Seconds of one question by this clock, and those of its race by its own answer."""
+    """Seconds of one cell by the clock here, and seconds of its race by its own report."""
     settings: dict[str, Json] = {
         "width": 64,
         "batch": 128,
@@ -204,9 +229,9 @@ def _timed(cell: Cell, scheme: Foreign, source: Source, repeats: int) -> tuple[f
         "repeats": repeats,
     }
     job = job_of(cell, settings, scheme, source)
-    heard: list[float] = []  # the start of a process is not counted, only what follows its first words
-    measured = scheme.answer(job, lambda text: heard.append(time.perf_counter())).measured
-    outside = time.perf_counter() - heard[0] if heard else math.inf
+    reported_at: list[float] = []  # seconds count from the first report on, without the start of the process
+    measured = scheme.answer(job, lambda _: reported_at.append(time.perf_counter())).measured
+    outside = time.perf_counter() - reported_at[0] if reported_at else math.inf
     ratio = measured.derived.get("ratio_to_identity")
     if measured.value is None or not isinstance(ratio, int | float) or ratio <= 0:
         raise CanaryError(f"canary of the clock: not measured: {_why(measured)}")

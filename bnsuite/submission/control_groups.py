@@ -1,7 +1,7 @@
-"""Control groups of Linux, version 2: the kernel's own limit on the memory that a process causes.
+"""Control groups of Linux, version 2: the kernel's limit on all memory that a process causes.
 
-It counts what no resident size does: shared pages, page tables, entries of file systems, pipes. Source:
-Documentation/admin-guide/cgroup-v2.rst of the kernel.
+The limit counts what no resident size does: shared pages, page tables, entries of file systems, pipes.
+Source: Documentation/admin-guide/cgroup-v2.rst of the kernel.
 """
 
 import errno
@@ -13,19 +13,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 OWN = "bnsuite-main"
-"""Group that the suite moves to: one with processes gives its children no controllers."""
+"""Group that the suite moves to: a group with processes of its own gives its children no controllers."""
 
 _CONTROLLERS = {"memory", "pids"}
 _OF_BUBBLEWRAP = 8
-"""Processes that may run in the group besides those of the foreign code."""
+"""Processes that may run in the group in addition to those of the foreign code."""
 
 
 def delegated_group(process: Path = Path("/proc/self")) -> Path | None:
-    """The group in which this process may make groups with limits; None where there is none.
+    """Find the group in which this process may make groups with limits; None: there is none.
 
-    Either a writable group that holds nothing but this process, as `systemd-run --user --scope -p
-    Delegate=yes` makes (this process moves to `OWN` below it), or the group above one named `OWN`. No other
-    group is touched: it belongs to somebody else.
+    Either a writable group that holds only this process, as `systemd-run --user --scope -p Delegate=yes`
+    makes (this process then moves to `OWN` below it), or the parent of a group named `OWN`. Other groups
+    belong to somebody else and are not touched.
 
     Args:
         process: this process's folder in /proc.
@@ -35,13 +35,13 @@ def delegated_group(process: Path = Path("/proc/self")) -> Path | None:
         if own is None:
             return None
         if own.name == OWN:
-            given = _words(own.parent / "cgroup.subtree_control")
-            return own.parent if given >= _CONTROLLERS and os.access(own.parent, os.W_OK) else None
+            controllers = _words(own.parent / "cgroup.subtree_control")
+            return own.parent if controllers >= _CONTROLLERS and os.access(own.parent, os.W_OK) else None
         alone = _words(own / "cgroup.procs") == {str(os.getpid())}
         if not alone or not _words(own / "cgroup.controllers") >= _CONTROLLERS:
             return None
         (own / OWN).mkdir()
-        (own / OWN / "cgroup.procs").write_text("0", encoding="ascii")  # the process that writes
+        (own / OWN / "cgroup.procs").write_text("0", encoding="ascii")  # 0: the process that writes
         (own / "cgroup.subtree_control").write_text("+memory +pids", encoding="ascii")
     except OSError:
         return None
@@ -50,12 +50,12 @@ def delegated_group(process: Path = Path("/proc/self")) -> Path | None:
 
 @contextmanager
 def limited_group(parent: Path | None, memory: int, processes: int) -> Iterator[Path | None]:
-    """A new group below `parent`, for the block; at its end all processes in it are killed. None: no group.
+    """Context with a new group below `parent`; at its end all processes in the group are killed.
 
     Args:
-        parent: what `delegated_group` found.
-        memory: bytes, without swap; beyond them the kernel kills the whole group.
-        processes: processes and threads of the foreign code.
+        parent: result of `delegated_group`; None: the context has no group.
+        memory: largest memory in bytes, without swap; beyond it the kernel kills the whole group.
+        processes: largest number of processes and threads of the foreign code.
 
     Raises:
         OSError: the group cannot be made or limited.
@@ -78,7 +78,7 @@ def limited_group(parent: Path | None, memory: int, processes: int) -> Iterator[
 
 
 def ran_out_of_memory(group: Path | None) -> bool:
-    """Whether the kernel killed a process of the group at its limit of memory."""
+    """Tell whether the kernel killed a process of the group at its memory limit."""
     if group is None:
         return False
     with suppress(OSError):
@@ -88,7 +88,7 @@ def ran_out_of_memory(group: Path | None) -> bool:
 
 
 def _group_of(process: Path) -> Path | None:
-    """Folder of the process's group in the mounted hierarchy of version 2."""
+    """Folder of the process's group in the hierarchy of version 2; None: not mounted."""
     lines = (process / "cgroup").read_text(encoding="utf-8").splitlines()
     place = next((line[3:] for line in lines if line.startswith("0::")), None)
     if place is None:
@@ -106,7 +106,7 @@ def _words(path: Path) -> set[str]:
 
 
 def _remove(group: Path) -> None:
-    """Remove a group as soon as its killed processes are gone, or leave it after two seconds."""
+    """Remove a group as soon as its killed processes are gone; give up after two seconds."""
     end = time.monotonic() + 2
     while time.monotonic() < end:
         try:

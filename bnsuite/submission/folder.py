@@ -1,4 +1,4 @@
-"""A submission's folder: begun, handed in, measured again."""
+"""Folder of a submission: begin it, hand it in, and measure its records again."""
 
 import re
 import shlex
@@ -18,18 +18,24 @@ from bnsuite.records.store import age
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.specs import RANKED
 from bnsuite.submission.canary import canaries
-from bnsuite.submission.foreign import SCHEME, Foreign, check, load, scheme_file, source_of
-from bnsuite.submission.sandbox import Limits, Sandbox
+from bnsuite.submission.conversation import Limits
+from bnsuite.submission.foreign import SCHEME, Foreign, check_contract, load_scheme, scheme_file, source_of
+from bnsuite.submission.sandbox import Sandbox
 from bnsuite.verification import Difference, compare, sample_cells
 
 OF_A_CELL = Limits(wall_s=3600)
+"""Limits of a cell that is measured again."""
 
 _TEMPLATE = Path(__file__).parent / "template"
 _TEMPLATE_AUTHOR = "Your Name"
 
 
 def begin(name: str) -> Path:
-    """Write a folder with a scheme that passes, its manifest and its test; returns it."""
+    """Write a folder with a scheme that passes the contract, its manifest and its test; returns the folder.
+
+    Raises:
+        RecordError: the name is malformed or taken, or the folder exists or cannot be written.
+    """
     if not re.fullmatch(NAME, name):
         raise RecordError(f"a name is 1 to 40 lower-case letters, digits and hyphens: got {name!r}")
     if name in SCHEMES:
@@ -41,19 +47,28 @@ def begin(name: str) -> Path:
             text = template.read_text(encoding="utf-8").replace("{name}", name)
             (folder / template.stem).write_text(text, encoding="utf-8")
     except FileExistsError:
-        raise RecordError(f"{folder}: is there already. Give another name, or go on with it.") from None
+        raise RecordError(f"{folder}: exists already. Give another name, or go on with it.") from None
     except OSError as error:
         raise RecordError(
-            f"{folder}: cannot be written ({error.strerror}). Go where you may write."
+            f"{folder}: cannot be written ({error.strerror}). Change to a folder where you may write."
         ) from error
     return folder
 
 
 def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Path, list[Record]]:
-    """Put a sound scheme, its manifest and its newest records into `into`/NAME, whole or not at all.
+    """Copy a sound scheme, its manifest and its newest records to `into`/NAME, all of it or nothing.
+
+    Args:
+        path: folder of the scheme and its manifest.
+        records: folder of its records.
+        into: folder of all submissions.
+        sandbox: where the scheme's code runs.
+
+    Returns:
+        Folder of the submission, and its records.
 
     Raises:
-        RecordError: it has no manifest, fails its contract, has no records, has some that cannot be, or
+        RecordError: the scheme has no manifest, fails the contract, lacks records, has impossible ones, or
             cannot be written there.
     """
     if not into.parent.is_dir():
@@ -66,32 +81,37 @@ def hand_in(path: Path, records: Path, into: Path, sandbox: Sandbox) -> tuple[Pa
         raise RecordError(f"{path / FILE}: authors is still {_TEMPLATE_AUTHOR!r}. Say who you are.")
     place = into / manifest.name
     if (place / FILE).exists() and not {*read_manifest(place).authors} & {*manifest.authors}:
-        raise RecordError(f"{place}: is there already, by other authors. Give yours a name of its own.")
-    checked = check(path, sandbox)
-    for one in checked.checks:
-        if not one.ok:
-            raise RecordError(f"{path}: fails the check {one.name}: {one.message}")
-    kept = _of_source(records, manifest.name, source_of(path / SCHEME))
-    missing = [task for task in RANKED if task not in {record.task for record in kept}]
+        raise RecordError(f"{place}: exists already, by other authors. Give yours a name of its own.")
+    for check in check_contract(path, sandbox).checks:
+        if not check.ok:
+            raise RecordError(f"{path}: fails the check {check.name}: {check.message}")
+    own_records = _publishable(path, records, manifest.name)
+    try:
+        _put(path, own_records, place)
+    except OSError as error:
+        raise RecordError(
+            f"{place}: cannot be written ({error.strerror}). Nothing there was changed."
+        ) from error
+    return place, own_records
+
+
+def _publishable(path: Path, records: Path, name: str) -> list[Record]:
+    """Newest records of a scheme's file; raises RecordError if one is missing or impossible."""
+    own_records = _of_source(records, name, source_of(path / SCHEME))
+    missing = [task for task in RANKED if task not in {record.task for record in own_records}]
     if missing:
         raise RecordError(
             f"{records}: no record of this {SCHEME}, as it is now, for {', '.join(missing)}. Measure it: "
             f"bnsuite run --scheme {shlex.quote(str(path))}; or say with --records where its records lie."
         )
-    for record in kept:
+    for record in own_records:
         if doubts := objections_to(record):
             raise RecordError(f"{record.cell}, record {record.id}: {doubts[0]}")
-    try:
-        _put(path, kept, place)
-    except OSError as error:
-        raise RecordError(
-            f"{place}: cannot be written ({error.strerror}). What was there is there."
-        ) from error
-    return place, kept
+    return own_records
 
 
 def _put(path: Path, records: Sequence[Record], place: Path) -> None:
-    """Write the entry beside its place, then rename; an old one is back where that fails."""
+    """Write the entry next to its place, then rename it; restores the old entry if that fails."""
     place.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as room:
         fresh = Path(room, "new")
@@ -102,21 +122,21 @@ def _put(path: Path, records: Sequence[Record], place: Path) -> None:
         for record in records:
             store.add(record)
         fresh.chmod(0o755)
-        here = place.resolve() == path.resolve()  # written in place: scheme and manifest stand there already
-        new, target = (fresh / "records", place / "records") if here else (fresh, place)
+        in_place = place.resolve() == path.resolve()  # scheme and manifest are there already
+        new, target = (fresh / "records", place / "records") if in_place else (fresh, place)
         old = Path(room, "old")
         if target.exists():
             target.rename(old)
         try:
             new.rename(target)
         except OSError:
-            if old.exists():  # or it would go with the room
+            if old.exists():  # otherwise it would be deleted with the temporary folder
                 old.rename(target)
             raise
 
 
 def _of_source(records: Path, name: str, source: str) -> list[Record]:
-    """The newest result of each key that this very file gave."""
+    """Newest record of each key and profile that was measured with this very file."""
     if not records.is_dir():
         return []
     newest: dict[tuple[str, str], Record] = {}
@@ -133,23 +153,27 @@ def reruns(
     seed: int,
     keep: Path | None = None,
     data: Sequence[Source] = (),
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Difference]:
-    """Measure a sample of a submission's records again, canaries first; each difference as it is known.
+    """Measure a sample of a submission's records again, after canaries; yields each difference as it comes.
 
     Args:
-        keep: folder to store the new records in, below the submission's name.
+        path: folder of the submission.
+        sandbox: where the scheme's code runs.
+        cells: number of records to measure again.
+        seed: seed of the choice among them.
+        keep: folder to store the new records in, below the submission's name; None: not stored.
         data: data sets by path, for records that were measured on such.
-        tell: called with a line for each canary that is sound.
+        tell: called with a line for each canary that passes.
 
     Raises:
-        DataError: a data set by name that cannot be had.
-        RecordError: a folder, manifest or record that is not sound, or of another scheme than its file; a
-            `CanaryError`, before anything is stored.
+        DataError: a data set cannot be read.
+        RecordError: a folder, manifest or record is not sound, or is of another scheme than the file's.
+        CanaryError: a canary fails; nothing is stored then.
     """
     if not path.is_dir():
         raise RecordError(f"{path}: no such folder. A submission lies in leaderboard/submissions/NAME.")
-    scheme = load(path, sandbox, OF_A_CELL)
+    scheme = load_scheme(path, sandbox, OF_A_CELL)
     manifest = read_manifest(path)
     stored = [record for record in Store(path / "records") if record.task != CALIBRATION]
     for record in stored:
@@ -162,11 +186,13 @@ def reruns(
     if not stored:
         raise RecordError(f"{path}: holds no records. `bnsuite submit` puts them there.")
     jobs = [(record, _job_again(record, scheme, data)) for record in sample_cells(stored, cells, seed)]
-    jobs = [(record, replace(job, data=in_file(job.data))) for record, job in jobs]  # as canaries have theirs
+    jobs = [
+        (record, replace(job, data=in_file(job.data))) for record, job in jobs
+    ]  # in files, as for canaries
     for line in canaries([(record, job.data) for record, job in jobs], scheme):
         tell(line)
     for record, job in jobs:
-        again = measure(job, lambda found: None)
+        again = measure(job, lambda _: None)
         if keep is not None:
             Store(keep / manifest.name).add(again)
         yield compare(record, again)
@@ -179,70 +205,73 @@ def rerun(
     data: Sequence[Source] = (),
     scheme: Path | None = None,
 ) -> Difference:
-    """Measure one record again, from its own settings; `sandbox` is made where its scheme is foreign.
+    """Measure one record again with its own settings.
 
     A record of `top_eigenvalue` gets the second opinion of hessian-eigenthings.
 
     Args:
-        data: its data set by path, where it was measured on such.
-        scheme: its scheme by path, where that is no built-in one and lies not above the record.
+        id: id of the record, or how it begins.
+        folders: folders to look for the record in.
+        sandbox: makes the sandbox; called if the scheme is foreign.
+        data: data set by path, if the record was measured on such.
+        scheme: scheme by path; None: a built-in scheme, or the file in a folder above the record.
 
     Raises:
-        DataError: a data set by name that cannot be had.
-        RecordError: no such record, or its scheme is not what it was, or not here.
+        DataError: a data set cannot be read.
+        RecordError: there is no such record, or its scheme has changed or is not here.
     """
-    found = {path: r for path, r in read_records(folders).items() if r.id.startswith(id)}
-    if len(found) != 1:
+    matches = {path: record for path, record in read_records(folders).items() if record.id.startswith(id)}
+    if len(matches) != 1:
         where = ", ".join(map(str, folders)) or "results/ or leaderboard/, which are not here"
-        problem = "no record" if not found else f"{len(found)} records"
+        problem = "no record" if not matches else f"{len(matches)} records"
         raise RecordError(f"{problem} with the id {id!r} in {where}. The board shows each record's id.")
-    (path, record), *_ = found.items()
+    (path, record), *_ = matches.items()
     if record.task == CALIBRATION:
         raise RecordError(f"{record.id} is a calibration: `bnsuite calibrate` measures all of it again.")
     job = _job_again(record, _scheme_of(path, record, sandbox, scheme), data)
-    difference = compare(record, measure(job, lambda found: None))
+    difference = compare(record, measure(job, lambda _: None))
     return difference._replace(second_opinion=second_opinion(job))
 
 
 def _scheme_of(
-    path: Path, record: Record, sandbox: Callable[[], Sandbox], given: Path | None
+    path: Path, record: Record, sandbox: Callable[[], Sandbox], scheme: Path | None
 ) -> Scheme | Foreign:
     if record.scheme in SCHEMES:
         return SCHEMES[record.scheme]
-    beside = (folder for folder in path.parents if (folder / SCHEME).is_file())
-    place = given or next(beside, None)
+    above = (folder for folder in path.parents if (folder / SCHEME).is_file())
+    place = scheme or next(above, None)
     if place is None:
         raise RecordError(
-            f"{record.id}: {record.scheme!r} is no built-in scheme, and its record has no {SCHEME} beside "
-            "it. Say where its file is: --scheme PATH."
+            f"{record.id}: {record.scheme!r} is no built-in scheme, and no folder above its record has a "
+            f"{SCHEME}. Say where its file is: --scheme PATH."
         )
-    return load(place, sandbox(), OF_A_CELL)
+    return load_scheme(place, sandbox(), OF_A_CELL)
 
 
-def _data_of(record: Record, given: Sequence[Source]) -> Source:
-    """The data set of a record: of those given the one of its checksum, else the one of its name."""
+def _data_of(record: Record, sources: Sequence[Source]) -> Source:
+    """Data set of a record: among `sources` by its checksum, otherwise by its name."""
     wanted = record.provenance.dataset_checksum
-    for source in given:
+    for source in sources:
         if source.checksum == wanted:
             return replace(source, name=record.dataset)
     if record.dataset in DATASETS:
         return find(record.dataset)
-    got = ", ".join(f"{source.name} with {source.checksum[:16]}" for source in given) or "none"
+    got = ", ".join(f"{source.name} with {source.checksum[:16]}" for source in sources) or "none"
     raise RecordError(
         f"{record.id}: was measured on {record.dataset!r}, a data set by path with the checksum "
         f"{wanted[:16]}: got {got}. Give its files: --dataset PATH."
     )
 
 
-def _job_again(record: Record, scheme: Scheme | Foreign, given: Sequence[Source]) -> Job:
-    """The job that measures a record again; RecordError where that is no longer what it was, or not here."""
-    job = job_of(record.cell, record.settings, scheme, _data_of(record, given))
+def _job_again(record: Record, scheme: Scheme | Foreign, sources: Sequence[Source]) -> Job:
+    """Job that measures a record again; raises RecordError if that is another question now."""
+    job = job_of(record.cell, record.settings, scheme, _data_of(record, sources))
     if job.key != record.key:
-        what = [
+        parts = [
             (job.scheme_source, record.provenance.scheme_source, "the source of the scheme"),
             (job.task.spec.version, record.task_version, "the version of the task"),
         ]
-        changed = [words for now, then, words in what if now != then] or [
+        changed = [words for now, then, words in parts if now != then] or [
             "the data set or the suite's version"
         ]
         raise RecordError(

@@ -1,4 +1,4 @@
-"""A scheme in somebody's file: its code runs in the sandbox alone, and what it answers is doubted."""
+"""Foreign schemes: their code runs only in the sandbox, and their answers are checked."""
 
 import hashlib
 import stat
@@ -19,49 +19,55 @@ from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.record import Finite
 from bnsuite.schemes import SCHEMES
 from bnsuite.submission.contract import CONTRACT
-from bnsuite.submission.sandbox import Limits, OutOfMemoryError, Sandbox, SandboxError
+from bnsuite.submission.conversation import Limits, OutOfMemoryError, SandboxError
+from bnsuite.submission.sandbox import Sandbox
 from bnsuite.text import clipped
 
 SCHEME = "scheme.py"
-LARGEST = 1024**2
-"""Bytes of a scheme's file."""
+"""Name of the file that holds the scheme of a submission."""
+
+MOST_SOURCE_BYTES = 1024**2
+"""Largest size of a scheme's file, in bytes."""
 
 TO_LOAD = Limits(wall_s=60)
+"""Limits of a look at the file."""
+
 TO_CHECK = Limits(wall_s=120)
+"""Limits of the whole contract."""
 
 
-class _Said(BaseModel):
-    """Sizes are bounded, types are strict: what is said inside the sandbox is not trusted."""
+class _FromSandbox(BaseModel):
+    """Message from inside the sandbox: nothing in it is trusted, so sizes are bounded and types strict."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Facets(_Said):
+class _Facets(_FromSandbox):
     words: list[str] = Field(max_length=40)
     costs: dict[str, Finite] = Field(max_length=20)
 
     def known(self) -> Facets:
-        """Those that have a definition: no words of its own stand on the board."""
+        """Drop facets we do not define, so that a submission cannot put its own text on the board."""
         costs = {name: value for name, value in self.costs.items() if name in COSTS}
         return Facets(tuple(word for word in FACETS if word in self.words), costs)
 
 
-class _Named(_Said):
+class _Named(_FromSandbox):
     name: str = Field(pattern=f"^{NAME}$")
     about: Annotated[str, AfterValidator(lambda text: clipped(text, 300))]
 
 
 class _Described(_Facets, _Named):
-    """What a look at the file gives."""
+    """Answer to the question `describe`."""
 
 
-class _Answered(_Said):
+class _Answered(_FromSandbox):
     measured: dict[str, JsonValue]
     stacked: bool | None
 
 
-class Check(_Said):
-    """One check of the contract: whether it holds, and if not what was got and wanted."""
+class ReportedCheck(_FromSandbox):
+    """Result of one check of the contract; if it does not hold, the message says got, wanted, do."""
 
     name: str
     ok: bool
@@ -69,27 +75,33 @@ class Check(_Said):
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What `check` found: every check in its order, and the facets of a scheme that is sound."""
+class ContractReport:
+    """Results of all checks in their order, and the facets of a scheme that passes them."""
 
     name: str
     about: str
-    checks: tuple[Check, ...]
+    checks: tuple[ReportedCheck, ...]
     facets: Facets
 
     @property
     def ok(self) -> bool:
-        return all(one.ok for one in self.checks) and {*CONTRACT} <= {one.name for one in self.checks}
+        """Whether every check of the contract was made and holds."""
+        names = {check.name for check in self.checks}
+        return all(check.ok for check in self.checks) and {*CONTRACT} <= names
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """The `scheme` of a file that nobody vouches for.
+    """Scheme in a file whose code is not trusted.
 
     Attributes:
-        name, about, facets: what a look at it in the sandbox gave.
+        name: name of the scheme.
+        about: description in one line.
+        facets: facets and costs.
         path: the file; all of it is the scheme's source.
-        limits: of one cell.
+        source: SHA-256 of the file.
+        sandbox: where the code runs.
+        limits: limits of one cell.
     """
 
     name: str
@@ -101,10 +113,16 @@ class Foreign:
     limits: Limits
 
     def source_hash(self) -> str:
+        """SHA-256 of the file."""
         return self.source
 
     def answer(self, job: Job, report: Callable[[str], None]) -> Answer:
-        """Measure one cell in the sandbox, and hold the answer against itself."""
+        """Measure one cell in the sandbox, and check the answer against its own trace.
+
+        Args:
+            job: the cell.
+            report: gets the progress, a few words at a time.
+        """
         question = {
             "ask": "measure",
             "cell": job.cell.model_dump(),
@@ -114,17 +132,17 @@ class Foreign:
         }
 
         def hear(message: dict[str, Any]) -> None:
-            if isinstance(found := message.get("found"), str):
-                report(clipped(found, 200))
+            if isinstance(progress := message.get("found"), str):
+                report(clipped(progress, 200))
 
         clock = time.perf_counter()
         try:
             if source_of(self.path) != self.source:
                 raise SandboxError(f"{self.path.name} was changed while it was measured")
             cuda = job.cell.device == "cuda"
-            said = self.sandbox.ask(self.path, question, self.limits, hear, cuda, job.data.file)
-            found = _Answered.model_validate(_content(said))
-            measured = Measurement.model_validate(found.measured)
+            reply = self.sandbox.ask(self.path, question, self.limits, hear, cuda, job.data.file)
+            answer = _Answered.model_validate(_content(reply))
+            measured = Measurement.model_validate(answer.measured)
         except OutOfMemoryError as error:
             return Answer(without_value(Outcome.OOM, str(error)))
         except SandboxError as error:
@@ -141,21 +159,27 @@ class Foreign:
         )
         if doubts:
             return Answer(without_value(Outcome.ERROR, f"its answer cannot be: {doubts[0]}"))
-        return Answer(measured, found.stacked)
+        return Answer(measured, answer.stacked)
 
 
 def _warned(message: dict[str, Any], warn: Callable[[str], None]) -> bool:
-    """Whether the message is a warning of the file, which then goes to `warn` in one line."""
+    """Pass a message on to `warn`, in one line, if it is a warning; returns whether it is."""
     text = message.get("warning")
     if isinstance(text, str):
         warn(clipped(text, 300))
     return isinstance(text, str)
 
 
-def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
-    """The scheme of a submission's folder, or of a single file, after one look at it in the sandbox.
+def load_scheme(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
+    """Load the scheme of a submission's folder or of a single file, after a look at it in the sandbox.
 
-    Raises `RecordError`, one line: what is wrong with the folder, the manifest or the file.
+    Args:
+        path: the folder or file.
+        sandbox: where the code runs.
+        limits: limits of each cell that is measured later.
+
+    Raises:
+        RecordError: the folder, the manifest or the file is not sound; in one line.
     """
     file = scheme_file(path)
     source = source_of(file)
@@ -167,29 +191,34 @@ def load(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
         raise RecordError(
             f"{file}: {_first(error)}. A name is 1 to 40 letters, digits and hyphens."
         ) from error
-    _same_name(path, described.name)
+    _refuse_name(path, described.name)
     return Foreign(described.name, described.about, described.known(), file, source, sandbox, limits)
 
 
-def check(
+def check_contract(
     path: Path,
     sandbox: Sandbox,
-    hear: Callable[[Check], None] = lambda one: None,
-    warn: Callable[[str], None] = lambda text: None,
-) -> Checked:
-    """Every check of the contract, and the facets; a check that ends the process is a failed one.
+    hear: Callable[[ReportedCheck], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> ContractReport:
+    """Hold a scheme to the contract in the sandbox, and find its facets.
+
+    A check that ends the process counts as failed.
 
     Args:
-        hear: called with each check as it comes.
+        path: submission's folder, or a single file.
+        sandbox: where the code runs.
+        hear: called with each result as it comes.
         warn: called with each warning that the file's code makes, in one line.
 
-    Raises `RecordError` where there is nothing to check.
+    Raises:
+        RecordError: there is nothing to check.
     """
     file = scheme_file(path)
     if path.is_dir() and (path / FILE).exists():
         read_manifest(path)
     due = list(CONTRACT)
-    done: list[Check] = []
+    done: list[ReportedCheck] = []
     described: list[_Named] = []
 
     def take(message: dict[str, Any]) -> None:
@@ -198,54 +227,62 @@ def check(
         if not described:
             described.append(_Named.model_validate(message))
             return
-        one = Check.model_validate(message.get("check"))
-        if not due or one.name != due[0]:
-            raise SandboxError(f"its answer is that of the check {clipped(one.name, 40)!r}, which is not due")
-        done.append(one)
+        result = ReportedCheck.model_validate(message.get("check"))
+        if not due or result.name != due[0]:
+            raise SandboxError(
+                f"its answer is that of the check {clipped(result.name, 40)!r}, which is not due"
+            )
+        done.append(result)
         due.pop(0)
-        hear(one)
+        hear(result)
 
     try:
-        found = _Facets.model_validate(_content(sandbox.ask(file, {"ask": "check"}, TO_CHECK, take)))
-        if due and all(one.ok for one in done):
+        facets = _Facets.model_validate(_content(sandbox.ask(file, {"ask": "check"}, TO_CHECK, take)))
+        if due and all(result.ok for result in done):
             raise SandboxError("its answer leaves out the rest")
     except (SandboxError, ValidationError) as error:
         words = str(error) if isinstance(error, SandboxError) else f"its answer is none: {_first(error)}"
         if not described:
             raise RecordError(f"{file}: {words}") from error
-        done.append(Check(name=due[0] if due else "facets", ok=False, message=words))
+        done.append(ReportedCheck(name=due[0] if due else "facets", ok=False, message=words))
         hear(done[-1])
-        found = _Facets(words=[], costs={})
+        facets = _Facets(words=[], costs={})
     if not described:
         raise RecordError(f"{file}: it did not say what it is")
-    _same_name(path, described[0].name)
-    return Checked(described[0].name, described[0].about, tuple(done), found.known())
+    _refuse_name(path, described[0].name)
+    return ContractReport(described[0].name, described[0].about, tuple(done), facets.known())
 
 
-def _same_name(path: Path, name: str) -> None:
-    """RecordError where a scheme is named as a built-in one, or as its manifest does not say."""
+def _refuse_name(path: Path, name: str) -> None:
+    """Raise RecordError if a built-in scheme has the name, or if the manifest gives another name."""
     if name in SCHEMES:
         raise RecordError(f"{path}: {name!r} is a built-in scheme. Give yours a name of its own.")
     if path.is_dir() and (path / FILE).exists():
-        said = read_manifest(path).name
-        if said != name:
+        in_manifest = read_manifest(path).name
+        if in_manifest != name:
             raise RecordError(
-                f"{path}: {SCHEME} names its scheme {name!r}, and {FILE} {said!r}. Give both one name, and "
-                "the folder, too."
+                f"{path}: {SCHEME} names its scheme {name!r}, and {FILE} {in_manifest!r}. "
+                "Give both one name, and the folder, too."
             )
 
 
 def scheme_file(path: Path) -> Path:
-    """The file of a scheme, or of a submission's folder that holds nothing but plain files and folders."""
+    """Find the file of a scheme, given that file or a submission's folder.
+
+    Raises:
+        RecordError: there is no such file, or the folder holds anything but plain files and folders.
+    """
     if not path.exists():
         if str(path) in SCHEMES:
             raise RecordError(f"{path} is a built-in scheme, which CI holds to the contract. Give a path.")
         raise RecordError(f"{path}: no such file or folder. `bnsuite new NAME` writes one to begin with.")
     file = path / SCHEME if path.is_dir() else path
-    for one in [*_below(path)] if path.is_dir() else [path]:
-        mode = one.lstat().st_mode
+    for place in [*_below(path)] if path.is_dir() else [path]:
+        mode = place.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise RecordError(f"{one}: a submission holds plain files and folders, and no links. Remove it.")
+            raise RecordError(
+                f"{place}: a submission holds plain files and folders, and no links. Remove it."
+            )
     if not file.is_file():
         raise RecordError(f"{file}: no such file. A submission's folder holds its scheme there.")
     if file.suffix != ".py":
@@ -254,33 +291,39 @@ def scheme_file(path: Path) -> Path:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for one in sorted(folder.iterdir()):
-        if one.name == "__pycache__":
+    for place in sorted(folder.iterdir()):
+        if place.name == "__pycache__":
             continue
-        yield one
-        if one.is_dir() and not one.is_symlink():
-            yield from _below(one)
+        yield place
+        if place.is_dir() and not place.is_symlink():
+            yield from _below(place)
 
 
 def source_of(file: Path) -> str:
-    """SHA-256 of a scheme's file."""
-    if file.stat().st_size > LARGEST:
-        raise RecordError(f"{file}: larger than {LARGEST // 1024} KiB. A scheme is one file of code.")
+    """SHA-256 of a scheme's file.
+
+    Raises:
+        RecordError: the file is larger than `MOST_SOURCE_BYTES`.
+    """
+    if file.stat().st_size > MOST_SOURCE_BYTES:
+        raise RecordError(
+            f"{file}: larger than {MOST_SOURCE_BYTES // 1024} KiB. A scheme is one file of code."
+        )
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def threads() -> int:
-    """As many as a torch operation may use here."""
+    """Number of threads that a torch operation may use here."""
     import torch
 
     return torch.get_num_threads()
 
 
-def _content(said: dict[str, Any]) -> dict[str, Any]:
-    """The last message without its mark; SandboxError where it tells of a failure."""
-    if "failed" in said:
-        raise SandboxError(clipped(str(said["failed"]), 500))
-    return {name: value for name, value in said.items() if name != "last"}
+def _content(message: dict[str, Any]) -> dict[str, Any]:
+    """Content of the last message; raises SandboxError if that reports a failure."""
+    if "failed" in message:
+        raise SandboxError(clipped(str(message["failed"]), 500))
+    return {name: value for name, value in message.items() if name != "last"}
 
 
 def _first(error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""Memory that a sandboxed process holds, as its parent sees it in /proc."""
+"""Memory that a sandboxed process holds, as its parent reads it from /proc."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,31 +6,31 @@ from contextlib import suppress
 from pathlib import Path
 
 ENTRY = 2048
-"""Bytes that the kernel keeps for a file or folder of a tmpfs: inode, directory entry and a long name."""
+"""Bytes that the kernel needs for a file or folder of a tmpfs: inode, directory entry and a long name."""
 
 
 def held_memory(pid: int, rooms: Sequence[str] = ()) -> int:
-    """Bytes that a process and all below it hold, shared pages once; 0 where nobody tells.
+    """Bytes that a process and its descendants hold, shared pages counted once; 0 where /proc does not say.
 
-    Resident and swapped pages, page tables, and the files and folders of its tmpfs mounts without their
-    content, which the mounts themselves limit.
+    Counts resident and swapped pages, page tables, and entries of its tmpfs mounts; the mounts themselves
+    limit the content of their files.
 
     Args:
-        pid: process id of bubblewrap, or of Python where there is none.
-        rooms: where the tmpfs mounts lie, as bubblewrap's child sees them.
+        pid: process id of bubblewrap, or of Python without bubblewrap.
+        rooms: folders of the tmpfs mounts, as bubblewrap's child sees them.
     """
     family = [*_family(pid)]
     total = 0
-    for one in family:
+    for member in family:
         with suppress(OSError, ValueError):
-            total += _kib(f"/proc/{one}/smaps_rollup", "Pss:", "SwapPss:") * 1024
-            total += _kib(f"/proc/{one}/status", "VmPTE:") * 1024
+            total += _kib(f"/proc/{member}/smaps_rollup", "Pss:", "SwapPss:") * 1024
+            total += _kib(f"/proc/{member}/status", "VmPTE:") * 1024
     for room in rooms if len(family) > 1 else ():
         with suppress(OSError):
             place = f"/proc/{family[1]}/root{room}"
-            if os.stat(place).st_dev != os.stat(room).st_dev:  # the same while bubblewrap makes its mounts
-                found = os.statvfs(place)
-                total += (found.f_files - found.f_ffree) * ENTRY
+            if os.stat(place).st_dev != os.stat(room).st_dev:  # equal until bubblewrap has made its mounts
+                status = os.statvfs(place)
+                total += (status.f_files - status.f_ffree) * ENTRY
     return total
 
 

@@ -1,4 +1,4 @@
-"""What the sandbox shows and tells of this interpreter: its files, the package, the environment."""
+"""Parts of this interpreter that the sandbox shows: its files, the package, the environment."""
 
 import os
 import stat
@@ -13,31 +13,34 @@ _KEPT = ("LANG", "LC_ALL", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", *W
 
 
 def python_files() -> list[str]:
-    """What this interpreter and package are read from."""
+    """Files and folders that this interpreter and this package are read from."""
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     prefixes.add(str(Path(sys.executable).resolve().parent.parent))
     roots = {Path(prefix, part) for prefix in prefixes for part in ("bin", "lib", "lib64", "pyvenv.cfg")}
-    roots |= {Path(bnsuite.__file__).parent, *_site_packages()}  # no more of a prefix, which may be a home
+    roots |= {
+        Path(bnsuite.__file__).parent,
+        *_site_packages(),
+    }  # not all of a prefix: it may be a home
     outer = [root for root in roots if root.exists() and not roots & {*root.parents}]
     return sorted(str(root) for root in outer if not root.is_relative_to("/usr"))
 
 
 def _site_packages() -> list[Path]:
-    """Where packages are installed, a user's own place among them."""
+    """Folders in which packages are installed, including the user's own."""
     return [Path(place) for place in sys.path if place.endswith(("site-packages", "dist-packages"))]
 
 
 def open_to_all() -> bool:
-    """Whether a user without an account could read this interpreter and package."""
+    """Tell whether a user without an account could read this interpreter and package."""
 
-    def open_(path: Path) -> bool:
-        return all(one.stat().st_mode & stat.S_IXOTH for one in (path, *path.parents))
+    def reachable(path: Path) -> bool:
+        return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
 
-    return all(open_(Path(place)) for place in python_files())
+    return all(reachable(Path(place)) for place in python_files())
 
 
-def environment() -> Mapping[str, str]:
-    """What a process inside needs of the environment: nothing that names a user or holds a token."""
+def sandbox_environment() -> Mapping[str, str]:
+    """Environment variables that a sandboxed process needs; none names a user or holds a token."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     places = [Path(bnsuite.__file__).parent.parent, *_site_packages()]
     fixed = {"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(map(str, places))}

@@ -1,8 +1,9 @@
-"""What a pull request with a submission may change: its own folder, in plain files of a few kinds.
+"""Check what a pull request with a submission changes: its own folder, in plain files of a few kinds.
 
-`python -m bnsuite.submission.pull_request BASE HEAD [LOGIN]` prints the submission's name, or says what is
-wrong and fails. It reads git's list of changes and the base branch, and no file of the pull request. LOGIN is
-the GitHub account that opened the pull request, as GitHub says: names in commits are anybody's to write.
+`python -m bnsuite.submission.pull_request BASE HEAD [LOGIN]` prints the name of the submission, or fails with
+what is wrong. It reads git's list of changes and the base branch, but no file of the pull request. LOGIN is
+the GitHub account that opened the pull request, as reported by GitHub: anybody can write any name into a
+commit.
 """
 
 import re
@@ -17,9 +18,12 @@ from bnsuite.records.manifest import FILE, NAME, Manifest
 
 FOLDER = "leaderboard/submissions"
 VERIFIED = "leaderboard/verification"
+
 MOST_FILES = 400
-LARGEST = 4 * 1024**2
-"""Bytes of one file."""
+"""Largest number of files in a submission."""
+
+MOST_FILE_BYTES = 4 * 1024**2
+"""Largest size of a file, in bytes."""
 
 _PLAIN, _DELETED = "100644", "000000"
 _ALLOWED = re.compile(
@@ -28,18 +32,22 @@ _ALLOWED = re.compile(
 
 
 class Change(NamedTuple):
-    """One changed file: git's mode after the change (000000: deleted), its content's id, its path."""
+    """Changed file."""
 
-    mode: str
-    blob: str
+    mode: str  # git's mode after the change; 000000: deleted
+    blob: str  # git's id of the content
     path: str
 
 
 def submission_of(changes: list[Change], sizes: dict[str, int]) -> str:
-    """The name of the one submission that the changes are of; ValueError, one line, where they are not.
+    """Name of the one submission that all changes belong to.
 
     Args:
-        sizes: bytes of each blob.
+        changes: changed files.
+        sizes: blob → its size in bytes.
+
+    Raises:
+        ValueError: the changes are not those of one submission; in one line.
     """
     if not changes:
         raise ValueError("the pull request changes nothing")
@@ -47,31 +55,38 @@ def submission_of(changes: list[Change], sizes: dict[str, int]) -> str:
         raise ValueError(f"a submission has at most {MOST_FILES} files: got {len(changes)}")
     names = set()
     for mode, blob, path in changes:
-        found = _ALLOWED.fullmatch(path)
-        if found is None or ".." in path:
+        match = _ALLOWED.fullmatch(path)
+        if match is None or ".." in path:
             raise ValueError(
                 f"{path!r}: a submission changes {FOLDER}/NAME/ alone: scheme.py, test_scheme.py, {FILE} and "
                 "records/**.json. Put other changes into a pull request of their own."
             )
         if mode not in (_PLAIN, _DELETED):
             raise ValueError(f"{path!r}: a plain file, git's mode {_PLAIN}, is wanted: got {mode}")
-        if sizes.get(blob, 0) > LARGEST:
-            raise ValueError(f"{path!r}: at most {LARGEST} bytes: got {sizes[blob]}")
-        names.add(found[1])
+        if sizes.get(blob, 0) > MOST_FILE_BYTES:
+            raise ValueError(f"{path!r}: at most {MOST_FILE_BYTES} bytes: got {sizes[blob]}")
+        names.add(match[1])
     if len(names) > 1:
-        raise ValueError(f"one submission a pull request: got {', '.join(sorted(names))}")
+        raise ValueError(
+            f"one submission per pull request: got {', '.join(sorted(names))}. Open one for each."
+        )
     return names.pop()
 
 
 def may_change(name: str, changes: list[Change], base: str, login: str) -> None:
-    """Refuse changes to an entry that is not new, unless its own account makes them; ValueError, one line.
+    """Refuse changes to an existing entry, unless one of its own accounts makes them.
 
-    An entry is new where the base branch has neither its folder nor a verification of its name. Its accounts
-    are those that the manifest on the base branch names under `github`.
+    An entry exists if the base branch has its folder, or a verification of its name. Its accounts are those
+    that the manifest on the base branch names under `github`.
 
     Args:
-        base: commit of the base branch, at its end: what was added there since the branch left it counts.
+        name: name of the submission.
+        changes: changed files.
+        base: last commit of the base branch, so that what was added there in the meantime counts.
         login: GitHub account that opened the pull request; empty: not known.
+
+    Raises:
+        ValueError: the changes are not allowed; in one line.
     """
     for mode, _, path in changes:
         if mode == _DELETED and path in (f"{FOLDER}/{name}/scheme.py", f"{FOLDER}/{name}/{FILE}"):
@@ -99,10 +114,16 @@ def _accounts(base: str, name: str) -> list[str]:
 
 
 def changes_between(base: str, head: str) -> tuple[list[Change], dict[str, int]]:
-    """What git says of head since it left base, and how large each file is.
+    """List the changes of `head` since it left `base`, and the size of each blob in bytes.
 
-    CalledProcessError where they left each other in more than one place: a difference to one of these can
-    hide that merging undoes what others did.
+    Args:
+        base: commit of the base branch.
+        head: last commit of the pull request.
+
+    Raises:
+        subprocess.CalledProcessError: git fails, such as for several merge bases: a difference to one of
+        these could
+            hide that merging undoes what others did.
     """
     raw = _git("diff", "--raw", "-z", "--no-renames", "--no-abbrev", "--merge-base", base, head, "--").split(
         "\0"
@@ -112,18 +133,19 @@ def changes_between(base: str, head: str) -> tuple[list[Change], dict[str, int]]
         _, mode, _, blob, _ = described.split(" ")
         changes.append(Change(mode, blob, path))
     blobs = "\n".join(change.blob for change in changes)
-    sizes = (line.split() for line in _git("cat-file", "--batch-check", asked=blobs).splitlines())
+    sizes = (line.split() for line in _git("cat-file", "--batch-check", text=blobs).splitlines())
     return changes, {blob: int(rest[1]) for blob, *rest in sizes if rest[0] == "blob"}
 
 
-def _git(*arguments: str, asked: str | None = None) -> str:
+def _git(*arguments: str, text: str | None = None) -> str:
     done = subprocess.run(
-        ["git", *arguments], input=asked, capture_output=True, text=True, check=True, errors="replace"
+        ["git", *arguments], input=text, capture_output=True, text=True, check=True, errors="replace"
     )
     return done.stdout
 
 
 def main() -> None:
+    """Check the pull request that the command line names."""
     try:
         base, head, login = [*sys.argv[1:4], ""][:3]
         changes, sizes = changes_between(base, head)

@@ -1,10 +1,10 @@
-"""System calls that foreign code is refused on Linux: what neither namespaces nor limits hold.
+"""Filter of system calls for foreign code on Linux, against what neither namespaces nor limits cover.
 
-Memory that nobody's resident size counts (memfd, System V, shared anonymous pages, huge pages of the pool,
-buffers of sockets, pages given to pipes, events of inotify, record locks, Landlock rules), sockets, which
-reach services of the machine, new namespaces with rights and file systems of their own, kernel keyrings,
-tracing, io_uring. Threads, fork, pipes and files stay. The filter is a program of the kernel's BPF, for
-seccomp(2).
+Refused are: memory that no resident size counts (memfd, System V, shared anonymous pages, huge pages of the
+pool, buffers of sockets, pages given to pipes, events of inotify, record locks, Landlock rules); sockets,
+which reach services of the machine; new namespaces with rights and file systems of their own; kernel
+keyrings; tracing; io_uring. Threads, fork, pipes and files stay allowed. The filter is a program of the
+kernel's BPF, for seccomp(2).
 """
 
 import ctypes
@@ -15,9 +15,14 @@ _ALLOW, _KILL = 0x7FFF_0000, 0x8000_0000
 _EPERM, _ENOSYS = 0x0005_0001, 0x0005_0026  # an error in place of the call
 _NEW_NAMESPACES = 0x7E02_0000  # of clone's flags: mount, cgroup, UTS, IPC, user, PID, network
 _X32 = 0x4000_0000
-_CLONE3 = 435  # hides its flags; where it is not there, the C library takes clone
+_CLONE3 = 435  # hides its flags; without it the C library uses clone
 _SHARED_AND_ANONYMOUS, _HUGE_PAGES = 0x21, 0x4_0000  # of mmap's flags
-_RECORD_LOCKS = (6, 7, 37, 38)  # of fcntl's commands: a file may have one a byte, each with its memory
+_RECORD_LOCKS = (
+    6,
+    7,
+    37,
+    38,
+)  # of fcntl's commands: one lock per byte of a file, and each takes memory
 _SECCOMP, _FILTER = 22, 2  # of prctl
 
 # add_key request_key keyctl memfd_create memfd_secret shmget semget msgget unshare setns mount ptrace
@@ -41,16 +46,20 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _GIVE = 0x20, 0x15, 0x35, 0x45, 0x54, 
 _NUMBER, _MACHINE, _ARGUMENTS = 0, 4, 16  # offsets of what a filter sees; an argument has 8 bytes
 
 Instruction = tuple[int, int, int, int]
-"""Code, instructions to skip where its test holds, and where it does not, operand."""
+"""Code, instructions to skip if its test holds, instructions to skip if it does not, operand."""
 
 
 def refuses_system_calls() -> bool:
-    """Whether there is a filter for this machine."""
+    """Tell whether there is a filter for this machine."""
     return platform.system() == "Linux" and platform.machine() in _MACHINES
 
 
 def refuse_system_calls(libc: ctypes.CDLL) -> None:
-    """From now on, for this process and its children. Wants no_new_privs; raises OSError where it fails."""
+    """Install the filter for this process and its children; needs no_new_privs, and cannot be undone.
+
+    Raises:
+        OSError: the kernel refuses the filter.
+    """
     machine, refused, clone, mmap, fcntl = _MACHINES[platform.machine()]
     code = [(_LOAD, 0, 0, _MACHINE), (_EQUAL, 1, 0, machine), (_GIVE, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
     code += [(_AT_LEAST, 0, 1, _X32), (_GIVE, 0, 0, _EPERM)]
@@ -66,14 +75,14 @@ def refuse_system_calls(libc: ctypes.CDLL) -> None:
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
-    raw = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in code))
+    raw = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in code))
     program = Program(len(code), ctypes.addressof(raw))
     if libc.prctl(_SECCOMP, _FILTER, ctypes.byref(program), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp refuses its filter")
 
 
 def _refuse_where(call: int, argument: int, *tests: tuple[int, int]) -> list[Instruction]:
-    """Refuse a call where one of the tests of an argument's lower 32 bits holds, and allow it elsewhere."""
+    """Refuse a call if one of the tests of an argument's lower 32 bits holds, and allow it otherwise."""
     steps = [
         (test, 0 if test == _AND else len(tests) - index, 0, value)
         for index, (test, value) in enumerate(tests)

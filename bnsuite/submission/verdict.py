@@ -1,4 +1,4 @@
-"""Verdicts: which checks of the contract a scheme's file fails, kept so that a second run asks nothing."""
+"""Verdicts: checks of the contract that a scheme's file fails, cached so that a second run need not check."""
 
 import hashlib
 from collections.abc import Callable
@@ -16,63 +16,68 @@ from bnsuite.facets import Facets
 from bnsuite.records.facets import FACETS
 from bnsuite.records.store import write_atomically
 from bnsuite.submission.contract import CONTRACT, NOT_TRIED
-from bnsuite.submission.foreign import Foreign, check
+from bnsuite.submission.foreign import Foreign, check_contract
 
 BREAKS = "breaks-contract"
-"""The facet of a scheme that is measured though a check fails."""
+"""Facet of a scheme that fails a check and is measured all the same."""
 
 
 class Verdict(BaseModel):
-    """The checks that a file fails, name → message, and the warnings that its code makes."""
+    """Failed checks of a file, and warnings of its code."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    failed: dict[str, str]
+    failed: dict[str, str]  # name of the check → message
     warnings: list[str]
 
 
-def judged(scheme: Foreign, say: Callable[[str], None] = lambda text: None) -> tuple[Foreign, Verdict]:
-    """The scheme, with the facet `breaks-contract` where a check fails, and the verdict on its file.
+def judged(scheme: Foreign, say: Callable[[str], None] = lambda _: None) -> tuple[Foreign, Verdict]:
+    """Hold a scheme to the contract; returns it, marked `breaks-contract` if a check fails, and the verdict.
 
-    A verdict is kept by the hashes of the file and of this package, in the folder `contract` of the cache;
-    one on a check that was stopped, for memory or time, is not kept.
+    Verdicts are cached in the folder `contract` of the cache, by the hashes of the file and of this package.
+    A verdict is not cached if a check was stopped for memory or time.
 
     Args:
+        scheme: the scheme.
         say: called with one line before the contract is tried, which takes some ten seconds.
     """
-    file = tensor_cache.folder().with_name("contract") / f"{_of(scheme.source)}.json"
-    found = _kept(file)
-    if found is None:
+    file = tensor_cache.folder().with_name("contract") / f"{_cache_key(scheme.source)}.json"
+    verdict = _cached(file)
+    if verdict is None:
         say(f"{scheme.name}: trying the contract, some ten seconds …")
-        found, whole = _tried(scheme)
-        if whole:
-            with suppress(OSError):  # tried again the next time
+        verdict, complete = _tried(scheme)
+        if complete:
+            with suppress(OSError):  # a verdict that is not cached is found again
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, found.model_dump_json())
-    if found.failed:
+                write_atomically(file, verdict.model_dump_json())
+    if verdict.failed:
         words = {*scheme.facets.words, BREAKS}
         facets = Facets(tuple(word for word in FACETS if word in words), scheme.facets.costs)
         scheme = replace(scheme, facets=facets)
-    return scheme, found
+    return scheme, verdict
 
 
 def _tried(scheme: Foreign) -> tuple[Verdict, bool]:
-    """The verdict, and whether every check has ended."""
+    """Verdict, and whether every check has come to its end."""
     warnings: list[str] = []
-    checks = check(scheme.path, scheme.sandbox, warn=warnings.append).checks
-    failed = {one.name: one.message for one in checks if not one.ok and not one.message.startswith(NOT_TRIED)}
-    ended = {*CONTRACT} <= {one.name for one in checks} and not {"time", "facets"} & failed.keys()
+    checks = check_contract(scheme.path, scheme.sandbox, warn=warnings.append).checks
+    failed = {
+        check.name: check.message
+        for check in checks
+        if not check.ok and not check.message.startswith(NOT_TRIED)
+    }
+    ended = {*CONTRACT} <= {check.name for check in checks} and not {"time", "facets"} & failed.keys()
     return Verdict(failed=failed, warnings=warnings), ended
 
 
-def _kept(file: Path) -> Verdict | None:
+def _cached(file: Path) -> Verdict | None:
     try:
         return Verdict.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def _of(source: str) -> str:
+def _cache_key(source: str) -> str:
     return hashlib.sha256(f"{source} {_suite()} {torch.__version__}".encode()).hexdigest()
 
 

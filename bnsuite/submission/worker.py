@@ -1,7 +1,7 @@
-"""Within the sandbox: give up rights, load the foreign file, answer one question in JSON.
+"""Process inside the sandbox: gives up rights, loads the foreign file and answers one question in JSON.
 
-`python -m bnsuite.submission.worker` reads the question from standard input. Nothing of the file is
-loaded before the limits are set.
+`python -m bnsuite.submission.worker` reads the question from standard input. It sets the limits before it
+loads anything of the foreign file.
 """
 
 import ctypes
@@ -26,13 +26,18 @@ Message = dict[str, Any]
 Say = Callable[[Message], None]
 
 WARNINGS = 8
-"""How many different warnings of the foreign file are told."""
+"""Largest number of different warnings of the foreign file that are passed on."""
 
 _DIE_WITH_PARENT, _NO_NEW_PRIVILEGES = 1, 38  # of Linux's prctl
 
 
 def confine(limits: dict[str, Any]) -> None:
-    """Set the limits of this process and its children, and leave the user root; there is no way back."""
+    """Set the limits of this process and its children, and switch from root to another user, for good.
+
+    Args:
+        limits: address_space and file in bytes, processes, user (id, or None to stay), filter (whether system
+            calls are refused).
+    """
     for kind, value in (
         (resource.RLIMIT_AS, limits["address_space"]),
         (resource.RLIMIT_FSIZE, limits["file"]),
@@ -42,7 +47,7 @@ def confine(limits: dict[str, Any]) -> None:
         if value:
             hard = resource.getrlimit(kind)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            with suppress(OSError, ValueError):  # macOS knows no limit of address space
+            with suppress(OSError, ValueError):  # macOS has no limit of address space
                 resource.setrlimit(kind, (value, value))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limits["user"] is not None:
@@ -58,6 +63,7 @@ def confine(limits: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Answer the question on standard input; never returns."""
     question = json.loads(sys.stdin.buffer.read())
     confine(question["limits"])
     answer_to = os.fdopen(question["answer_to"], "wb")
@@ -69,53 +75,53 @@ def main() -> None:
     warnings.showwarning = _teller(say)
     try:
         last = ANSWERS[question["ask"]](Path(question["path"]), question, say)
-    except BaseException as error:  # sys.exit in foreign code ends nothing but its answer
+    except BaseException as error:  # also sys.exit in foreign code
         last = {"failed": _in_one_line(error)}
     say({**last, "last": True})
-    os._exit(0)  # whatever it registered to run at exit stays away
+    os._exit(0)  # without what the foreign file registered to run at exit
 
 
 def _teller(say: Say) -> Callable[..., None]:
-    """In place of `warnings.showwarning`: says each text once, in a message {"warning": text}."""
-    told: set[str] = set()
+    """Replacement of `warnings.showwarning` that sends each text once, as a message {"warning": text}."""
+    sent: set[str] = set()
 
-    def tell(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    def tell(message: Warning | str, category: type[Warning], *_place: Any) -> None:
         text = " ".join(f"{category.__name__}: {message}".split())
-        if text not in told and len(told) < WARNINGS:
-            told.add(text)
+        if text not in sent and len(sent) < WARNINGS:
+            sent.add(text)
             say({"warning": text})
 
     return tell
 
 
-def describe(path: Path, question: Message, say: Say) -> Message:
-    """What the scheme is called, what it is, and what holds of it."""
+def _describe(path: Path, _question: Message, _say: Say) -> Message:
+    """Answer with the scheme's name, description and facets."""
     scheme = _scheme(path)
     return {"name": scheme.name, "about": scheme.about, **_facets(scheme)}
 
 
-def check(path: Path, question: Message, say: Say) -> Message:
-    """The contract, a message a check, and the facets."""
+def _check(path: Path, _question: Message, say: Say) -> Message:
+    """Send one message per check of the contract; answer with the facets."""
     from bnsuite.submission.contract import contract
 
     scheme = _scheme(path)
     say({"name": scheme.name, "about": scheme.about})
     sound = True
-    for found in contract(scheme):
-        say({"check": found._asdict()})
-        sound &= found.ok
+    for check in contract(scheme):
+        say({"check": check._asdict()})
+        sound &= check.ok
     return _facets(scheme) if sound else {"words": [], "costs": {}}
 
 
 def _facets(scheme: "Scheme") -> Message:
     from bnsuite.facets import facets_of
 
-    found = facets_of(scheme)
-    return {"words": list(found.words), "costs": found.costs}
+    facets = facets_of(scheme)
+    return {"words": list(facets.words), "costs": facets.costs}
 
 
-def measure(path: Path, question: Message, say: Say) -> Message:
-    """One cell: what was measured, and how."""
+def _measure(path: Path, question: Message, say: Say) -> Message:
+    """Answer with the measurement of one cell, and whether networks trained stacked."""
     import torch
 
     from bnsuite.datasets import Source
@@ -127,29 +133,31 @@ def measure(path: Path, question: Message, say: Say) -> Message:
     file = question["data_file"]
     data = Source(**question["data"], file=Path(file) if file else None)
     job = job_of(Cell(**question["cell"]), question["settings"], _scheme(path), data)
-    say({"found": "loaded"})  # from here on the parent counts seconds
-    say({"found": "measuring"})  # and hears a message when the next one comes
-    answer = answer_here(job, lambda found: say({"found": found}))
+    # The parent counts seconds from the first message on, and gets a message when the next one is sent.
+    say({"found": "loaded"})
+    say({"found": "measuring"})
+    answer = answer_here(job, lambda progress: say({"found": progress}))
     return {"measured": answer.measured.model_dump(mode="json"), "stacked": answer.stacked}
 
 
 ANSWERS: dict[str, Callable[[Path, Message, Say], Message]] = {
-    "describe": describe,
-    "check": check,
-    "measure": measure,
+    "describe": _describe,
+    "check": _check,
+    "measure": _measure,
 }
+"""Name of a question → function (path of the foreign file, question, say) → last message."""
 
 
 class LoadError(Exception):
-    """A file that gives no scheme; the message is one line."""
+    """The file has no scheme; the message is one line."""
 
 
 def _scheme(path: Path) -> "Scheme":
-    """The `scheme` of a file, which is run as the module `scheme`."""
+    """Run a file as the module `scheme`, and return the scheme in it."""
     module = ModuleType("scheme")
     module.__file__ = str(path)
     sys.modules["scheme"] = module  # where pickle looks for its classes
-    try:  # this very file, and no compiled one beside it
+    try:  # the source itself, not a compiled file next to it
         exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
     except SyntaxError as error:
         raise LoadError(f"line {error.lineno}: {error.msg}. Mend the syntax.") from error
@@ -160,11 +168,11 @@ def _scheme(path: Path) -> "Scheme":
         raise LoadError(f"line {line}: {type(error).__name__}: {error}") from error
     from bnsuite.schemes import Scheme
 
-    found = getattr(module, "scheme", None)
-    if not isinstance(found, Scheme):
-        got = "nothing of that name" if found is None else repr(found)
+    scheme = getattr(module, "scheme", None)
+    if not isinstance(scheme, Scheme):
+        got = "nothing of that name" if scheme is None else repr(scheme)
         raise LoadError(f"wanted scheme = Scheme(…), got {got}.")
-    return found
+    return scheme
 
 
 def _missing(module: str) -> str:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bnsuite.activations import activation
 from bnsuite.engine.curvature import HessianOperator, Spectrum
-from bnsuite.engine.lanes import Examples, Lane, Stack
+from bnsuite.engine.lanes import Examples, Lane
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import accuracy, mean_cross_entropy
 from bnsuite.networks import softplus
 from bnsuite.protocol.sharpness import EDGE, HALVINGS, WINDOW

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 
 from bnsuite.datasets import Dataset
-from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, can_stack, final, sweep
+from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, final_mean, sweep
+from bnsuite.engine.stack import can_stack
 from bnsuite.engine.train import PLAIN, Sgd
 from bnsuite.names import lookup
 from bnsuite.networks import Family, Network, UnsupportedError, relu
@@ -183,5 +184,7 @@ def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Fate]:
         Outcome.NONFINITE
         if not bool(torch.isfinite(curves.losses[:, i]).all())
         else (Outcome.OK if passes(loss, accuracy) else Outcome.STUCK)
-        for i, (loss, accuracy) in enumerate(zip(final(curves.losses), final(curves.accuracies), strict=True))
+        for i, (loss, accuracy) in enumerate(
+            zip(final_mean(curves.losses), final_mean(curves.accuracies), strict=True)
+        )
     ]

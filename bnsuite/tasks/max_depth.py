@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bnsuite.engine.lanes import final as final_mean
+from bnsuite.engine.lanes import final_mean
 from bnsuite.protocol.max_depth import DepthRow, DepthSearch
 from bnsuite.protocol.search import Batch, number
 from bnsuite.records import Measurement, Outcome

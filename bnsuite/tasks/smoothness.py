@@ -11,7 +11,8 @@ from torch.func import functional_call
 
 from bnsuite.activations import activation
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues, unflatten
-from bnsuite.engine.lanes import Examples, Lane, Stack
+from bnsuite.engine.lanes import Examples, Lane
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import Loss, mean_cross_entropy, vector_of
 from bnsuite.protocol.search import number
 from bnsuite.records import Json, Measurement, Outcome, Sample

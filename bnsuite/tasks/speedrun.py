@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from bnsuite.engine.augmentation import Views, alternating, render
+from bnsuite.engine.augmentation import Views, alternating, augmented
 from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import Examples
 from bnsuite.networks import UnsupportedError
@@ -167,7 +167,7 @@ class Speedrun(Task):
         schedule = LambdaLR(optimizer, lambda step: triangle(step, steps, self.peak))
         slow = {name: t.clone() for name, t in network.state_dict().items() if t.is_floating_point()}
         for step, seen in enumerate(map(Views._make, zip(*views, strict=True)), 1):
-            logits = self._logits(network, render(examples.x, seen))
+            logits = self._logits(network, augmented(examples.x, seen))
             loss = F.cross_entropy(logits, examples.y[seen.chosen], label_smoothing=self.smoothing)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -208,7 +208,7 @@ class Speedrun(Task):
             seen = [
                 Views(rows, torch.full_like(rows, side, dtype=torch.bool), by * shifts) for side, by in moves
             ]
-            found.append(torch.stack([self._logits(network, render(x, views)) for views in seen]).mean(0))
+            found.append(torch.stack([self._logits(network, augmented(x, views)) for views in seen]).mean(0))
         return torch.cat(found)
 
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bnsuite.engine.lanes import Curves
-from bnsuite.engine.lanes import final as final_mean
+from bnsuite.engine.lanes import Curves, final_mean
 from bnsuite.protocol.search import Batch, number
 from bnsuite.protocol.stable_lr import RateRow, RateSearch
 from bnsuite.records import Measurement

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bnsuite.engine.clock import Contestant, race
-from bnsuite.engine.lanes import Examples, Lane, Stack
+from bnsuite.engine.lanes import Examples, Lane
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import Sgd, accuracy, train
 from bnsuite.protocol.arrival import ROUNDS, STEPS_A_ROUND, ArrivalSearch, mean_steps
 from bnsuite.protocol.search import grid, phase_of

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 import bnsuite
 from bnsuite.cli import app
-from bnsuite.cli.measure import results_table
+from bnsuite.cli.results import results_table
 from bnsuite.execute import plan as planning
 from bnsuite.profiles import Profile
 from bnsuite.records import Outcome, Record, Sample, Store

@@ -17,8 +17,9 @@ from bnsuite.execute import run as running
 from bnsuite.execute.plan import plan
 from bnsuite.execute.run import run
 from bnsuite.records import Outcome, Record, Store
-from bnsuite.submission.foreign import load
-from bnsuite.submission.sandbox import Limits, Sandbox, working_bwrap
+from bnsuite.submission.conversation import Limits
+from bnsuite.submission.foreign import load_scheme
+from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 SHORT = {"steps": 4, "rates": (0.01, 0.1), "tuning": (1,), "confirmation": (101,), "batch": 8}
 SETS = [
@@ -183,7 +184,7 @@ def test_a_foreign_scheme_sees_the_tensors_alone(tmp_path: Path, bwrap: str | No
     file.write_text(FOREIGN)
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)  # without bubblewrap, a user without an account reads it
-    scheme = load(file, Sandbox(bwrap), Limits(wall_s=600))
+    scheme = load_scheme(file, Sandbox(bwrap), Limits(wall_s=600))
     there, here = measured(place, tmp_path / "there", scheme), measured(place, tmp_path / "here")
     assert there.error is None
     assert (there.samples, there.trace) == (here.samples, here.trace)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnsuite.engine.augmentation import Views, alternating, render
+from bnsuite.engine.augmentation import Views, alternating, augmented
 from bnsuite.engine.lanes import Examples
 
 IMAGES = torch.arange(3 * 2 * 5 * 6).view(3, 2, 5, 6)
@@ -22,7 +22,7 @@ def by_hand(image: Tensor, mirrored: bool, down: int, right: int) -> Tensor:
 def test_a_view_is_mirrored_then_shifted_and_reflects_at_the_border() -> None:
     moves = [(row, side, down, right) for row in (2, 0) for side in (0, 1) for down, right in SHIFTS]
     rows, sides, down, right = torch.tensor(moves).unbind(1)
-    seen = render(IMAGES, Views(rows, sides.bool(), torch.stack([down, right], 1)))
+    seen = augmented(IMAGES, Views(rows, sides.bool(), torch.stack([down, right], 1)))
     expected = [by_hand(IMAGES[row], bool(side), down, right) for row, side, down, right in moves]
     assert torch.equal(seen.double(), torch.stack(expected))
     assert seen.dtype == IMAGES.dtype
@@ -34,7 +34,7 @@ SHIFTS = [(0, 0), (1, 0), (0, 2), (-3, 3), (2, -1)]
 
 def test_down_and_right_are_down_and_right() -> None:
     one = Views(torch.tensor([0]), torch.tensor([False]), torch.tensor([[1, 2]]))
-    assert torch.equal(render(IMAGES, one)[0, :, 1:, 2:], IMAGES[0, :, :-1, :-2])
+    assert torch.equal(augmented(IMAGES, one)[0, :, 1:, 2:], IMAGES[0, :, :-1, :-2])
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from calm import assert_calm
 from torch import Tensor, nn
 
 from bnsuite.datasets import digits
-from bnsuite.engine.lanes import Examples, Lane, can_stack, sweep
+from bnsuite.engine.lanes import Examples, Lane, sweep
+from bnsuite.engine.stack import can_stack
 from bnsuite.engine.train import train
 from bnsuite.networks import FAMILIES
 from bnsuite.schemes import SCHEMES, Scheme

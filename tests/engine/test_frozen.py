@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from bnsuite.datasets import digits
 from bnsuite.engine.curvature import HessianOperator
-from bnsuite.engine.lanes import Examples, Lane, Stack, can_stack, sweep
+from bnsuite.engine.lanes import Examples, Lane, sweep
 from bnsuite.engine.moments import output_moments
+from bnsuite.engine.stack import Stack, can_stack
 from bnsuite.engine.train import Sgd, train
 from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.networks.recipe import build as recipe

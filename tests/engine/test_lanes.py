@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from bnsuite.datasets import digits
-from bnsuite.engine import lanes as module
-from bnsuite.engine.lanes import Curves, Examples, Lane, Stack, final, sweep
+from bnsuite.engine import memory
+from bnsuite.engine.lanes import Curves, Examples, Lane, final_mean, sweep
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import PLAIN, Sgd, train
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
@@ -166,7 +167,7 @@ def test_more_lanes_than_fit_run_in_turn(stacked: bool, monkeypatch: pytest.Monk
     lanes = [Lane(seed, rate) for rate in (0.1, DEADLY, 0.01) for seed in (1, 2)]
     whole, _ = together(build, lanes, stacked)
     assert_calm(whole.losses[:, [0, 1, 4, 5]])
-    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(memory, "CPU_LANES", 2)
     parts, networks = together(build, lanes, stacked)
     assert torch.allclose(parts.losses, whole.losses, rtol=1e-9, equal_nan=True)
     assert torch.allclose(parts.accuracies, whole.accuracies, equal_nan=True)
@@ -266,7 +267,7 @@ def test_a_network_taken_from_a_stack_is_its_own(stacked: bool) -> None:
 @pytest.mark.parametrize(("steps", "tail"), [(1, 1), (10, 1), (11, 2), (100, 10), (200, 20)])
 def test_final_is_the_mean_of_the_last_tenth(steps: int, tail: int) -> None:
     curve = torch.arange(2 * steps, dtype=torch.float64).view(steps, 2)
-    assert final(curve) == pytest.approx(curve[-tail:].mean(0).tolist())
+    assert final_mean(curve) == pytest.approx(curve[-tail:].mean(0).tolist())
     curve[-1, 0] = math.nan
-    assert math.isnan(final(curve)[0])
-    assert math.isfinite(final(curve)[1])
+    assert math.isnan(final_mean(curve)[0])
+    assert math.isfinite(final_mean(curve)[1])

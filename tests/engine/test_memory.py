@@ -11,8 +11,9 @@ from calm import assert_calm
 from torch import Tensor, nn
 
 from bnsuite.datasets import digits
-from bnsuite.engine import lanes as module
-from bnsuite.engine.lanes import Curves, Examples, Lane, Stack, sweep
+from bnsuite.engine import lanes, memory
+from bnsuite.engine.lanes import Curves, Examples, Lane, sweep
+from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import Parameters, Sgd
 from bnsuite.networks import FAMILIES
 from bnsuite.schemes import SCHEMES
@@ -55,22 +56,22 @@ class Gpu:
 
 @pytest.mark.parametrize(
     ("each", "together"),
-    [(GIB, 76), (4 * GIB, 19), (0.1 * GIB, module.CUDA_CHUNK), (200 * GIB, 1)],  # of 0.8 · (90 + 6) GiB
+    [(GIB, 76), (4 * GIB, 19), (0.1 * GIB, memory.MAX_CUDA_LANES), (200 * GIB, 1)],  # of 0.8 · (90 + 6) GiB
 )
 def test_a_gpu_takes_what_its_memory_holds(
     each: float, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = Gpu(each)
-    monkeypatch.setattr(module.torch, "cuda", gpu)
-    assert module._at_once(gpu.train_one, CUDA) == together
+    monkeypatch.setattr(memory.torch, "cuda", gpu)
+    assert memory.lanes_that_fit(gpu.train_one, CUDA) == together
 
 
 def test_a_cpu_is_not_asked() -> None:
-    assert module._at_once(pytest.fail, torch.device("cpu")) == module.CHUNK
+    assert memory.lanes_that_fit(pytest.fail, torch.device("cpu")) == memory.CPU_LANES
 
 
 def test_a_single_lane_is_not_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_at_once", pytest.fail)
+    monkeypatch.setattr(lanes, "lanes_that_fit", pytest.fail)
     data = digits()
     examples = Examples(data.train_x[:64], data.train_y[:64], batch=16)
     shape: dict[str, Any] = {"width": 6, "shape": data.shape, "classes": 10}
@@ -88,8 +89,8 @@ def test_a_real_gpu_takes_more_small_lanes_than_large_ones() -> None:
     def take(mib: int) -> Callable[[], object]:
         return lambda: torch.empty(mib * 2**20, dtype=torch.uint8, device="cuda")
 
-    small, large = (module._at_once(take(mib), CUDA) for mib in (1, 1024))
-    assert large <= small == module.CUDA_CHUNK
+    small, large = (memory.lanes_that_fit(take(mib), CUDA) for mib in (1, 1024))
+    assert large <= small == memory.MAX_CUDA_LANES
 
 
 def fills_up(monkeypatch: pytest.MonkeyPatch, at_call: int, most: int = 2) -> list[int]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues
-from bnsuite.engine.lanes import Examples, Lane, Stack, can_stack, sweep
+from bnsuite.engine.lanes import Examples, Lane, sweep
 from bnsuite.engine.moments import output_moments
+from bnsuite.engine.stack import Stack, can_stack
 from bnsuite.engine.train import mean_cross_entropy, train
 
 N, D, C = 32, 5, 3

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from bnsuite.engine import stacked
-from bnsuite.engine.lanes import Stack
-from bnsuite.engine.stacked import RULES, StackedCall, laid
+from bnsuite.engine.stack import Stack
+from bnsuite.engine.stacked import FORMULAS, StackedCall, transposed_in_memory
 from bnsuite.networks import FAMILIES, relu
 from bnsuite.networks.transformer import Attention, Perceptron, Positions
 from bnsuite.norms import BatchNorm, LayerNorm
@@ -54,7 +54,7 @@ def stack(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             return copies
         return copies + torch.rand(copies.shape, generator=draw, dtype=copies.dtype)
 
-    params = laid({name: noisy(p) for name, p in module.named_parameters()})
+    params = transposed_in_memory({name: noisy(p) for name, p in module.named_parameters()})
     for p in params.values():
         p.requires_grad_()
     return params, {name: noisy(b) for name, b in module.named_buffers()}
@@ -165,8 +165,8 @@ def test_a_composed_module_and_a_tied_weight() -> None:
 
 def test_every_rule_is_tried_above() -> None:
     tried = {type(build()).forward for build, _ in CASES}
-    elementwise = {forward for forward, rule in RULES.items() if rule is stacked._elementwise}
-    assert set(RULES) - elementwise <= tried
+    elementwise = {forward for forward, formula in FORMULAS.items() if formula is stacked._elementwise}
+    assert set(FORMULAS) - elementwise <= tried
     assert elementwise & tried
 
 

@@ -11,8 +11,9 @@ from bnsuite.facets import facets_of
 from bnsuite.records import Outcome, RecordError
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.submission.contract import NOT_TRIED, contract
-from bnsuite.submission.foreign import check, load
-from bnsuite.submission.sandbox import Limits, Sandbox, working_bwrap
+from bnsuite.submission.conversation import Limits
+from bnsuite.submission.foreign import check_contract, load_scheme
+from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 SANDBOX = Sandbox(working_bwrap())
 HEAD = """
@@ -192,13 +193,16 @@ def test_a_norm_that_computes_in_float32_has_the_facets_of_rms_norm(tmp_path: Pa
 def test_a_file_beside_the_scheme_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "norms.py").write_text("from torch.nn import Identity\n")
     path = written(tmp_path, "from norms import Identity\nscheme = Scheme('case', Identity)\n")
-    for ask in (lambda: load(path, SANDBOX, Limits(wall_s=600)), lambda: check(path, SANDBOX)):
+    for ask in (
+        lambda: load_scheme(path, SANDBOX, Limits(wall_s=600)),
+        lambda: check_contract(path, SANDBOX),
+    ):
         with pytest.raises(RecordError, match=r"no module 'norms' here\. A scheme is one file: if norms\.py"):
             ask()
 
 
 def test_warnings_of_its_code_are_heard_once(tmp_path: Path) -> None:
     heard: list[str] = []
-    check(written(tmp_path, OLD_WEIGHT_NORM), SANDBOX, warn=heard.append)
+    check_contract(written(tmp_path, OLD_WEIGHT_NORM), SANDBOX, warn=heard.append)
     assert len(heard) == 1
     assert heard[0].startswith("FutureWarning: `torch.nn.utils.weight_norm` is deprecated")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bnsuite.submission.control_groups import OWN, delegated_group, limited_group, ran_out_of_memory
-from bnsuite.submission.sandbox import MIB, Limits, OutOfMemoryError, Sandbox, SandboxError, working_bwrap
+from bnsuite.submission.conversation import MIB, Limits, OutOfMemoryError, SandboxError
+from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
 
@@ -112,7 +113,7 @@ def test_what_runs_inside_joins_its_group_first(tmp_path: Path) -> None:
     assert (group / "cgroup.procs").read_text() == "0\n"
     assert not any("control group" in gap for gap in sandbox.gaps)
     sandbox.group = tmp_path / "none"
-    with pytest.raises(SandboxError, match=r"no control group can be made for it \(.*No such file"):
+    with pytest.raises(SandboxError, match=r"no control group can be made for the process \(.*No such file"):
         sandbox.ask(tmp_path / "mine.py", {"ask": "describe"}, Limits(wall_s=600))
 
 

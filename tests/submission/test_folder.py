@@ -20,7 +20,7 @@ from bnsuite.records import Record, RecordError, Store
 from bnsuite.schemes import SCHEMES, Scheme, find_scheme, scheme_names
 from bnsuite.submission import folder
 from bnsuite.submission.folder import begin
-from bnsuite.submission.foreign import Checked
+from bnsuite.submission.foreign import ContractReport
 from bnsuite.submission.sandbox import Sandbox
 
 SHORT = ["--profile", "smoke", "--family", "mlp", "--workers", "1", "--set", "confirmation=101"]
@@ -50,7 +50,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         manifest.write_text(manifest.read_text().replace("Your Name", "A. Tester"))
         done = command("submit", "mine")
         assert done.exit_code == 0, said(done)
-        assert "its records are of profile smoke, which ranks nobody, and are no submission yet" in said(done)
+        assert "its records are of profile smoke, which does not rank, and are no submission yet" in said(
+            done
+        )
     return place
 
 
@@ -116,7 +118,7 @@ def test_one_record_is_measured_again_by_its_id(here: Path) -> None:
     assert "(+0.0 % [+0.0 %, +0.0 %], n 1 seeds): agrees" in said(done)
     assert not (here / "leaderboard/verification").exists()
     own = ["reproduce", record.id, "--records", "results"]
-    assert "its record has no scheme.py beside it. Say where its file is: --scheme PATH" in said(
+    assert "no folder above its record has a scheme.py. Say where its file is: --scheme PATH" in said(
         command(*own)
     )
     assert "agrees" in command(*own, "--scheme", "mine").stdout
@@ -186,7 +188,7 @@ def test_what_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert "a name is 1 to 40 lower-case letters, digits and hyphens: got" in said(done)
     assert "is a built-in scheme" in said(command("new", "batchnorm"))
     begin("mine")
-    with pytest.raises(RecordError, match="mine: is there already"):
+    with pytest.raises(RecordError, match="mine: exists already"):
         begin("mine")
 
 
@@ -249,7 +251,7 @@ def test_an_entry_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pyt
     begin("mine")
     manifest = tmp_path / "mine" / "submission.toml"
     manifest.write_text(manifest.read_text().replace("Your Name", "A. Tester"))
-    sound = Checked("mine", "", (), Facets())
+    sound = ContractReport("mine", "", (), Facets())
     monkeypatch.setattr(folder, "check", lambda path, sandbox: sound)
     monkeypatch.setattr(folder, "RANKED", ())
     folder.hand_in(tmp_path / "mine", tmp_path, into, Sandbox(None))
@@ -263,6 +265,6 @@ def test_an_entry_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "rename", full)
     (tmp_path / "mine" / "scheme.py").write_text("changed")
-    with pytest.raises(RecordError, match=r"cannot be written \(no space\)\. What was there is there"):
+    with pytest.raises(RecordError, match=r"cannot be written \(no space\)\. Nothing there was changed"):
         folder.hand_in(tmp_path / "mine", tmp_path, into, Sandbox(None))
     assert (into / "mine" / "scheme.py").read_text() == before

@@ -13,8 +13,9 @@ from bnsuite.records import Outcome, Record, RecordError
 from bnsuite.schemes import Scheme
 from bnsuite.submission import foreign
 from bnsuite.submission.contract import CONTRACT
-from bnsuite.submission.foreign import Foreign, check, load, scheme_file, source_of
-from bnsuite.submission.sandbox import MIB, Limits, Sandbox, working_bwrap
+from bnsuite.submission.conversation import MIB, Limits
+from bnsuite.submission.foreign import Foreign, check_contract, load_scheme, scheme_file, source_of
+from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 SANDBOX = Sandbox(working_bwrap())
 LIMITS = Limits(wall_s=600)
@@ -61,7 +62,7 @@ def measured(scheme: Foreign | Scheme, records: Path) -> Record:
 
 def test_a_foreign_scheme_is_measured_as_one_of_ours(tmp_path: Path) -> None:
     path = written(tmp_path, SOUND)
-    scheme = load(path, SANDBOX, LIMITS)
+    scheme = load_scheme(path, SANDBOX, LIMITS)
     there = measured(scheme, tmp_path / "there")
     ours = runpy.run_path(str(path))["scheme"]
     here = measured(ours, tmp_path / "here")
@@ -155,7 +156,7 @@ def test_a_file_that_changes_while_it_is_measured_gives_nothing(tmp_path: Path) 
 )
 def test_a_description_that_cannot_be(tmp_path: Path, said: dict[str, Any], words: str) -> None:
     with pytest.raises(RecordError) as caught:
-        load(written(tmp_path, SOUND), Liar(said), LIMITS)
+        load_scheme(written(tmp_path, SOUND), Liar(said), LIMITS)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -182,13 +183,14 @@ def test_a_folder_of_plain_files_alone(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="a scheme is a Python file"):
         scheme_file(tmp_path / "mine.txt")
     large = tmp_path / "large.py"
-    large.write_text("#" * (foreign.LARGEST + 1))
+    large.write_text("#" * (foreign.MOST_SOURCE_BYTES + 1))
     with pytest.raises(RecordError, match=r"larger than 1024 KiB"):
         source_of(large)
 
 
 def test_a_check_that_ends_the_process_is_the_one_that_failed(tmp_path: Path) -> None:
-    found = check(written(tmp_path, "import os; os._exit(1) if x.dtype.is_floating_point else None"), SANDBOX)
+    path = written(tmp_path, "import os; os._exit(1) if x.dtype.is_floating_point else None")
+    found = check_contract(path, SANDBOX)
     assert [one.name for one in found.checks if not one.ok] == [found.checks[-1].name]
     assert "ended without an answer, with status 1" in found.checks[-1].message
     assert not found.facets.words
@@ -223,7 +225,7 @@ class Speaker(Liar):
     ],
 )
 def test_a_check_that_is_invented_is_none(tmp_path: Path, messages: list[Any], words: str) -> None:
-    found = check(written(tmp_path, SOUND), Speaker(*messages))
+    found = check_contract(written(tmp_path, SOUND), Speaker(*messages))
     assert not found.ok
     assert words in found.checks[-1].message
     assert found.about == "\ufffd]0;title\ufffd plain ::error::"
@@ -232,15 +234,15 @@ def test_a_check_that_is_invented_is_none(tmp_path: Path, messages: list[Any], w
 def test_what_says_nothing_of_itself_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, SOUND)
     with pytest.raises(RecordError, match=r"it did not say what it is|its answer"):
-        check(path, Speaker(END))
+        check_contract(path, Speaker(END))
     with pytest.raises(RecordError, match="name: Input should be a valid string"):
-        check(path, Speaker({"name": 5, "about": ""}, END))
-    assert check(path, Speaker(NAMED, *ALL, END)).ok
+        check_contract(path, Speaker({"name": 5, "about": ""}, END))
+    assert check_contract(path, Speaker(NAMED, *ALL, END)).ok
 
 
 def test_a_sound_scheme_passes_its_check(tmp_path: Path) -> None:
     heard: list[str] = []
-    found = check(written(tmp_path, SOUND), SANDBOX, lambda one: heard.append(one.name))
+    found = check_contract(written(tmp_path, SOUND), SANDBOX, lambda one: heard.append(one.name))
     assert found.ok
     assert heard == [one.name for one in found.checks]
     assert found.facets == facets_of(runpy.run_path(str(tmp_path / "mine.py"))["scheme"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bnsuite.submission.pull_request import LARGEST, MOST_FILES, Change, submission_of
+from bnsuite.submission.pull_request import MOST_FILE_BYTES, MOST_FILES, Change, submission_of
 
 HERE = "leaderboard/submissions/mine"
 GOOD = [
@@ -20,7 +20,7 @@ GOOD = [
 
 
 def test_one_submission_has_a_name() -> None:
-    assert submission_of(GOOD, {"a": LARGEST}) == "mine"
+    assert submission_of(GOOD, {"a": MOST_FILE_BYTES}) == "mine"
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,16 @@ def test_one_submission_has_a_name() -> None:
         ),
         (Change("160000", "d", f"{HERE}/scheme.py"), "got 160000"),
         (Change("100755", "d", f"{HERE}/scheme.py"), "got 100755"),
-        (Change("100644", "big", f"{HERE}/scheme.py"), f"at most {LARGEST} bytes: got {LARGEST + 1}"),
+        (
+            Change("100644", "big", f"{HERE}/scheme.py"),
+            f"at most {MOST_FILE_BYTES} bytes: got {MOST_FILE_BYTES + 1}",
+        ),
         (Change("100644", "d", "leaderboard/submissions/other/scheme.py"), "got mine, other"),
     ],
 )
 def test_anything_else_is_refused(change: Change, words: str) -> None:
     with pytest.raises(ValueError, match=r".*") as caught:
-        submission_of([*GOOD, change], {"big": LARGEST + 1})
+        submission_of([*GOOD, change], {"big": MOST_FILE_BYTES + 1})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

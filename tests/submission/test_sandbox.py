@@ -18,14 +18,8 @@ from typing import Any
 
 import pytest
 
-from bnsuite.submission.sandbox import (
-    MIB,
-    Limits,
-    OutOfMemoryError,
-    Sandbox,
-    SandboxError,
-    working_bwrap,
-)
+from bnsuite.submission.conversation import MIB, Limits, OutOfMemoryError, SandboxError
+from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox confines on Linux")
 

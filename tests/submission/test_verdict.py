@@ -8,8 +8,9 @@ import pytest
 from bnsuite.facets import Facets
 from bnsuite.submission import verdict
 from bnsuite.submission.contract import CONTRACT
+from bnsuite.submission.conversation import Limits
 from bnsuite.submission.foreign import Foreign, source_of
-from bnsuite.submission.sandbox import Limits, Sandbox
+from bnsuite.submission.sandbox import Sandbox
 
 WARNING = {"warning": "UserWarning:  two\nlines"}
 NAMED = {"name": "mine", "about": "plain, Norm"}

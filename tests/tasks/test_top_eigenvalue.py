@@ -10,7 +10,8 @@ import torch
 from by_hand import checkpoint, hessian
 
 from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
-from bnsuite.engine.lanes import Lane, Stack
+from bnsuite.engine.lanes import Lane
+from bnsuite.engine.stack import Stack
 from bnsuite.networks import softplus
 from bnsuite.protocol.sharpness import HALVINGS
 from bnsuite.records import Outcome, Sample

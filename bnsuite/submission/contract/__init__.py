@@ -1,6 +1,7 @@
-"""The contract: what every scheme must pass before it is measured, as data.
+"""Contract: the tests that every scheme must pass before it is measured, as a table.
 
-Nothing here bounds memory, ends a scheme that never returns, or keeps it from files: that is the sandbox's.
+Nothing here limits memory, ends a scheme that never returns, or keeps a scheme from files: the sandbox does
+that.
 """
 
 import traceback
@@ -39,7 +40,7 @@ from bnsuite.submission.contract.values import (
 from bnsuite.text import clipped
 
 Test = Callable[[Scheme], str]
-"""scheme → what was found, in one line; raises `BrokenError` where the contract does not hold."""
+"""scheme → result in one line; raises `BrokenError` if the contract does not hold."""
 
 CONTRACT: dict[str, Test] = {
     "builds": builds,
@@ -61,16 +62,17 @@ CONTRACT: dict[str, Test] = {
     "settings": settings,
     "time": time_budget,
 }
-"""Every test by name; the first line of its docstring says what is wanted."""
+"""Name → test. The first line of a test's docstring says what is wanted; messages quote it."""
 
 FIRST = ("builds", "shape", "input untouched", "dtype", "device", "finite")
-"""Where one of these fails, later ones would tell of the same fault, and are not tried."""
+"""Tests that end the contract when they fail: later tests would report the same fault again."""
 
 NOT_TRIED = "not tried"
+"""Beginning of the message of a test that was not tried."""
 
 
 class Check(NamedTuple):
-    """What one test of the contract found."""
+    """Result of one test of the contract."""
 
     name: str
     ok: bool
@@ -78,9 +80,13 @@ class Check(NamedTuple):
 
 
 def contract(scheme: Scheme, tests: Mapping[str, Test] = CONTRACT) -> Iterator[Check]:
-    """Each test in turn, as it comes; an exception of the scheme fails the test in which it is raised.
+    """Run the tests in turn and yield their results; an exception of the scheme fails the test that meets it.
 
-    Global random streams and torch's settings are put back after each test.
+    Global random number generators and torch's settings are restored after each test.
+
+    Args:
+        scheme: the scheme.
+        tests: name → test.
     """
     fault = None
     for name, test in tests.items():
@@ -94,7 +100,7 @@ def contract(scheme: Scheme, tests: Mapping[str, Test] = CONTRACT) -> Iterator[C
             check = Check(name, False, str(error))
         except Exception as error:
             wanted = (test.__doc__ or "").partition("\n")[0].rstrip(".")
-            check = Check(name, False, f"got {_said(error)}; wanted: {wanted}.{_place(error)}")
+            check = Check(name, False, f"got {_summary(error)}; wanted: {wanted}.{_place(error)}")
         fault = name if name in FIRST and not check.ok else None
         yield Check(check.name, check.ok, " ".join(check.message.split()))
 
@@ -102,16 +108,16 @@ def contract(scheme: Scheme, tests: Mapping[str, Test] = CONTRACT) -> Iterator[C
 _OURS = [Path(bnsuite.__file__).parent, Path(torch.__file__).parent, Path(traceback.__file__).parent]
 
 
-def _said(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     first = (str(error).strip() or "no message").splitlines()[0]
-    if len(first) > 200:  # in whole sentences, if there are any
+    if len(first) > 200:  # cut at the end of a sentence, if there is one
         whole = first[:200].rpartition(". ")[0]
         first = whole or clipped(first, 200)
     return f"{type(error).__name__}: {first}"
 
 
 def _place(error: Exception) -> str:
-    """The last line that is nobody's but the scheme's; where there is none, no place."""
+    """Last line of the traceback in the scheme's own code; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [f for f in frames if not any(Path(f.filename).is_relative_to(place) for place in _OURS)]
     return f" Look at {Path(foreign[-1].filename).name}:{foreign[-1].lineno}" if foreign else ""

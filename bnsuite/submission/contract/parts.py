@@ -1,4 +1,4 @@
-"""Parts of a network as the contract wants them: parameters of their own, there from the start."""
+"""Checks of a network's parts: each has parameters of its own, from the start."""
 
 from collections.abc import Iterator
 
@@ -13,11 +13,15 @@ OLD_HOOKS = {
     "torch.nn.utils.spectral_norm": "torch.nn.utils.parametrizations.spectral_norm",
     "torch.nn.utils.prune": "torch.nn.utils.parametrize.register_parametrization with a mask",
 }
-"""Modules of torch whose hooks put a plain tensor in place of a parameter, with what replaces each."""
+"""torch module whose hooks replace a parameter by a plain tensor → what to use instead."""
 
 
 def plain_parameters(stage: Stage) -> None:
-    """BrokenError where parameters come with the first call, or a hook makes a weight that is none."""
+    """Check that parameters exist before the first call, and that no hook replaces one by a plain tensor.
+
+    Raises:
+        BrokenError: they do not, or a hook does.
+    """
     for name, module in stage.network().named_modules():
         kind = type(module).__name__
         if isinstance(module, LazyModuleMixin):
@@ -33,11 +37,15 @@ def plain_parameters(stage: Stage) -> None:
 
 
 def built_anew(stage: Stage) -> None:
-    """BrokenError where two networks have a parameter or a buffer in common."""
-    one, other = stage.network(), stage.network()
-    first = {id(tensor) for _, _, tensor in _tensors(one)}
-    for name, module, tensor in _tensors(other):
-        if id(tensor) in first:
+    """Check that two networks have no parameter or buffer in common.
+
+    Raises:
+        BrokenError: they have.
+    """
+    first, second = stage.network(), stage.network()
+    tensors_of_first = {id(tensor) for _, _, tensor in _tensors(first)}
+    for name, module, tensor in _tensors(second):
+        if id(tensor) in tensors_of_first:
             got = f"the same {type(module).__name__} from the factory each time, such as {name}"
             do = (
                 "Build it within the factory, and cache nothing: Scheme(name, MyNorm), or lambda n: MyNorm(n)"
@@ -46,7 +54,7 @@ def built_anew(stage: Stage) -> None:
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:
-    """Each parameter and buffer with the module that holds it, and that module's name."""
+    """All parameters and buffers, each with the name of its module and the module."""
     for name, module in network.named_modules():
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             yield name, module, tensor

@@ -1,4 +1,4 @@
-"""Tests of the contract on state: what a network keeps, shares, and leaves behind."""
+"""Tests of the contract on state: what a network stores, shares and leaves behind."""
 
 import copy
 import pickle
@@ -10,11 +10,11 @@ import torch
 from cloudpickle import dumps
 from torch import Tensor, nn
 
-from bnsuite.engine.lanes import Stack, can_stack
+from bnsuite.engine.stack import Stack, can_stack
 from bnsuite.engine.train import mean_cross_entropy
 from bnsuite.facets.probe_network import Stage
 from bnsuite.schemes import Scheme
-from bnsuite.submission.contract.trial import accepting, broken, descend, differ, settings_now, train
+from bnsuite.submission.contract.trial import accepting, broken, descend, differ, settings_now, take_steps
 
 BUFFER = "Keep what it remembers in register_buffer"
 
@@ -31,7 +31,7 @@ def state_dict(scheme: Scheme) -> str:
     """A fresh network that loads the state of a trained one gives its outputs, and takes its next step."""
     for stage in accepting(scheme):
         trained, fresh = stage.network(), stage.network(seed=1)
-        train(stage, trained)
+        take_steps(stage, trained)
         fresh.load_state_dict(trained.state_dict())
         x, y = stage.data(seed=5)
         for what in ("outputs", "outputs after one more step"):
@@ -47,7 +47,7 @@ def evaluation(scheme: Scheme) -> str:
     """Evaluation changes no state, and gives an example what it gives it in any batch."""
     for stage in accepting(scheme):
         network, x = stage.network(), stage.data(seed=5)[0]
-        train(stage, network)
+        take_steps(stage, network)
         before = {name: value.clone() for name, value in network.state_dict().items()}
         first = _evaluated(network, x)
         changed = [
@@ -68,11 +68,11 @@ def copies(scheme: Scheme) -> str:
     """A deep copy of a network is independent of it, and the scheme can be sent to another process."""
     for stage in accepting(scheme):
         network, x = stage.network(), stage.data(seed=5)[0]
-        train(stage, network, steps=1)
+        take_steps(stage, network, steps=1)
         twin, before = copy.deepcopy(network), _evaluated(network, x)
         if differ(_evaluated(twin, x), before):
             raise broken("other outputs from a deep copy", "the same", BUFFER)
-        train(stage, twin)
+        take_steps(stage, twin)
         if differ(_evaluated(network, x), before):
             raise broken("a network that changed as its deep copy trained", "no shared state", BUFFER)
     sent = pickle.loads(dumps(scheme))
@@ -85,8 +85,8 @@ def copies(scheme: Scheme) -> str:
 
 def stacking(scheme: Scheme) -> str:
     """Networks train stacked with the steps that each takes alone, or it is found that they cannot."""
-    found = [stage for stage in accepting(scheme) if not can_stack(stage.network(2), *stage.data(32))]
-    return f"lane by lane, slower: {_why(found[0])}" if found else "trains stacked"
+    unstackable = [stage for stage in accepting(scheme) if not can_stack(stage.network(2), *stage.data(32))]
+    return f"lane by lane, slower: {_why(unstackable[0])}" if unstackable else "trains stacked"
 
 
 def _why(stage: Stage) -> str:
@@ -160,7 +160,7 @@ def settings(scheme: Scheme) -> str:
     before = settings_now()
     for stage in accepting(scheme):
         network, x = stage.network(), stage.data()[0]
-        train(stage, network)
+        take_steps(stage, network)
         _evaluated(network, x)
         for name, value in settings_now().items():
             if value != before[name]:

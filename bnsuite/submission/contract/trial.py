@@ -1,4 +1,4 @@
-"""What tests of the contract share: stages, parts of a network, training, torch's settings."""
+"""Shared parts of the contract's tests: stages, parts of a network, training, torch's settings."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,13 +18,23 @@ class BrokenError(Exception):
 
 
 def broken(got: str, wanted: str, do: str) -> BrokenError:
+    """Build the error of a test that fails.
+
+    Args:
+        got: what the scheme does.
+        wanted: what the contract asks for.
+        do: how to mend it.
+    """
     return BrokenError(f"got {got}; wanted {wanted}. {do}")
 
 
 def accepting(scheme: Scheme) -> list[Stage]:
-    """A stage of each family that does not refuse the scheme, one at least.
+    """Stages of the families that do not refuse the scheme.
 
-    What else a scheme raises there is for the test to meet.
+    A family in which the scheme raises something else counts as accepting: the test will meet that error.
+
+    Raises:
+        BrokenError: every family refuses the scheme.
     """
 
     def accepts(stage: Stage) -> bool:
@@ -33,29 +43,29 @@ def accepting(scheme: Scheme) -> list[Stage]:
         except Exception:
             return True
 
-    found = [stage for family in FAMILIES.values() if accepts(stage := Stage(scheme, family))]
-    if not found:
+    stages = [stage for family in FAMILIES.values() if accepts(stage := Stage(scheme, family))]
+    if not stages:
         raise broken("no family", "one at least that takes the scheme", "See the test `builds`")
-    return found
+    return stages
 
 
 def parts(network: Network) -> dict[str, nn.Module]:
-    """The scheme's own modules that keep the shape of what they are given: all but weights."""
+    """Modules of the scheme that keep the shape of their input, by name: all but weight layers."""
     kinds = ("norms.", "activations.", "branches.")
-    found = {
+    outer = {
         name: module
         for name, module in network.named_modules()
         if name.count(".") == 1 and name.startswith(kinds)
     }
     inner = {name: module for name, module in network.named_modules() if name.endswith(".activation")}
-    return found | inner
+    return outer | inner
 
 
 def watched(network: Network, watch: Callable[[str, Tensor, Tensor], None]) -> Network:
-    """The network with `watch(name, input, output)` called for each of its `parts`."""
+    """Make the network call `watch(name, input, output)` for each of its `parts`; returns the network."""
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, given, out: watch(f"{name} ({type(module).__name__})", given[0], out)
+        return lambda module, inputs, out: watch(f"{name} ({type(module).__name__})", inputs[0], out)
 
     for name, module in parts(network).items():
         module.register_forward_hook(hook(name))
@@ -63,7 +73,7 @@ def watched(network: Network, watch: Callable[[str, Tensor, Tensor], None]) -> N
 
 
 def loose(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Tensors that modules hold and that are neither parameters nor buffers, by name."""
+    """Names and values of tensors in modules that are neither parameters nor buffers."""
     for prefix, module in network.named_modules():
         for name, value in vars(module).items():
             values = value if isinstance(value, (list, tuple)) else [value]
@@ -72,8 +82,18 @@ def loose(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield f"{prefix}.{name}", tensor
 
 
-def train(stage: Stage, network: nn.Module, steps: int = 2, seed: int = 0, rate: float = 0.05) -> list[float]:
-    """Plain steps in place; the loss before each."""
+def take_steps(
+    stage: Stage, network: nn.Module, steps: int = 2, seed: int = 0, rate: float = 0.05
+) -> list[float]:
+    """Take steps of plain SGD in place; returns the loss before each step.
+
+    Args:
+        stage: gives the data.
+        network: network to train.
+        steps: number of steps.
+        seed: seed of the data.
+        rate: learning rate.
+    """
     losses = []
     for step in range(steps):
         losses.append(descend(network, *stage.data(seed=100 * seed + step), rate))
@@ -81,6 +101,14 @@ def train(stage: Stage, network: nn.Module, steps: int = 2, seed: int = 0, rate:
 
 
 def descend(network: nn.Module, x: Tensor, y: Tensor, rate: float = 0.05) -> float:
+    """Take one step of plain SGD in place; returns the loss before it.
+
+    Args:
+        network: network to train.
+        x: inputs (N, …).
+        y: labels (N,).
+        rate: learning rate.
+    """
     loss = mean_cross_entropy(network.train()(x), y)
     parameters = list(trainable(network).values())
     gradient = torch.autograd.grad(loss, parameters, materialize_grads=True)
@@ -90,9 +118,15 @@ def descend(network: nn.Module, x: Tensor, y: Tensor, rate: float = 0.05) -> flo
     return float(loss.detach())
 
 
-def differ(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> bool:
-    """Beyond rounding; NaN beside NaN does not."""
-    return not torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+def differ(first: Tensor, second: Tensor, tolerance: float = 1e-9) -> bool:
+    """Tell whether two tensors differ by more than rounding; two NaNs do not differ.
+
+    Args:
+        first: a tensor.
+        second: a tensor of the same shape.
+        tolerance: relative and absolute tolerance.
+    """
+    return not torch.allclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
@@ -110,16 +144,17 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         torch.set_float32_matmul_precision,
     ),
 }
-"""Torch's global settings: how each is read and set."""
+"""Global setting of torch → functions that read and set it."""
 
 
 def settings_now() -> dict[str, Any]:
+    """Current values of torch's global settings."""
     return {name: read() for name, (read, _) in SETTINGS.items()}
 
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Whatever is changed inside is put back."""
+    """Context that restores torch's global settings at its end."""
     before = settings_now()
     try:
         yield

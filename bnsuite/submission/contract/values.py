@@ -20,7 +20,7 @@ from bnsuite.submission.contract.parts import built_anew, plain_parameters
 from bnsuite.submission.contract.trial import accepting, broken, descend, differ, loose, parts, watched
 
 RATIO = 50
-"""A step may take as many times one of layer norm."""
+"""Largest ratio of a step's time to that of a step with layer norm."""
 
 
 def builds(scheme: Scheme) -> str:
@@ -45,7 +45,7 @@ def builds(scheme: Scheme) -> str:
 
 
 def _refusal(stage: Stage) -> str | None:
-    """That of the stage; what else a call raises is for the tests that call."""
+    """Refusal of the stage; errors of a call are left to the tests that call."""
     try:
         return stage.refusal()
     except Exception:
@@ -56,10 +56,10 @@ def _refusal(stage: Stage) -> str | None:
 def shape(scheme: Scheme) -> str:
     """Each part returns the shape that it is given: (N, C), (N, C, T) or (N, C, H, W), channels second."""
 
-    def watch(name: str, given: Tensor, out: Any) -> None:
-        if not isinstance(out, Tensor) or out.shape != given.shape:
+    def watch(name: str, x: Tensor, out: Any) -> None:
+        if not isinstance(out, Tensor) or out.shape != x.shape:
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise broken(f"{got} from {name}", f"{tuple(given.shape)}, as given", "Return a tensor like x")
+            raise broken(f"{got} from {name}", f"{tuple(x.shape)}, as given", "Return a tensor like x")
 
     for stage in accepting(scheme):
         for n in (8, 5):
@@ -70,10 +70,10 @@ def shape(scheme: Scheme) -> str:
 def dtype(scheme: Scheme) -> str:
     """Each part keeps float32 and float64, and its tensors follow .to(dtype)."""
 
-    def watch(name: str, given: Tensor, out: Tensor) -> None:
-        if out.dtype != given.dtype:
+    def watch(name: str, x: Tensor, out: Tensor) -> None:
+        if out.dtype != x.dtype:
             do = "Make tensors of x's dtype: torch.zeros(…, dtype=x.dtype), or a buffer"
-            raise broken(f"{out.dtype} from {name}", f"{given.dtype}, as given", do)
+            raise broken(f"{out.dtype} from {name}", f"{x.dtype}, as given", do)
 
     for stage in accepting(scheme):
         for kind in (torch.float32, torch.float64):
@@ -88,15 +88,15 @@ def dtype(scheme: Scheme) -> str:
 
 
 class _Devices(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Finds tensors of the CPU beside those of another device; numbers do not count."""
+    """Recorder of the first operation that mixes CPU tensors with tensors on `meta`; numbers do not count."""
 
-    found: str = ""
+    mixed: str = ""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         left = [t for t in tensors if t.device.type == "cpu" and t.dim()]
         if left and any(t.is_meta for t in tensors):
-            self.found = self.found or f"{tuple(left[0].shape)} on the CPU in {func.overloadpacket.__name__}"
+            self.mixed = self.mixed or f"{tuple(left[0].shape)} on the CPU in {func.overloadpacket.__name__}"
         return func(*args, **(kwargs or {}))
 
 
@@ -116,22 +116,22 @@ def device(scheme: Scheme) -> str:
         with devices:
             try:
                 network(stage.data()[0].to("meta"))
-            except Exception as error:  # it reads values, and there are none
+            except Exception as error:  # the scheme reads values, and `meta` has none
                 message = f"follows .to(device); not called there: {str(error).splitlines()[0][:120]}"
-        if devices.found:
-            raise broken(devices.found, "all on one device", "Make tensors with device=x.device")
+        if devices.mixed:
+            raise broken(devices.mixed, "all on one device", "Make tensors with device=x.device")
     return message
 
 
 def finite(scheme: Scheme) -> str:
     """Values and gradients are finite on ordinary inputs at the start."""
 
-    def watch(name: str, given: Tensor, out: Tensor) -> None:
-        if bool(given.isfinite().all()) and not bool(out.isfinite().all()):
+    def watch(name: str, x: Tensor, out: Tensor) -> None:
+        if bool(x.isfinite().all()) and not bool(out.isfinite().all()):
             count = int((~out.isfinite()).sum())
-            got = f"{count} of {out.numel()} values not finite from {name} for {tuple(given.shape)}"
+            got = f"{count} of {out.numel()} values not finite from {name} for {tuple(x.shape)}"
             raise broken(got, "finite ones", _NAN)
-        for tensor in (out, given):  # the gradient comes to `out` first
+        for tensor in (out, x):  # the gradient reaches `out` first
             if tensor.requires_grad:
                 tensor.register_hook(  # type: ignore[no-untyped-call]
                     lambda g: None if bool(g.isfinite().all()) else wrong.append(name)
@@ -209,18 +209,18 @@ def second_derivative(scheme: Scheme) -> str:
     def slope(h: float) -> float:
         return float((_dot(gradient(v, h)[0], u) - _dot(gradient(v, -h)[0], u)).detach()) / (2 * h)
 
-    steps = (1e-7, *stage.steps)  # the sharper, the shorter
-    found = min(map(slope, steps), key=lambda one: abs(one - claimed))
-    if abs(claimed - found) <= stage.tolerance * max(abs(claimed), abs(found), 1e-9):
+    steps = (1e-7, *stage.steps)  # the sharper the loss, the shorter the step must be
+    measured = min(map(slope, steps), key=lambda change: abs(change - claimed))
+    if abs(claimed - measured) <= stage.tolerance * max(abs(claimed), abs(measured), 1e-9):
         return "Hessian-vector products finite, and the gradient changes so"
     if gradient_gap(stage) > stage.tolerance:
         return "Hessian-vector products finite, of an own-gradient"
-    got = f"u·Hv = {claimed:.6g}, where the gradient changes by {found:.6g}"
+    got = f"u·Hv = {claimed:.6g}, where the gradient changes by {measured:.6g}"
     raise broken(got, "the same", "Write backward from differentiable operations, and detach nothing in it")
 
 
-def _dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum()
+def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(a * b).sum() for a, b in zip(first, second, strict=True)]).sum()
 
 
 def permutation(scheme: Scheme) -> str:
@@ -248,8 +248,8 @@ def permutation(scheme: Scheme) -> str:
 def input_untouched(scheme: Scheme) -> str:
     """No part changes its input in place."""
 
-    def before(name: str, given: Tensor, out: Tensor) -> None:
-        if given._version != versions.get(name.partition(" ")[0]):
+    def watch(name: str, x: Tensor, _out: Tensor) -> None:
+        if x._version != versions.get(name.partition(" ")[0]):
             raise broken(
                 f"an input that {name} changed in place", "it as it was", "Use x = x + …, not x += …"
             )
@@ -259,14 +259,14 @@ def input_untouched(scheme: Scheme) -> str:
         network = stage.network()
         for name, module in parts(network).items():
             module.register_forward_pre_hook(
-                lambda module, given, name=name: versions.update({name: given[0]._version})
+                lambda _, inputs, name=name: versions.update({name: inputs[0]._version})
             )
-        watched(network, before)(stage.data()[0])
+        watched(network, watch)(stage.data()[0])
     return "left as it was"
 
 
 def deterministic(scheme: Scheme) -> str:
-    """The same input gives the same output, under the same torch.manual_seed where numbers are drawn."""
+    """Equal inputs give equal outputs, under one torch.manual_seed where random numbers are drawn."""
     for stage in accepting(scheme):
         x, outputs, drew = stage.data()[0], [], False
         for _ in range(3):
@@ -286,7 +286,7 @@ def time_budget(scheme: Scheme) -> str:
     stage = replace(accepting(scheme)[0], dtype=torch.float32)
     plain = replace(stage, scheme=SCHEMES["layernorm"])
     x, y = stage.data(32)
-    networks = [each.network(8, 64) for each in (stage, plain)]
+    networks = [trained.network(8, 64) for trained in (stage, plain)]
     spent: list[list[float]] = [[], []]
     clock = time.perf_counter()
     for i in range(8):
@@ -296,8 +296,8 @@ def time_budget(scheme: Scheme) -> str:
             times.append(time.perf_counter() - start)
         if i and time.perf_counter() - clock > 3:
             break
-    own, layer = (min(times) for times in spent)  # what else runs here only ever adds
+    own, layer = (min(times) for times in spent)  # the minimum, since other load only adds time
     if own > RATIO * layer:
-        got = f"{1e3 * own:.1f} ms a step, {own / layer:.0f} times layer norm's"
+        got = f"{1e3 * own:.1f} ms per step, {own / layer:.0f} times layer norm's"
         raise broken(got, f"at most {RATIO} times", "Replace Python loops by operations on whole tensors")
     return f"{own / layer:.1f} times layer norm's step"
