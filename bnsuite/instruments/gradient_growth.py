@@ -84,10 +84,14 @@ def gradient_growth(
     to the function. Source: G. Yang et al., arXiv 1902.08129.
 
     Args:
-        model, loss, data, mode, dtype: as in `bnsuite.sharpness`.
+        model: any module; see `bnsuite.sharpness`, also for the next two.
+        loss: (outputs, targets) → the mean over the minibatch.
+        data: one minibatch (x, y), or several of any sizes.
         layers: names of modules in `model.named_modules()`; None: every innermost module with a parameter
             of more than one dimension (in a network of residual blocks, name the blocks).
+        mode: "train", "eval", or None: training mode as each submodule has it.
         seed: seed of the model's random numbers.
+        dtype: precision of the computation.
 
     Raises:
         ValueError: as `bnsuite.sharpness`; a layer that the model does not have or call; fewer than 2 layers.
@@ -158,7 +162,7 @@ def _is_around(name: str, others: Iterable[str]) -> bool:
     return any(other != name and (not name or other.startswith(f"{name}.")) for other in others)
 
 
-def _keep(outputs: dict[str, list[Tensor]], name: str, module: nn.Module, args: object, output: Any) -> Any:
+def _keep(outputs: dict[str, list[Tensor]], name: str, _: nn.Module, __: object, output: Any) -> Any:
     """Keep what a layer gives (of a tuple its first part); pass on a copy, which the next may overwrite."""
     first = output[0] if isinstance(output, tuple) else output
     outputs.setdefault(name, []).append(first)

@@ -66,7 +66,8 @@ def max_stable_lr(
         train: learning rate → the loss before each step, as numbers; it should start from the same network
             and see the same batches at every rate. A run that diverges may end early, with NaN or infinity
             as its last loss, or raise OverflowError or FloatingPointError.
-        low, high: ends of the grid, 0 < low ≤ high.
+        low: smallest rate, above 0.
+        high: largest rate, `low` or above.
         per_decade: rates per decade.
         loss_ratio: largest final loss, as a share of the first one; unused with a `target`.
         target: largest final loss, in units of the loss.
