@@ -26,10 +26,13 @@ from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.profiles import load_profile
 from bnsuite.protocol.search import grid
-from bnsuite.records import RANKED, Record, Store
+from bnsuite.records import Record, Store
 from bnsuite.schemes import REFERENCES, SCHEMES
-from bnsuite.tasks import Subject, TimeToAccuracy, TopEigenvalue
+from bnsuite.specs import RANKED
+from bnsuite.tasks import Subject
 from bnsuite.tasks.max_depth import MaxDepth
+from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 CPU = torch.device("cpu")
 RECORDS = Path(__file__).parents[1] / "leaderboard" / "records"

@@ -110,12 +110,12 @@ def _track(
     budget = digest({FAMILY: PROFILE.settings(name, FAMILY)})[:8]
     setup_cache.timeout = 3600  # type: ignore[attr-defined]  # seconds; asv's way to give one
     track.__name__ = f"track_{name}"
-    track.__doc__ = f"{task.question} ({task.unit}; {task.better} is better)"
+    track.__doc__ = f"{task.spec.question} ({task.spec.unit}; {task.spec.better} is better)"
     track.setup_cache = setup_cache  # type: ignore[attr-defined]
     track.params = (list(ROWS),)  # type: ignore[attr-defined]
-    track.unit = task.unit  # type: ignore[attr-defined]
+    track.unit = task.spec.unit  # type: ignore[attr-defined]
     # What asv compares over commits is what the board would compare; by default it hashes this file.
-    track.version = f"suite {SUITE_VERSION}, task {task.version}, {PROFILE.name} {budget}"  # type: ignore[attr-defined]
+    track.version = f"suite {SUITE_VERSION}, task {task.spec.version}, {PROFILE.name} {budget}"  # type: ignore[attr-defined]
     return track
 
 

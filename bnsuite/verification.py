@@ -22,6 +22,26 @@ LOST = math.log(10)
 Tier = Literal["self-reported", "re-run", "re-run elsewhere"]
 
 
+class SecondOpinion(NamedTuple):
+    """λ_max of one seed at matched loss, by our Lanczos and by that of hessian-eigenthings, in float64.
+
+    Both use our products with the Hessian, each with its own start; an entry is in 1 / learning rate.
+    """
+
+    seed: int
+    ours: float
+    theirs: float
+
+    @property
+    def words(self) -> str:
+        """Both values and their difference, in one line."""
+        difference = f"{self.theirs - self.ours:+.1e}".replace("-", "−")
+        return (
+            f"second opinion: λ_max of seed {self.seed} is {self.ours:.8g} by our Lanczos and "
+            f"{self.theirs:.8g} by that of hessian-eigenthings, difference {difference}"
+        )
+
+
 class Difference(NamedTuple):
     """Of a re-run from what was reported.
 
@@ -31,6 +51,8 @@ class Difference(NamedTuple):
             relative differences.
         agrees: by the rule of `compare`.
         words: one line.
+        second_opinion: of a re-run of `top_eigenvalue`, see `SecondOpinion`; None: of no other, nor of
+            foreign code.
     """
 
     task: str
@@ -44,6 +66,7 @@ class Difference(NamedTuple):
     high: float | None
     agrees: bool
     words: str
+    second_opinion: SecondOpinion | None = None
 
 
 def compare(reported: Record, again: Record) -> Difference:

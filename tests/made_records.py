@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnsuite.records import CALIBRATION, RANKED, Outcome, Provenance, Record, Sample
+from bnsuite.records import CALIBRATION, Outcome, Provenance, Record, Sample
+from bnsuite.specs import RANKED
 from bnsuite.statistics import summarize
 
 UNITS = {

@@ -14,9 +14,10 @@ from asv.config import Config
 from asv_runner.discovery import disc_benchmarks
 
 from bnsuite.execute.plan import plan
-from bnsuite.records import RANKED, SUITE_VERSION, Cell, Outcome, Sample
+from bnsuite.records import SUITE_VERSION, Cell, Outcome, Sample
 from bnsuite.records.record import digest
 from bnsuite.schemes import SCHEMES
+from bnsuite.specs import RANKED, SPECS
 from bnsuite.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -60,8 +61,8 @@ def test_what_asv_keeps_lies_in_the_ignored_folder(config: Config) -> None:
 def test_a_track_follows_each_ranked_task_over_every_scheme(name: str, found: dict[str, Any]) -> None:
     track, task = found[f"ranked.track_{name}"], TASKS[name]
     assert track.type == "track"
-    assert track.unit == task.unit
-    assert track.version.startswith(f"suite {SUITE_VERSION}, task {task.version}, smoke ")
+    assert track.unit == task.spec.unit
+    assert track.version.startswith(f"suite {SUITE_VERSION}, task {task.spec.version}, smoke ")
     assert track.params == [[repr(scheme) for scheme in SCHEMES]]
     assert track.setup_cache_timeout > 0
 
@@ -79,7 +80,7 @@ def test_regressions_are_off_exactly_where_higher_is_better(config: Config, foun
             for regex, commit in config.regressions_first_commits.items()
         )
 
-    higher = {f"ranked.track_{name}" for name in RANKED if TASKS[name].better == "higher"}
+    higher = {f"ranked.track_{name}" for name in RANKED if SPECS[name].better == "higher"}
     for name, benchmark in found.items():
         entries = [f"{name}({', '.join(values)})" for values in product(*benchmark.params)] or [name]
         assert {is_off(entry) for entry in (*entries, name)} == {name in higher}

@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from bnsuite.schemes import SCHEMES
-from bnsuite.tasks import MaxDepth, StableLr, TimeToAccuracy, TopEigenvalue
+from bnsuite.tasks.max_depth import MaxDepth
+from bnsuite.tasks.stable_lr import StableLr
+from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 ROOT = Path(__file__).parents[1]
 SMALL: dict[str, Any] = {"width": 8, "batch": 64, "tuning": (1,), "confirmation": (101, 102)}

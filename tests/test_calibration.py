@@ -22,8 +22,8 @@ from bnsuite.cli import app
 from bnsuite.engine import curvature
 from bnsuite.engine.curvature import Density, Ritz, Spectrum, spectral_density
 from bnsuite.names import UnknownNameError
-from bnsuite.protocol import search
-from bnsuite.protocol.search import Bracket
+from bnsuite.protocol import climb
+from bnsuite.protocol.climb import Bracket
 from bnsuite.records import CALIBRATION, Store
 from bnsuite.statistics import Interval
 from bnsuite.tasks import TASKS, first_step, gradient_growth, overflow_depth, scale_law
@@ -137,13 +137,13 @@ def first_input_alone(patch: Patch) -> None:
 
 
 def shifted_bracket(patch: Patch) -> None:
-    right = search.bracket
+    right = climb.bracket
 
     def shifted(verdicts: dict[int, bool]) -> Bracket:
         passed, failed = right(verdicts)
         return Bracket(passed and passed + 4, failed and failed + 4)
 
-    patch.setattr(search, "bracket", shifted)
+    patch.setattr(climb, "bracket", shifted)
 
 
 def narrow(patch: Patch) -> None:

@@ -21,11 +21,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": {"records"},
     "tables": {"records"},
     "engine": {"protocol"},
-    "audit": {"protocol", "records", "settings", "statistics", "text"},
+    "specs": {"protocol", "records"},
+    "audit": {"protocol", "records", "settings", "specs", "statistics", "text"},
     "verification": {"records", "statistics"},
-    "ranking": {"format", "records", "statistics", "verification"},
+    "ranking": {"format", "records", "specs", "statistics", "verification"},
     "claims": {"format", "ranking", "records", "statistics"},
-    "board": {"audit", "claims", "format", "ranking", "records", "statistics", "text"},
+    "board": {"audit", "claims", "format", "ranking", "records", "specs", "statistics", "text"},
     "datasets": {"names", "records", "text"},
     "activations": {"names"},
     "theory": {"activations", "names"},
@@ -34,15 +35,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "facets": {"engine", "networks", "norms", "records", "schemes"},
     "tasks": {
         *("activations", "datasets", "engine", "names", "networks", "norms", "protocol", "records"),
-        *("schemes", "settings", "statistics", "theory"),
+        *("schemes", "settings", "specs", "statistics", "theory"),
     },
     "execute": {
         *("", "datasets", "engine", "facets", "names", "networks", "profiles", "records", "schemes"),
-        *("settings", "tasks"),
+        *("settings", "specs", "tasks", "verification"),
     },
     "submission": {
         *("", "audit", "datasets", "engine", "execute", "facets", "networks", "norms", "profiles"),
-        *("records", "schemes", "statistics", "tasks", "text", "verification"),
+        *("records", "schemes", "specs", "statistics", "tasks", "text", "verification"),
     },
     "instruments": {"engine", "names", "protocol", "records"},
     "calibration": {
@@ -54,8 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room → the other rooms that it may import; "" is the package itself (its version)."""
 
 NO_TORCH = [
-    *("records", "text", "names", "format", "statistics", "settings", "profiles", "protocol", "audit"),
-    *("verification", "ranking", "claims", "board", "tables", "cli", "execute.pool", "__main__", ""),
+    *("records", "text", "names", "format", "statistics", "settings", "profiles", "protocol", "specs"),
+    *("audit", "verification", "ranking", "claims", "board", "tables", "cli", "execute.pool", "__main__", ""),
 ]
 """Rooms, and modules of other rooms, that import no torch when they are imported."""
 

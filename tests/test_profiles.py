@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from bnsuite.datasets import DATASETS, DataError, Dataset, Source
 from bnsuite.engine.lanes import Lane
 from bnsuite.execute import plan as planning
-from bnsuite.execute import run as running
 from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import Profile, load_profile, profile_names
-from bnsuite.records import RANKED
 from bnsuite.schemes import REFERENCES, SCHEMES
-from bnsuite.tasks import TASKS, MaxDepth, Subject
+from bnsuite.specs import RANKED
+from bnsuite.tasks import TASKS, Subject
+from bnsuite.tasks.max_depth import MaxDepth
 
 NAMES = ["smoke", "quick", "standard", "full"]
 EVERY = pytest.mark.parametrize("name", NAMES)
@@ -94,7 +94,7 @@ def small_cifar() -> Dataset:
 
 
 def test_standard_is_planned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "find", lambda name: Source(name, "0" * 64))
+    monkeypatch.setattr(planning, "find", lambda name: Source(name, "0" * 64))
     jobs = planning.plan("standard", None, None, None, None, "cuda")
     cells = {(job.cell.task, job.cell.scheme, job.cell.family, job.cell.dataset) for job in jobs}
     assert cells == set(product(RANKED, REFERENCES, ["mlp", "cnn"], ["cifar10"]))

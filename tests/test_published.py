@@ -9,10 +9,11 @@ from bnsuite.board.submissions import admit
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import UNMEASURED, judge_largest
 from bnsuite.profiles import load_profile
-from bnsuite.ranking.composite import derive_scales, load_scales
+from bnsuite.ranking.composite import FROZEN, derive_scales
 from bnsuite.ranking.tracks import Kept, by_track
-from bnsuite.records import CALIBRATION, RANKED, SUITE_VERSION, Outcome, Record, read_records
+from bnsuite.records import CALIBRATION, SUITE_VERSION, Outcome, Record, read_records
 from bnsuite.schemes import REFERENCES, SCHEMES
+from bnsuite.specs import RANKED
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +36,7 @@ def test_every_scheme_has_every_ranked_task(quick: list[Record]) -> None:
 
 
 def test_the_scales_are_those_of_the_published_references(quick: list[Record]) -> None:
-    frozen, derived = load_scales(), derive_scales(quick)
+    frozen, derived = FROZEN, derive_scales(quick)
     assert frozen.suite_version == derived.suite_version
     assert frozen.units == pytest.approx(derived.units, rel=5e-3)
 
@@ -82,7 +83,7 @@ def test_the_quick_profile_asks_what_was_published(quick: list[Record]) -> None:
     for record in quick:
         settings = load_profile("quick").settings(record.task, record.family)
         task = TASKS[record.task](**settings)  # type: ignore[arg-type]
-        assert (task.version, task.settings) == (record.task_version, record.settings)
+        assert (task.spec.version, task.settings) == (record.task_version, record.settings)
 
 
 def test_every_submission_is_sound_and_has_every_ranked_task() -> None:

@@ -18,7 +18,9 @@ from bnsuite.profiles import load_profile, profile_names
 from bnsuite.records import Record, read_records
 from bnsuite.schemes import SCHEMES
 from bnsuite.settings import Settings, faults, from_text, valid, written
-from bnsuite.tasks import TASKS, LayerCost, Task, TopEigenvalue
+from bnsuite.tasks import TASKS, Task
+from bnsuite.tasks.layer_cost import LayerCost
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +41,7 @@ def refused(task: str, settings: dict[str, Any], profile: str = "quick") -> str:
 
 
 def test_every_setting_of_every_task_has_a_range_and_an_example_inside() -> None:
-    tasks = {one.name: task.name for task in TASKS.values() for one in fields(task)}
+    tasks = {one.name: task.spec.name for task in TASKS.values() for one in fields(task)}
     assert tasks.keys() == Settings.model_fields.keys()
     for name, task in tasks.items():
         with pytest.raises(ValueError, match="Try") as error:

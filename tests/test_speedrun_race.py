@@ -16,7 +16,8 @@ from bnsuite.datasets import Dataset, Source
 from bnsuite.datasets.images import Arrays
 from bnsuite.networks import FAMILIES
 from bnsuite.schemes import SCHEMES
-from bnsuite.tasks import Speedrun, Subject
+from bnsuite.tasks import Subject
+from bnsuite.tasks.speedrun import Speedrun
 
 STAND_IN = """
 import torch

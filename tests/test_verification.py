@@ -8,7 +8,7 @@ import pytest
 
 from bnsuite.records import Outcome, Record, Sample
 from bnsuite.statistics import summarize
-from bnsuite.verification import LOST, TOLERANCE, compare, sample_cells, tier
+from bnsuite.verification import LOST, TOLERANCE, SecondOpinion, compare, sample_cells, tier
 
 SEEDS = range(101, 107)
 Make = Callable[..., Record]
@@ -36,6 +36,14 @@ def test_the_same_numbers_agree(measured: Make) -> None:
     expected = "max_depth: reported 10.5, re-run 10.5 (+0.0 % [+0.0 %, +0.0 %], n 6 seeds): agrees"
     assert found.words == expected
     assert (found.task, found.profile, found.family, found.dataset) == ("max_depth", "quick", "mlp", "digits")
+
+
+def test_a_second_opinion_in_words(measured: Make) -> None:
+    assert compare(measured([8.0] * 6), measured([8.0] * 6)).second_opinion is None
+    assert SecondOpinion(101, 3.75, 3.75 - 1e-9).words == (
+        "second opinion: λ_max of seed 101 is 3.75 by our Lanczos and 3.75 by that of hessian-eigenthings, "
+        "difference −1.0e−09"
+    )
 
 
 def test_the_interval_is_that_of_the_median_of_paired_ratios(measured: Make) -> None:

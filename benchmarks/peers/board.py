@@ -38,8 +38,9 @@ from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
 from bnsuite.protocol.search import grid
-from bnsuite.records import RANKED, Store
+from bnsuite.records import Store
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
+from bnsuite.specs import RANKED
 from bnsuite.tasks import TASKS, Subject
 from bnsuite.tasks.stable_lr import rate_rows
 
@@ -286,7 +287,7 @@ def search_saves(scheme: str) -> float:
     A lane-layer is one lane times one layer: what a rung costs is proportional to them.
     """
     task = tasks()["max_depth"]
-    tried = sum(row["depth"] for row in _published(scheme, task.name).trace)
+    tried = sum(row["depth"] for row in _published(scheme, task.spec.name).trace)
     low, high = task.depths
     count = math.ceil(math.log(high / low, task.ratio))
     depths = {round(low * (high / low) ** (i / count)) for i in range(count + 1)}

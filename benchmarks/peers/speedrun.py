@@ -37,7 +37,8 @@ from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
 from bnsuite.records import Json
 from bnsuite.schemes import SCHEMES
-from bnsuite.tasks import Speedrun, Subject
+from bnsuite.tasks import Subject
+from bnsuite.tasks.speedrun import Speedrun
 
 SCRIPT = "legacy/airbench94_compiled.py"
 BLOB = "2cbf7fe163c2ef1f2a64a353c969da49b48021b2"

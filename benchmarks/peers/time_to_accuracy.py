@@ -30,7 +30,8 @@ from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
 from bnsuite.protocol.search import grid
 from bnsuite.schemes import SCHEMES, Scheme
-from bnsuite.tasks import Subject, TimeToAccuracy
+from bnsuite.tasks import Subject
+from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
 
 Curves = dict[Lane, list[float]]
 """Accuracy at every evaluation of a lane, up to the first at the target."""

@@ -1,126 +1,12 @@
 """Labels of tasks, entries, tracks and derived values on the pages."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from bnsuite import format
 from bnsuite.ranking.tables import Row
 from bnsuite.ranking.tracks import Entry, Track
 from bnsuite.records import Outcome, Record, is_number
-
-TITLES = {
-    "max_depth": "Trainable depth",
-    "stable_lr": "Stable rate",
-    "top_eigenvalue": "Sharpness",
-    "time_to_accuracy": "Steps to accuracy",
-    "gradient_growth": "Gradient growth",
-    "scale_law": "Scale law",
-    "first_step": "First step",
-    "overflow_depth": "Depth of overflow",
-    "smoothness": "Smoothness",
-    "spectrum": "Hessian spectrum",
-    "mean_shift": "Mean shift",
-    "layer_cost": "Normalizer cost",
-    "speedrun": "Speedrun",
-}
-"""Task → its heading; a task without one is called by its name."""
-
-COMPANIONS: Mapping[str, Mapping[str, str]] = {
-    "max_depth": {
-        "non_monotone": "non-monotone",
-        "accuracy_at_value": "accuracy at the value",
-        "accuracy_above": "accuracy above it",
-    },
-    "stable_lr": {
-        "best_rate": "best rate",
-        "largest_finite_rate": "largest finite rate tried",
-        "largest_not_rising_rate": "largest tried without a rise",
-    },
-    "top_eigenvalue": {
-        "best_rate": "best rate",
-        "max_residual": "largest residual",
-        "at_init": "λ at initialization",
-        "at_best_rate": "λ at the best rate",
-        "edge_ratio": "rate·λ/2",
-        "lambda_min": "smallest λ",
-    },
-    "time_to_accuracy": {
-        "rate": "rate",
-        "examples": "examples",
-        "epochs": "epochs",
-        "train_s": "training (s)",
-        "eval_s": "evaluation (s)",
-        "seconds_per_step": "a step (s)",
-        "joules_per_step": "a step (J)",
-        "energy_j": "training (J)",
-        "ratio_to_batchnorm": "seconds / batchnorm’s",
-        "drift": "clock drifted",
-        "idle": "device idle",
-    },
-    "gradient_growth": {
-        "theory": "theory’s rate",
-        "imbalance": "imbalance λ",
-        "weight_growth": "rate of ‖∂L/\u2060∂W‖²",
-        "first_to_last": "‖∂L/\u2060∂h‖², first / last layer",
-    },
-    "scale_law": {
-        "without_norm": "without its normalizer",
-        "hidden_exponent": "exponent of ‖∂L/\u2060∂h‖",
-        "without_norm_hidden": "‖∂L/\u2060∂h‖, without it",
-        "cosine": "|cos(W,\u00a0∇W)|",
-    },
-    "first_step": {
-        "before": "the same before the step",
-        "gradient_before": "‖∇W_2‖ / ‖∇W_L‖ before",
-        "gradient_after": "‖∇W_2‖ / ‖∇W_L‖ after",
-        "weight_growth": "‖W_2‖ grows by",
-    },
-    "overflow_depth": {
-        "nonfinite": "a gradient itself, float32",
-        "half": "their squares’ sum, float16",
-        "half_nonfinite": "a gradient itself, float16",
-    },
-    "smoothness": {
-        "effective_beta_at_init": "β at initialization",
-        "gradient_change": "relative change of the gradient",
-        "loss_range": "range of the loss (nats)",
-        "lambda_max_at_init": "λ_max at initialization",
-        "lambda_max_at_end": "λ_max at the end",
-    },
-    "spectrum": {
-        "at_init": "the same at initialization",
-        "lambda_1": "λ_1 (1/rate)",
-        "gap": "gap above λ_C",
-        "outliers": "outliers above 2 λ_C",
-        "gradient_share": "gradient in the top C",
-        "negative_mass": "share below 0",
-    },
-    "mean_shift": {
-        "means_random": "random span",
-        "means_and_variances_share": "share with variances",
-        "means_and_variances_random": "random span of that size",
-        "means_ratio": "λ_max left",
-        "means_and_variances_ratio": "λ_max left, with variances",
-        "lambda_max": "λ_max (1/rate)",
-    },
-    "layer_cost": {
-        "ratio_to_identity": "times an identity’s",
-        "kept_mib": "kept for backward (MiB)",
-        "joules_per_pass": "a pass (J)",
-        "drift": "clock drifted",
-        "idle": "device idle",
-    },
-    "speedrun": {
-        "train_s": "training (s)",
-        "eval_s": "test (s)",
-        "examples_per_s": "examples a second",
-        "precision": "precision",
-        "compiled": "compiled",
-    },
-}
-"""Task → derived values that its page shows next to the value, with their headings; none is ranked.
-
-Of a task that is not listed here, all derived values are shown, under their keys.
-"""
+from bnsuite.specs import SPECS
 
 CLOCKED = frozenset(
     {"train_s", "eval_s", "seconds_per_step", "joules_per_step", "energy_j", "joules_per_pass"}
@@ -147,12 +33,13 @@ SETUP = {
 
 
 def title(task: str) -> str:
-    return TITLES.get(task, task.replace("_", " ").capitalize())
+    """Heading of a task; one that this version does not know goes by its name."""
+    return SPECS[task].title if task in SPECS else task.replace("_", " ").capitalize()
 
 
 def in_order(tasks: Iterable[str]) -> list[str]:
-    """Sort tasks by their place in `TITLES`, then the others by name."""
-    places = {task: place for place, task in enumerate(TITLES)}
+    """Sort tasks as `SPECS` has them, then the others by name."""
+    places = {task: place for place, task in enumerate(SPECS)}
     return sorted(tasks, key=lambda task: (places.get(task, len(places)), task))
 
 
@@ -226,7 +113,8 @@ def companions(task: str, records: Sequence[Record]) -> dict[str, str]:
         for key, found in record.derived.items()
         if found != record.settings.get(key) and companion(record, key) not in empty
     }
-    named = COMPANIONS.get(task) or {key: key.replace("_", " ") for key in sorted(shown)}
+    named = SPECS[task].companions if task in SPECS else {}
+    named = named or {key: key.replace("_", " ") for key in sorted(shown)}
     return {key: heading for key, heading in named.items() if key in shown}
 
 

@@ -36,9 +36,10 @@ from bnsuite.ranking.rank import seconds_ranks
 from bnsuite.ranking.tables import Row, Table, by_task
 from bnsuite.ranking.tiers import TIERS
 from bnsuite.ranking.tracks import ORIGINS, REFERENCE, Kept, Origin, age, tasks_of, track_of
-from bnsuite.records import RANKED, Outcome, Record
+from bnsuite.records import Outcome, Record
 from bnsuite.records.facets import FACETS
 from bnsuite.records.manifest import Manifest
+from bnsuite.specs import RANKED
 from bnsuite.statistics import ALPHA, MIN_SEEDS
 
 

@@ -10,11 +10,12 @@ from bnsuite.board.site import Source
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import Judged, judge_largest
 from bnsuite.format import interval, printable, reading, signed, tally
-from bnsuite.ranking.composite import SCALED, load_scales
+from bnsuite.ranking.composite import FROZEN, SCALED
 from bnsuite.ranking.tables import Row, make_tables
 from bnsuite.ranking.tracks import REFERENCE, Kept, by_track
-from bnsuite.records import RANKED, Record, RecordError, read_records
+from bnsuite.records import Record, RecordError, read_records
 from bnsuite.records.store import write_atomically
+from bnsuite.specs import RANKED
 
 RESULTS, LEADERS, CLAIMED = "results", "leaders", "claims"
 """Names of the tables, each between <!-- NAME:begin --> and <!-- NAME:end -->."""
@@ -31,7 +32,7 @@ def markdown_table(records: Iterable[Record], length: int | None = None) -> str:
         length: keep the reference schemes and the best-ranked others, at most this many rows. Ranks stay
             those among all entries. None: every entry.
     """
-    tables = make_tables([Kept(record, "published") for record in records], load_scales())
+    tables = make_tables([Kept(record, "published") for record in records], FROZEN)
     if len(tables) != 1:
         raise ValueError(f"a table shows 1 track: got {len(tables)}")
     table = tables[0]

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bnsuite.audit._limits import beyond
+from bnsuite.audit import beyond
 from bnsuite.board.pages import Board, render
 from bnsuite.board.prose import load_prose
 from bnsuite.board.submissions import Admitted, admit, explained, home, reason
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import judge_largest
 from bnsuite.ranking.calibrations import calibrations
-from bnsuite.ranking.composite import load_scales
+from bnsuite.ranking.composite import FROZEN
 from bnsuite.ranking.tables import make_tables
 from bnsuite.ranking.tracks import Kept, Origin
 from bnsuite.records import CALIBRATION, RecordError, read_records
@@ -125,7 +125,7 @@ def render_files(
     kept = [one for one in every if one.origin != "verification"]
     measured = [one for one in kept if one.record.task != CALIBRATION]
     known = calibrations([one for one in kept if one.record.task == CALIBRATION])
-    tables = make_tables(measured, load_scales(), reruns)
+    tables = make_tables(measured, FROZEN, reruns)
     judged = judge_largest(CLAIMS, kept)
     prose = {name: load_prose(f"{name.upper()}.md") for name in ("schemes", "rules")}
     pages = render(Board(measured, tables, prose, known, judged, manifests, left_out))

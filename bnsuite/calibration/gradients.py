@@ -11,7 +11,11 @@ from bnsuite.datasets import Dataset
 from bnsuite.networks import FAMILIES, Network
 from bnsuite.norms import BatchNorm
 from bnsuite.schemes import SCHEMES, Scheme
-from bnsuite.tasks import FirstStep, GradientGrowth, OverflowDepth, ScaleLaw, Subject
+from bnsuite.tasks import Subject
+from bnsuite.tasks.first_step import FirstStep
+from bnsuite.tasks.gradient_growth import GradientGrowth
+from bnsuite.tasks.overflow_depth import OverflowDepth
+from bnsuite.tasks.scale_law import ScaleLaw
 from bnsuite.theory import gradient_growth
 
 

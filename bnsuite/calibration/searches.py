@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from bnsuite.calibration._row import SEEDS, Row, absolute, at_most, relative, value_of
 from bnsuite.datasets import Dataset
 from bnsuite.engine.train import Velocity, training_step
-from bnsuite.protocol.search import Climb, climb, log_grid
+from bnsuite.protocol.climb import Probe, climb
+from bnsuite.protocol.search import log_grid
 from bnsuite.schemes import SCHEMES
 from bnsuite.statistics import ALPHA, median_interval, sign_flip_p
-from bnsuite.tasks import Subject, TimeToAccuracy
+from bnsuite.tasks import Subject
+from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
 
 
 def stable_rate(momentum: float) -> float:
@@ -82,14 +84,11 @@ def searches_inside(trials: int = 2000) -> float:
     inside = 0
     for _ in range(trials):
         thresholds = np.exp(draw.uniform(math.log(4), math.log(100), size=5)).astype(int)
-        steps = climb(4, 128, 1.13)
-        probe = next(steps)
-        while True:
-            try:
-                probe = steps.send([bool(probe.depth <= threshold) for threshold in thresholds])
-            except StopIteration as ended:
-                found: Climb = ended.value
-                break
+
+        def passes(probe: Probe, thresholds: Any = thresholds) -> list[bool]:
+            return [bool(probe.depth <= threshold) for threshold in thresholds]
+
+        found = climb(4, 128, 1.13, passes)
         inside += all(
             (b.passed or 0) <= threshold and (b.failed is None or threshold < b.failed)
             for b, threshold in zip(found.brackets, thresholds, strict=True)

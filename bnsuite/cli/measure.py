@@ -226,7 +226,7 @@ def _settings(given: list[str]) -> dict[str, Any]:
 def results_table(records: "list[Record]") -> Table:
     """One row a scheme and network, one column a task."""
     from bnsuite.board.labels import coverage
-    from bnsuite.records import RANKED
+    from bnsuite.specs import RANKED
 
     tasks = sorted(
         {record.task for record in records},

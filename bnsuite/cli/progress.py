@@ -11,6 +11,7 @@ from rich.text import Text
 
 from bnsuite.format import reading
 from bnsuite.records import Cell
+from bnsuite.specs import SPECS
 
 if TYPE_CHECKING:
     from bnsuite.execute.run import Event
@@ -36,10 +37,8 @@ class Display:
     """A bar over all cells, a line a running cell with what it has found, a line a finished one."""
 
     def __init__(self, cells: Sequence[Cell], console: Console) -> None:
-        from bnsuite.tasks import TASKS  # with torch
-
         self._console = console
-        self._weights = {cell: TASKS[cell.task].weight for cell in cells}
+        self._weights = {cell: SPECS[cell.task].weight for cell in cells}
         self._kept = 0
         self._lines: dict[Cell, object] = {}
         self._progress = Progress(

@@ -60,12 +60,11 @@ def _tables() -> dict[str, Callable[[], dict[str, str]]]:
         return {name: about(name) for name in scheme_names()}
 
     def tasks() -> dict[str, str]:
-        from bnsuite.records import RANKED
-        from bnsuite.tasks import TASKS
+        from bnsuite.specs import SPECS
 
         return {
-            name: f"{task.question} ({task.unit}; {task.better} is better{'; ranked' * (name in RANKED)})"
-            for name, task in TASKS.items()
+            name: f"{task.question} ({task.unit}; {task.better} is better{'; ranked' * task.ranked})"
+            for name, task in SPECS.items()
         }
 
     def families() -> dict[str, str]:

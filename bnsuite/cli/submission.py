@@ -229,13 +229,20 @@ def reproduce(
         fail(str(error))
     if not as_json:
         print(difference.words)
+        if difference.second_opinion:
+            print(difference.second_opinion.words)
     _close([difference], as_json)
 
 
 def _close(found: "list[Difference]", as_json: bool) -> None:
     if as_json:
         told = [
-            {**one._asdict(), "reported": one.reported.id, "again": one.again.model_dump(mode="json")}
+            {
+                **one._asdict(),
+                "reported": one.reported.id,
+                "again": one.again.model_dump(mode="json"),
+                "second_opinion": one.second_opinion and one.second_opinion._asdict(),
+            }
             for one in found
         ]
         print(json.dumps(told, indent=1))

@@ -17,6 +17,8 @@ from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.records import Measurement, Outcome, Provenance, Record
 from bnsuite.schemes import SCHEMES, Scheme
 from bnsuite.tasks import Subject
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
+from bnsuite.verification import SecondOpinion
 
 
 def failed(job: Job, reason: str) -> Record:
@@ -80,6 +82,21 @@ def answer_here(job: Job, report: Callable[[str], None]) -> Answer:
     return Answer(measured, stacked)
 
 
+def second_opinion(job: Job) -> SecondOpinion | None:
+    """Ask hessian-eigenthings for λ_max of one seed of a job.
+
+    None: the task is not `top_eigenvalue`, its first seed has no value, or the scheme is foreign code, which
+    does not run in this process.
+    """
+    if not isinstance(job.task, TopEigenvalue) or not isinstance(job.scheme, Scheme):
+        return None
+    device = torch.device(job.cell.device)
+    subject = Subject(job.scheme, FAMILIES[job.cell.family], job.data.load().to(device), lambda found: None)
+    with reproducible(device):
+        values = job.task.second_opinion(subject)
+    return SecondOpinion(job.task.confirmation[0], *values) if values else None
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether memory was all that it lacked; torch has no class of its own for a CPU's."""
     ours = isinstance(error, (torch.OutOfMemoryError, MemoryError))
@@ -106,14 +123,14 @@ def _sealed(job: Job, answer: Answer, provenance: Provenance, facets: Facets) ->
         **job.cell.model_dump(),
         id="",
         key="",
-        task_version=job.task.version,
-        question=job.task.question,
+        task_version=job.task.spec.version,
+        question=job.task.spec.question,
         about=job.scheme.about,
         facets=facets.words,
         costs=facets.costs,
         settings=job.task.settings,
-        unit=job.task.unit,
-        better=job.task.better,
+        unit=job.task.spec.unit,
+        better=job.task.spec.better,
         provenance=provenance,
     ).sealed()
 

@@ -12,11 +12,12 @@ from bnsuite.facets import Facets
 from bnsuite.names import lookup
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import Profile, load_profile, profile_names
-from bnsuite.records import RANKED, Cell, Measurement
+from bnsuite.records import Cell, Measurement
 from bnsuite.records.record import make_key
 from bnsuite.records.store import FILE_NAME
 from bnsuite.schemes import SCHEMES, Scheme, find_scheme
 from bnsuite.settings import written
+from bnsuite.specs import RANKED, SPECS
 from bnsuite.tasks import TASKS, Task
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -93,7 +94,7 @@ def plan(
     ranked = [task for task in RANKED if task in budget.tasks]
     jobs = [
         _job(budget, task, scheme, family, source, device, settings or {})
-        for task in sorted(dict.fromkeys(tasks or ranked), key=lambda name: -TASKS[name].weight)
+        for task in sorted(dict.fromkeys(tasks or ranked), key=lambda name: -SPECS[name].weight)
         for family in dict.fromkeys(families or budget.default_families)
         for source in sources
         for scheme in chosen
@@ -177,14 +178,14 @@ def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task, data: Source)
     if task.draws and 0 < data.train < task.batch:
         raise DataError(
             f"{data.name}: has {data.train} images to train on, fewer than the batch of {task.batch} of "
-            f"{task.name}. Give more of them, or --set batch=N with N at most {data.train}."
+            f"{task.spec.name}. Give more of them, or --set batch=N with N at most {data.train}."
         )
     if data.train and (goal := task.reached_by_guessing(data.train_counts, data.test_counts)):
         raise DataError(f"{data.name}: {goal}")
     source = scheme.source_hash()  # here, since a worker may not see the source of a script's own class
     key = make_key(
         cell,
-        task_version=task.version,
+        task_version=task.spec.version,
         settings=task.settings,
         scheme_source=source,
         dataset_checksum=data.checksum,

@@ -64,7 +64,8 @@ def max_stable_lr(
 
     Args:
         train: learning rate → the loss before each step, as numbers; it should start from the same network
-            and see the same batches at every rate. A run that diverged may end early, with NaN or infinity.
+            and see the same batches at every rate. A run that diverges may end early, with NaN or infinity
+            as its last loss, or raise OverflowError or FloatingPointError.
         low, high: ends of the grid, 0 < low ≤ high.
         per_decade: rates per decade.
         loss_ratio: largest final loss, as a share of the first one; unused with a `target`.
@@ -108,7 +109,10 @@ def max_stable_lr(
 def _run(
     train: Callable[[float], Iterable[float]], rate: float, loss_ratio: float, target: float | None
 ) -> TriedRate:
-    losses = [float(loss) for loss in train(rate)]
+    try:
+        losses = [float(loss) for loss in train(rate)]
+    except (OverflowError, FloatingPointError):
+        losses = [math.nan]
     if not losses:
         raise ValueError(f"training gives a loss per step: got none at rate {rate:g}. Return the losses.")
     last = losses[-math.ceil(len(losses) / 10) :]

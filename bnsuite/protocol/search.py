@@ -1,11 +1,30 @@
-"""Searches as generators: they yield what to try, are sent verdicts, and return what was found. No torch.
+"""Searches: what each asks for next, given its trace, and what its trace says. No torch.
 
-One generator serves all seeds in lockstep: it yields one setting and is sent one verdict a seed.
+A search is a frozen set of settings with pure functions of a trace: `wanted` names the lanes to train next,
+`score` reads samples and derived values. A task trains what is wanted; the audit takes the rows from a
+record and scores them again.
 """
 
 import math
-from collections.abc import Generator, Sequence
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bnsuite.records import Json, Measurement, Outcome, Sample
+
+Whole = Annotated[int, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
+AtLeast0 = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+
+
+Fate = Literal[Outcome.OK, Outcome.STUCK, Outcome.NONFINITE]
+"""How a lane ends that has a budget of steps and a goal."""
 
 
 class Lane(NamedTuple):
@@ -15,117 +34,177 @@ class Lane(NamedTuple):
     rate: float
 
 
-class Probe(NamedTuple):
-    """A depth to try; `tune` asks for the best rate at this depth first, else a known one serves."""
+class Batch(NamedTuple):
+    """Lanes that a search asks for next, and the depth of their networks where the search chooses it."""
 
-    depth: int
-    tune: bool
+    phase: str
+    lanes: list[Lane]
+    depth: int | None = None
 
 
-class Bracket(NamedTuple):
-    """One seed's threshold: the deepest pass that has a fail above it, and the nearest such fail.
+class Strict(BaseModel):
+    """Part of a record with exactly these fields."""
 
-    No fail above any pass: `failed` is None, the threshold lies at or above `passed`.
-    No pass: `passed` is None, it lies below `failed`.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Row(Strict):
+    """One lane in a trace."""
+
+    phase: str
+    rate: Real
+    seed: Whole
+    outcome: Outcome
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.seed, self.rate)
+
+    @property
+    def dead(self) -> bool:
+        """Whether the lane left the finite numbers."""
+        return self.outcome is Outcome.NONFINITE
+
+    def as_json(self) -> dict[str, Json]:
+        return self.model_dump(mode="json")
+
+
+class Findings(NamedTuple):
+    """Result of a search: a sample per confirmation seed, and the values derived next to them."""
+
+    samples: list[Sample]
+    derived: dict[str, Json]
+
+
+class Fault(NamedTuple):
+    """Contradiction within a trace: the field, what was got, and what it must be."""
+
+    field: str
+    got: object
+    must: str
+
+
+class FaultError(Exception):
+    """Part of a record that cannot be followed further; the message is the objection."""
+
+
+RowT = TypeVar("RowT", bound=Row)
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Search(BaseModel, ABC, Generic[RowT]):
+    """Settings of a search, from those of a task or of a record; other settings are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tuning: tuple[Whole, ...]
+    confirmation: tuple[Whole, ...]
+    rates: tuple[Positive, ...]
+    steps: Count
+
+    @abstractmethod
+    def row_type(self, phase: str) -> type[RowT]:
+        """Type of the rows of a phase."""
+
+    @abstractmethod
+    def wanted(self, trace: Sequence[RowT]) -> Batch | None:
+        """Name the lanes to train next; None when the search has ended."""
+
+    @abstractmethod
+    def faults(self, row: RowT) -> Iterator[Fault]:
+        """Contradictions between the fields of one row, and with the settings."""
+
+    @abstractmethod
+    def objections(self, measured: Measurement, trace: Sequence[RowT]) -> Iterator[str]:
+        """Objections to a measurement whose trace was followed: where, what was got, what it must be."""
+
+    def follow(self, attempt: Callable[[Batch], Sequence[RowT]]) -> list[RowT]:
+        """Run the search to its end: `attempt(batch)` gives a row per lane, in order. Returns the trace."""
+        trace: list[RowT] = []
+        while (batch := self.wanted(trace)) is not None:
+            trace += attempt(batch)
+        return trace
+
+
+def phase_of(trace: Sequence[RowT], phase: str) -> list[RowT]:
+    """Rows of one phase."""
+    return [row for row in trace if row.phase == phase]
+
+
+def read(model: type[Model], value: object, where: str) -> Model:
+    """Read a part of a record as a model.
+
+    Raises:
+        FaultError: where it is, what was got, and what it must be.
     """
-
-    passed: int | None
-    failed: int | None
-
-
-class Climb(NamedTuple):
-    """What a search over depth found: a bracket a seed, and whether a deeper rung passed after a fail."""
-
-    brackets: tuple[Bracket, ...]
-    non_monotone: bool
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([where, *map(str, first["loc"])])
+        raise FaultError(f"{place}: got {first['input']!r:.80}: {first['msg']}") from None
 
 
-def climb(low: int, high: int, ratio: float) -> Generator[Probe, Sequence[bool], Climb]:
-    """Search for the greatest passing depth in low … high.
-
-    A doubling ladder climbs until a majority of seeds fails; the next rung is then tried without tuning
-    (a majority passing there makes the search `non_monotone`); then the gap between the last pass and
-    the first fail of the majority is bisected, geometrically, to `ratio`.
-    """
-    if not 1 <= low <= high or ratio <= 1:
-        raise ValueError(f"a ladder needs 1 <= low <= high and ratio > 1: got {low}, {high}, {ratio}")
-    tried: dict[int, Sequence[bool]] = {}
-    rungs = ladder(low, high)
-    non_monotone = False
-    passed = failed = None
-    for position, depth in enumerate(rungs):
-        tried[depth] = yield Probe(depth, tune=True)
-        if not _majority(tried[depth]):
-            failed = depth
-            if position + 1 < len(rungs):
-                above = rungs[position + 1]
-                tried[above] = yield Probe(above, tune=False)
-                non_monotone = _majority(tried[above])
-            break
-        passed = depth
-    while passed and failed and failed / passed > ratio and failed - passed > 1:
-        middle = min(max(round(math.sqrt(passed * failed)), passed + 1), failed - 1)
-        tried[middle] = yield Probe(middle, tune=True)
-        if _majority(tried[middle]):
-            passed = middle
-        else:
-            failed = middle
-    seeds = len(next(iter(tried.values())))
-    brackets = (bracket({depth: verdicts[i] for depth, verdicts in tried.items()}) for i in range(seeds))
-    return Climb(tuple(brackets), non_monotone)
+def differences(measured: Measurement, must: Findings) -> Iterator[str]:
+    """Objections where samples and derived values are not those that follow from the trace."""
+    for one, other in zip(measured.samples, must.samples, strict=False):
+        for name in Sample.model_fields:
+            if (a := getattr(one, name)) != (b := getattr(other, name)):
+                yield f"samples[seed {other.seed}].{name}: got {a}, must be {b}, as the trace has it"
+    got, wanted = measured.derived, must.derived
+    for name in sorted({*got, *wanted}):
+        if name not in wanted:
+            yield f"derived.{name}: got {got[name]!r:.80}, must not be there"
+        elif name not in got or got[name] != wanted[name]:
+            yield f"derived.{name}: got {got.get(name)!r:.80}, must be {wanted[name]!r:.80}"
 
 
-def ladder(low: int, high: int) -> list[int]:
-    """low, 2 low, 4 low, … and at last `high` itself.
-
-    >>> ladder(4, 48)
-    [4, 8, 16, 32, 48]
-    """
-    rungs = [low]
-    while rungs[-1] < high:
-        rungs.append(min(2 * rungs[-1], high))
-    return rungs
+def number(value: float, digits: int = 6) -> float | None:
+    """Round a value to significant digits, as traces hold it; None where it is not finite."""
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
-def bracket(verdicts: dict[int, bool]) -> Bracket:
-    """The bracket of one seed from everything it tried."""
-    passes = [depth for depth, ok in verdicts.items() if ok]
-    fails = [depth for depth, ok in verdicts.items() if not ok]
-    if not passes:
-        return Bracket(None, min(fails))
-    below_a_fail = [depth for depth in passes if fails and depth < max(fails)]
-    if not below_a_fail:
-        return Bracket(max(passes), None)
-    deepest = max(below_a_fail)
-    return Bracket(deepest, min(depth for depth in fails if depth > deepest))
+def over_seeds(samples: Sequence[Sample], *path: str) -> list[float]:
+    """Numbers in the details of samples at a path of names; seeds without one are left out."""
+    numbers = []
+    for sample in samples:
+        value: Json = sample.detail
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, (int, float)):
+            numbers.append(float(value))
+    return numbers
 
 
-def _majority(verdicts: Sequence[bool]) -> bool:
-    """Whether at least half of the seeds pass: a depth fails when a majority does."""
-    return 2 * sum(verdicts) >= len(verdicts)
+def middle(samples: Sequence[Sample], *path: str) -> float | None:
+    """Median over seeds of the numbers at a path of names; None where no seed has one."""
+    numbers = over_seeds(samples, *path)
+    return median(numbers) if numbers else None
 
 
 def log_grid(start: float, per_decade: int, count: int) -> list[float]:
     """start · 10^{k / per_decade}, k = 0 … count − 1.
 
     >>> log_grid(0.01, 2, 3)
-    [0.01, 0.03162277660168379, 0.1]
+    [0.01, 0.0316227766016838, 0.1]
     """
     return [float(f"{start * 10 ** (k / per_decade):.16g}") for k in range(count)]
 
 
 def grid(rates: Sequence[float], seeds: Sequence[int]) -> list[Lane]:
-    """One lane a (rate, seed)."""
+    """One lane per rate and seed."""
     return [Lane(seed, rate) for rate in rates for seed in seeds]
 
 
-def best_rate(lanes: Sequence[Lane], losses: Sequence[float], allowed: Sequence[bool]) -> float | None:
-    """The rate of lowest mean final loss over its seeds, ties to the smaller; None if none is allowed.
+def best_rate(lanes: Sequence[Lane], losses: Sequence[float | None], allowed: Sequence[bool]) -> float | None:
+    """Rate of lowest mean final loss over its seeds, ties to the smaller; None if no rate is allowed.
 
-    A rate is allowed where any of its lanes is; a lane that died makes its mean infinite.
+    A rate is allowed where any of its lanes is; a lane that died (None, or not finite) makes its mean
+    infinite.
     """
     mean: dict[float, float] = {}
     for rate in {lane.rate for lane, ok in zip(lanes, allowed, strict=True) if ok}:
-        of_rate = [loss for lane, loss in zip(lanes, losses, strict=True) if lane.rate == rate]
-        mean[rate] = sum(of_rate) / len(of_rate) if all(map(math.isfinite, of_rate)) else math.inf
+        own = [loss for lane, loss in zip(lanes, losses, strict=True) if lane.rate == rate]
+        finite = [loss for loss in own if loss is not None and math.isfinite(loss)]
+        mean[rate] = sum(finite) / len(finite) if len(finite) == len(own) else math.inf
     return min(mean, key=lambda rate: (mean[rate], rate), default=None)

@@ -1,13 +1,12 @@
-"""The composite: four tasks in one number that no other entry can move, and what bounds make of it."""
+"""Composite: the ranked tasks in one number that no other entry can move, with its bounds."""
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from bnsuite.ranking.tracks import REFERENCE, Kept, newest, standard, tasks_of, track_of
-from bnsuite.records import RANKED, Record, Sample
+from bnsuite.records import Record, Sample
+from bnsuite.specs import RANKED, SPECS
 
 CLIP = 2.0
 """A task gives at most this many of its scale units, and at least minus this many."""
@@ -17,7 +16,7 @@ SCALED = ("none", "layernorm", "residual-batchnorm")
 
 
 class Scales(NamedTuple):
-    """Units of the composite (log2 of a ratio, one a task), frozen with a suite version."""
+    """Units of the composite (log2 of a ratio, one per task), frozen with a suite version."""
 
     suite_version: int
     units: Mapping[str, float]
@@ -37,10 +36,8 @@ class Score(NamedTuple):
         return "~" if below and above else "≥" if above else "≤" if below else ""
 
 
-def load_scales() -> Scales:
-    """The frozen scales of `scales.toml`."""
-    table = tomllib.loads(Path(__file__).with_name("scales.toml").read_text(encoding="utf-8"))
-    return Scales(table["suite_version"], {task: float(table[task]) for task in RANKED})
+FROZEN = Scales(1, {name: spec.scale for name, spec in SPECS.items() if spec.scale is not None})
+"""Scales of suite version 1."""
 
 
 def _push(one: Record | Sample) -> int:
@@ -76,7 +73,7 @@ def mean_score(scores: Iterable[Score | None]) -> Score | None:
 def composite(
     records: Mapping[str, Record], references: Mapping[str, Record], scales: Scales
 ) -> Score | None:
-    """The composite of one entry: the mean of its four task scores."""
+    """The composite of one entry: the mean of its task scores."""
     tasks = [task for task in RANKED if task in records and task in references]
     return mean_score(task_score(records[task], references[task], scales.units[task]) for task in tasks)
 
@@ -84,7 +81,7 @@ def composite(
 def seed_composites(
     records: Mapping[str, Record], references: Mapping[str, Record], scales: Scales
 ) -> dict[int, Score]:
-    """The composite of each seed that all four tasks share, against the reference's medians.
+    """The composite of each seed that all ranked tasks share, against the reference's medians.
 
     A seed without a value scores the worst that there is, -2.
     """

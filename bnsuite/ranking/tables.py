@@ -18,7 +18,8 @@ from bnsuite.ranking.tracks import (
     standard,
     tasks_of,
 )
-from bnsuite.records import RANKED, Record
+from bnsuite.records import Record
+from bnsuite.specs import RANKED
 from bnsuite.verification import Tier
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from bnsuite.records import RANKED, Record
+from bnsuite.records import Record
+from bnsuite.specs import RANKED
 from bnsuite.verification import Tier, tier
 
 TIERS: Mapping[Tier, str] = {

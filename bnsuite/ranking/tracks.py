@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from bnsuite.records import CALIBRATION, RANKED, Record
+from bnsuite.records import CALIBRATION, Record
 from bnsuite.records.store import age as age
+from bnsuite.specs import RANKED
 
 Origin = Literal["published", "submitted", "local", "verification"]
 """How a record came to be. Those of a verification stand in no table: they confirm what others sent in."""

@@ -2,7 +2,6 @@
 
 from bnsuite.records.record import (
     CALIBRATION,
-    RANKED,
     SCHEMA_VERSION,
     SUITE_VERSION,
     Better,
@@ -20,7 +19,6 @@ from bnsuite.records.store import RecordError, Store, read_records
 
 __all__ = [
     "CALIBRATION",
-    "RANKED",
     "SCHEMA_VERSION",
     "SUITE_VERSION",
     "Better",

@@ -20,9 +20,6 @@ SUITE_VERSION = 1
 CALIBRATION = "calibration"
 """Task of a record that holds the readings of `bnsuite calibrate` and measures no scheme."""
 
-RANKED = ("max_depth", "stable_lr", "top_eigenvalue", "time_to_accuracy")
-"""Tasks that rank schemes, in the order of the board."""
-
 Json = JsonValue
 Better = Literal["higher", "lower"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

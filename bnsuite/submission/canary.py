@@ -26,7 +26,8 @@ import torch
 
 from bnsuite.datasets import Dataset, Source
 from bnsuite.execute.plan import job_of
-from bnsuite.records import RANKED, Cell, Json, Measurement, Outcome, Record, RecordError
+from bnsuite.records import Cell, Json, Measurement, Outcome, Record, RecordError
+from bnsuite.specs import RANKED
 from bnsuite.submission.foreign import Foreign
 
 LEVEL = 1e-6

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from bnsuite.audit import objections_to
 from bnsuite.datasets import DATASETS, Source, find, in_file
-from bnsuite.execute.measure import measure
+from bnsuite.execute.measure import measure, second_opinion
 from bnsuite.execute.plan import DeviceError, Job, job_of, resolve_device
-from bnsuite.records import CALIBRATION, RANKED, Outcome, Record, RecordError, Store, read_records
+from bnsuite.records import CALIBRATION, Outcome, Record, RecordError, Store, read_records
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.store import age
 from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.specs import RANKED
 from bnsuite.submission.canary import canaries
 from bnsuite.submission.foreign import SCHEME, Foreign, check, load, scheme_file, source_of
 from bnsuite.submission.sandbox import Limits, Sandbox
@@ -180,6 +181,8 @@ def rerun(
 ) -> Difference:
     """Measure one record again, from its own settings; `sandbox` is made where its scheme is foreign.
 
+    A record of `top_eigenvalue` gets the second opinion of hessian-eigenthings.
+
     Args:
         data: its data set by path, where it was measured on such.
         scheme: its scheme by path, where that is no built-in one and lies not above the record.
@@ -197,7 +200,8 @@ def rerun(
     if record.task == CALIBRATION:
         raise RecordError(f"{record.id} is a calibration: `bnsuite calibrate` measures all of it again.")
     job = _job_again(record, _scheme_of(path, record, sandbox, scheme), data)
-    return compare(record, measure(job, lambda found: None))
+    difference = compare(record, measure(job, lambda found: None))
+    return difference._replace(second_opinion=second_opinion(job))
 
 
 def _scheme_of(
@@ -236,7 +240,7 @@ def _job_again(record: Record, scheme: Scheme | Foreign, given: Sequence[Source]
     if job.key != record.key:
         what = [
             (job.scheme_source, record.provenance.scheme_source, "the source of the scheme"),
-            (job.task.version, record.task_version, "the version of the task"),
+            (job.task.spec.version, record.task_version, "the version of the task"),
         ]
         changed = [words for now, then, words in what if now != then] or [
             "the data set or the suite's version"

@@ -135,7 +135,7 @@ class Foreign:
             measured,
             job.cell.task,
             job.task.settings,
-            better=job.task.better,
+            better=job.task.spec.better,
             dataset=job.cell.dataset,
             duration_s=time.perf_counter() - clock,
         )

@@ -1,44 +1,18 @@
-"""Tasks: one file a question. `TASKS` lists them by name."""
+"""Tasks: one file per question. `TASKS` has their classes by name, from the specifications."""
 
+from importlib import import_module
+
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._task import Subject, Task
-from bnsuite.tasks.first_step import FirstStep
-from bnsuite.tasks.gradient_growth import GradientGrowth
-from bnsuite.tasks.layer_cost import LayerCost
-from bnsuite.tasks.max_depth import MaxDepth
-from bnsuite.tasks.mean_shift import MeanShift
-from bnsuite.tasks.overflow_depth import OverflowDepth
-from bnsuite.tasks.scale_law import ScaleLaw
-from bnsuite.tasks.smoothness import Smoothness
-from bnsuite.tasks.spectrum import HessianSpectrum
-from bnsuite.tasks.speedrun import Speedrun
-from bnsuite.tasks.stable_lr import StableLr
-from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
-from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
-_RANKED = (MaxDepth, StableLr, TopEigenvalue, TimeToAccuracy)
-_GRADIENTS = (GradientGrowth, ScaleLaw, FirstStep, OverflowDepth)
-_CURVATURE = (Smoothness, HessianSpectrum, MeanShift)
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (*_RANKED, *_GRADIENTS, *_CURVATURE, LayerCost, Speedrun)
-}
-"""Every task by name, the ranked ones first; a new one is one file and one entry here."""
+def _class(spec: TaskSpec) -> type[Task]:
+    module, _, name = spec.runner.partition(":")
+    found: type[Task] = getattr(import_module(f"{__name__}.{module}"), name)
+    return found
 
-__all__ = [
-    "TASKS",
-    "FirstStep",
-    "GradientGrowth",
-    "HessianSpectrum",
-    "LayerCost",
-    "MaxDepth",
-    "MeanShift",
-    "OverflowDepth",
-    "ScaleLaw",
-    "Smoothness",
-    "Speedrun",
-    "StableLr",
-    "Subject",
-    "Task",
-    "TimeToAccuracy",
-    "TopEigenvalue",
-]
+
+TASKS: dict[str, type[Task]] = {name: _class(spec) for name, spec in SPECS.items()}
+"""Class of every task by name."""
+
+__all__ = ["TASKS", "Subject", "Task"]

@@ -13,7 +13,7 @@ from bnsuite.engine.curvature import HessianOperator, Spectrum
 from bnsuite.engine.lanes import Examples, Lane, Stack
 from bnsuite.engine.train import accuracy, mean_cross_entropy
 from bnsuite.networks import softplus
-from bnsuite.protocol import EDGE, HALVINGS, WINDOW
+from bnsuite.protocol.sharpness import EDGE, HALVINGS, WINDOW
 from bnsuite.records import Json, Outcome, Sample
 from bnsuite.schemes import Factory
 from bnsuite.tasks._guessing import frequencies_reach
@@ -66,8 +66,8 @@ class MatchedLoss(Task):
         super().__post_init__()
         if self.steps < WINDOW:
             raise ValueError(
-                f"steps of {self.name}: got {self.steps}, wanted {WINDOW} at least, over which the loss is "
-                "averaged. Try steps=400."
+                f"steps of {self.spec.name}: got {self.steps}, wanted {WINDOW} at least, over which the loss "
+                "is averaged. Try steps=400."
             )
 
     @property
@@ -76,7 +76,7 @@ class MatchedLoss(Task):
         return softplus
 
     def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
-        return frequencies_reach(self.name, train, self.loss_ratio)
+        return frequencies_reach(self.spec.name, train, self.loss_ratio)
 
     def limit(self, subject: Subject) -> float:
         """The loss of the checkpoint, in nats."""

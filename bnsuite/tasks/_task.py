@@ -13,9 +13,11 @@ from bnsuite.engine.lanes import Curves, Examples, Lane, Watch, can_stack, final
 from bnsuite.engine.train import PLAIN, Sgd
 from bnsuite.names import lookup
 from bnsuite.networks import Family, Network, UnsupportedError, relu
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.protocol.search import Fate, Row
+from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.schemes import Factory, Scheme
 from bnsuite.settings import check_together, from_text, valid
+from bnsuite.specs import TaskSpec
 from bnsuite.statistics import summarize
 
 
@@ -95,13 +97,7 @@ class Task(ABC):
         ValueError: a setting outside its range, or two that cannot be together.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[int]
-    unit: ClassVar[str]
-    better: ClassVar[Better]
-    question: ClassVar[str]
-    weight: ClassVar[float] = 1.0
-    """Rough cost beside other tasks, for the time left."""
+    spec: ClassVar[TaskSpec]
     draws: ClassVar[bool] = True
     """Whether its batches are drawn from the data set, which then holds one at least."""
 
@@ -112,8 +108,8 @@ class Task(ABC):
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            object.__setattr__(self, one.name, valid(self.name, one.name, getattr(self, one.name)))
-        check_together(self.name, vars(self))
+            object.__setattr__(self, one.name, valid(self.spec.name, one.name, getattr(self, one.name)))
+        check_together(self.spec.name, vars(self))
 
     @property
     def settings(self) -> dict[str, Json]:
@@ -130,8 +126,9 @@ class Task(ABC):
 
         Raises ValueError for a name that is no setting, and for a value outside its range.
         """
-        lookup(f"setting of {cls.name}", name, {one.name: one for one in fields(cls)})
-        return from_text(cls.name, name, value) if isinstance(value, str) else valid(cls.name, name, value)
+        task = cls.spec.name
+        lookup(f"setting of {task}", name, {one.name: one for one in fields(cls)})
+        return from_text(task, name, value) if isinstance(value, str) else valid(task, name, value)
 
     def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
         """Say which goal of this task a network reaches without a look at its input; None: there is none.
@@ -172,16 +169,15 @@ class Task(ABC):
         self,
         samples: Sequence[Sample],
         derived: dict[str, Json] | None = None,
-        trace: Sequence[dict[str, Json]] = (),
+        trace: Sequence[Row | dict[str, Json]] = (),
     ) -> Measurement:
         """The samples' median, its interval and outcome, with what stands beside."""
-        summary = summarize(samples, self.better)
-        return Measurement(
-            **summary._asdict(), samples=tuple(samples), derived=derived or {}, trace=tuple(trace)
-        )
+        summary = summarize(samples, self.spec.better)
+        rows = tuple(row.as_json() if isinstance(row, Row) else row for row in trace)
+        return Measurement(**summary._asdict(), samples=tuple(samples), derived=derived or {}, trace=rows)
 
 
-def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Outcome]:
+def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Fate]:
     """ok, stuck or nonfinite for each lane; `passes` judges final loss and final accuracy."""
     return [
         Outcome.NONFINITE

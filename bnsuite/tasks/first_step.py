@@ -7,8 +7,9 @@ from torch import Tensor
 
 from bnsuite.engine.train import train
 from bnsuite.networks import Network
-from bnsuite.protocol import number
-from bnsuite.records import Better, Json, Measurement
+from bnsuite.protocol.search import number
+from bnsuite.records import Json, Measurement
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, norm, ratio, with_medians
 from bnsuite.tasks._task import Subject
 
@@ -27,12 +28,7 @@ class FirstStep(AtInitialization):
         rate: η.
     """
 
-    name: ClassVar[str] = "first_step"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "ratio"
-    better: ClassVar[Better] = "higher"
-    question: ClassVar[str] = "After one step, how much slower do the lower layers learn than the last?"
-    weight: ClassVar[float] = 0.1
+    spec: ClassVar[TaskSpec] = SPECS["first_step"]
 
     depth: int = 100
     rate: float = 0.1
@@ -41,8 +37,8 @@ class FirstStep(AtInitialization):
         super().__post_init__()
         if self.depth < 3:
             raise ValueError(
-                f"depth of {self.name}: got {self.depth}, wanted 3 at least, where layer 2 is not the last. "
-                "Try depth=100."
+                f"depth of {self.spec.name}: got {self.depth}, wanted 3 at least, where layer 2 is not the "
+                "last. Try depth=100."
             )
 
     def __call__(self, subject: Subject) -> Measurement:

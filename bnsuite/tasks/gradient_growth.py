@@ -7,8 +7,9 @@ from typing import ClassVar, final
 from torch import nn
 
 from bnsuite.norms import BatchNorm, LayerNorm
-from bnsuite.protocol import number
-from bnsuite.records import Better, Json, Measurement
+from bnsuite.protocol.search import number
+from bnsuite.records import Json, Measurement
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, ratio, slope, with_medians
 from bnsuite.tasks._task import Subject
 from bnsuite.theory import Norm, gradient_growth, imbalance_growth
@@ -34,12 +35,7 @@ class GradientGrowth(AtInitialization):
     al., arXiv 1902.08129.
     """
 
-    name: ClassVar[str] = "gradient_growth"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "ratio per layer"
-    better: ClassVar[Better] = "lower"
-    question: ClassVar[str] = "How much do gradients grow a layer, at initialization?"
-    weight: ClassVar[float] = 0.1
+    spec: ClassVar[TaskSpec] = SPECS["gradient_growth"]
 
     depth: int = 40
 
@@ -47,8 +43,8 @@ class GradientGrowth(AtInitialization):
         super().__post_init__()
         if self.depth < 4:
             raise ValueError(
-                f"depth of {self.name}: got {self.depth}, wanted 4 at least, for a rate over several layers. "
-                "Try depth=40."
+                f"depth of {self.spec.name}: got {self.depth}, wanted 4 at least, for a rate over several "
+                "layers. Try depth=40."
             )
 
     def __call__(self, subject: Subject) -> Measurement:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bnsuite.engine.clock import race
-from bnsuite.protocol import number
-from bnsuite.records import Better, Json, Measurement, Sample
+from bnsuite.protocol.search import number
+from bnsuite.records import Json, Measurement, Sample
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._task import Subject, Task
 
 MIB = 2**20
@@ -32,12 +33,7 @@ class LayerCost(Task):
         repeats: passes a round, of which the mean is taken.
     """
 
-    name: ClassVar[str] = "layer_cost"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "µs"
-    better: ClassVar[Better] = "lower"
-    question: ClassVar[str] = "What does the normalizer alone cost, forward and backward?"
-    weight: ClassVar[float] = 0.1
+    spec: ClassVar[TaskSpec] = SPECS["layer_cost"]
     draws: ClassVar[bool] = False
 
     doublings: int = 3
@@ -47,7 +43,7 @@ class LayerCost(Task):
         super().__post_init__()
         if len(self.confirmation) < 2:
             raise ValueError(
-                f"confirmation of {self.name}: got 1 seed, wanted 2 at least: rounds that show a drift. "
+                f"confirmation of {self.spec.name}: got 1 seed, wanted 2 at least: rounds that show a drift. "
                 "Try confirmation=101,102."
             )
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bnsuite.engine.lanes import Lane
 from bnsuite.engine.lanes import final as final_mean
-from bnsuite.protocol import Row, deepest, number
-from bnsuite.records import Better, Measurement
+from bnsuite.protocol.max_depth import DepthRow, DepthSearch
+from bnsuite.protocol.search import Batch, number
+from bnsuite.records import Measurement, Outcome
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._guessing import majority_reaches
 from bnsuite.tasks._task import Subject, Task, fates
 
@@ -19,7 +20,7 @@ class MaxDepth(Task):
 
     A lane is trained when its training accuracy, mean over the last 10 % of steps, is at least `target`.
     At each depth the tuning seeds give the best of `rates` among trained lanes (none: the depth fails);
-    each confirmation seed then passes or fails at that rate. Depths follow `protocol.search.climb`; a
+    each confirmation seed then passes or fails at that rate. Depths follow `protocol.climb`; a
     seed's sample is its deepest pass that has a fail above it.
 
     Attributes:
@@ -27,12 +28,7 @@ class MaxDepth(Task):
         ratio: where bisection ends.
     """
 
-    name: ClassVar[str] = "max_depth"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "layers"
-    better: ClassVar[Better] = "higher"
-    question: ClassVar[str] = "How deep can it train?"
-    weight: ClassVar[float] = 5.0
+    spec: ClassVar[TaskSpec] = SPECS["max_depth"]
 
     depths: tuple[int, int]
     rates: tuple[float, ...]
@@ -41,34 +37,31 @@ class MaxDepth(Task):
     ratio: float = 1.13
 
     def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
-        return majority_reaches(self.name, "training", train, self.target)
+        return majority_reaches(self.spec.name, "training", train, self.target)
 
     def __call__(self, subject: Subject) -> Measurement:
-        found = deepest(
-            depths=self.depths,
-            ratio=self.ratio,
-            rates=self.rates,
-            tuning=self.tuning,
-            confirmation=self.confirmation,
-            attempt=lambda phase, depth, lanes: self._try(subject, depth, lanes, phase),
-            report=subject.report,
-        )
-        return self.measurement(*found)
+        search = DepthSearch.model_validate(self.settings)
 
-    def _try(self, subject: Subject, depth: int, lanes: Sequence[Lane], phase: str) -> list[Row]:
-        curves = self.sweep(subject, depth, lanes, self.steps)
-        outcomes = fates(curves, lambda loss, accuracy: accuracy >= self.target)
-        return [
-            {
-                "phase": phase,
-                "depth": depth,
-                "rate": lane.rate,
-                "seed": lane.seed,
-                "accuracy": number(accuracy, 4),
-                "loss": number(loss),
-                "outcome": outcome,
-            }
-            for lane, loss, accuracy, outcome in zip(
-                lanes, final_mean(curves.losses), final_mean(curves.accuracies), outcomes, strict=True
-            )
-        ]
+        def attempt(batch: Batch) -> list[DepthRow]:
+            assert batch.depth is not None
+            curves = self.sweep(subject, batch.depth, batch.lanes, self.steps)
+            outcomes = fates(curves, lambda loss, accuracy: accuracy >= self.target)
+            if batch.phase != "tune":
+                passing = outcomes.count(Outcome.OK)
+                subject.report(f"{passing}/{len(outcomes)} seeds train {batch.depth} layers")
+            means = zip(final_mean(curves.losses), final_mean(curves.accuracies), strict=True)
+            return [
+                DepthRow(
+                    phase=batch.phase,
+                    depth=batch.depth,
+                    rate=lane.rate,
+                    seed=lane.seed,
+                    accuracy=number(accuracy, 4),
+                    loss=number(loss),
+                    outcome=outcome,
+                )
+                for lane, (loss, accuracy), outcome in zip(batch.lanes, means, outcomes, strict=True)
+            ]
+
+        trace = search.follow(attempt)
+        return self.measurement(*search.score(trace), trace)

@@ -12,8 +12,9 @@ from torch import Tensor
 from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.moments import orthonormal, output_moments, projected, random_orthonormal, share
-from bnsuite.protocol import middle, over_seeds
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.protocol.search import middle, over_seeds
+from bnsuite.records import Json, Measurement, Outcome, Sample
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._checkpoint import (
     Checkpoint,
     Diagnostic,
@@ -41,15 +42,13 @@ class MeanShift(Diagnostic):
     means span the space of the largest eigenvalues of the Fisher matrix.
     """
 
-    name: ClassVar[str] = "mean_shift"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "fraction"
-    better: ClassVar[Better] = "lower"
-    question: ClassVar[str] = "Do shifts of the output's means make its outliers?"
+    spec: ClassVar[TaskSpec] = SPECS["mean_shift"]
 
     def __call__(self, subject: Subject) -> Measurement:
         if subject.data.classes < 2:
-            raise ValueError(f"{self.name} needs 2 classes: {subject.data.name} has {subject.data.classes}")
+            raise ValueError(
+                f"{self.spec.name} needs 2 classes: {subject.data.name} has {subject.data.classes}"
+            )
         partition = self.partition(subject)
         samples = self.at_matched_loss(
             subject, lambda lane, there: self._sample(subject, lane, there, partition), "share"

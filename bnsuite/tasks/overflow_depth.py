@@ -8,8 +8,9 @@ from typing import ClassVar, final
 import torch
 
 from bnsuite.engine.train import mean_cross_entropy, trainable
-from bnsuite.protocol.search import Bracket, Climb, climb
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.protocol.climb import Bracket, Probe, climb
+from bnsuite.records import Json, Measurement, Outcome, Sample
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._initial import AtInitialization, with_medians
 from bnsuite.tasks._task import Subject
 
@@ -32,12 +33,7 @@ class OverflowDepth(AtInitialization):
         ratio: to which the gap is bisected.
     """
 
-    name: ClassVar[str] = "overflow_depth"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "layers"
-    better: ClassVar[Better] = "higher"
-    question: ClassVar[str] = "How deep until the first gradients overflow?"
-    weight: ClassVar[float] = 1.0
+    spec: ClassVar[TaskSpec] = SPECS["overflow_depth"]
 
     depths: tuple[int, int] = (16, 512)
     half: tuple[int, int] = (8, 64)
@@ -50,16 +46,11 @@ class OverflowDepth(AtInitialization):
             return self.overflows(subject, seed, depth, DTYPES[dtype])
 
         def search(dtype: str, ends: tuple[int, int], which: int) -> list[Sample]:
-            steps = climb(*ends, self.ratio)
-            probe = next(steps)
-            while True:
-                fine = [not overflows(seed, probe.depth, dtype)[which] for seed in self.confirmation]
-                try:
-                    probe = steps.send(fine)
-                except StopIteration as found:
-                    done: Climb = found.value
-                    brackets = zip(self.confirmation, done.brackets, strict=True)
-                    return [_sample(seed, bracket, ends) for seed, bracket in brackets]
+            def fine(probe: Probe) -> list[bool]:
+                return [not overflows(seed, probe.depth, dtype)[which] for seed in self.confirmation]
+
+            brackets = climb(*ends, self.ratio, fine).brackets
+            return [_sample(*found, ends) for found in zip(self.confirmation, brackets, strict=True)]
 
         searches = {"nonfinite": ("float32", self.depths, 1)}
         if self.half != (1, 1):

@@ -7,8 +7,9 @@ from typing import ClassVar, final
 import torch
 
 from bnsuite.networks import Network
-from bnsuite.records import Better, Measurement
+from bnsuite.records import Measurement
 from bnsuite.schemes import Scheme
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._initial import (
     AtInitialization,
     backward,
@@ -35,12 +36,7 @@ class ScaleLaw(AtInitialization):
     normalizer. Source: Santurkar et al., arXiv 1805.11604, and Yang's note on it.
     """
 
-    name: ClassVar[str] = "scale_law"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "exponent"
-    better: ClassVar[Better] = "lower"
-    question: ClassVar[str] = "How does a larger input change the gradient right before the normalizer?"
-    weight: ClassVar[float] = 0.1
+    spec: ClassVar[TaskSpec] = SPECS["scale_law"]
 
     depth: int = 8
 

@@ -13,8 +13,9 @@ from bnsuite.activations import activation
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues, unflatten
 from bnsuite.engine.lanes import Examples, Lane, Stack
 from bnsuite.engine.train import Loss, mean_cross_entropy, vector_of
-from bnsuite.protocol import number
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.protocol.search import number
+from bnsuite.records import Json, Measurement, Outcome, Sample
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._initial import AtInitialization, with_medians
 from bnsuite.tasks._task import Subject
 
@@ -52,12 +53,7 @@ class Smoothness(AtInitialization):
         beside: confirmation seeds, from the first, at which λ_max is found.
     """
 
-    name: ClassVar[str] = "smoothness"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "1/learning rate"
-    better: ClassVar[Better] = "lower"
-    question: ClassVar[str] = "How much does the gradient change along itself, in training?"
-    weight: ClassVar[float] = 0.5
+    spec: ClassVar[TaskSpec] = SPECS["smoothness"]
 
     activation: str = "softplus"
     depth: int = 8

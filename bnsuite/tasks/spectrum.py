@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from bnsuite.engine.curvature import Density, HessianOperator, Spectrum, extreme_eigenvalues, spectral_density
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.moments import share
-from bnsuite.protocol import middle, number, over_seeds
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.protocol.search import middle, number, over_seeds
+from bnsuite.records import Json, Measurement, Outcome, Sample
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._checkpoint import (
     Checkpoint,
     Diagnostic,
@@ -59,11 +60,7 @@ class HessianSpectrum(Diagnostic):
         kernel: deviation of the density's Gaussian kernel, as a fraction of the spectrum's width.
     """
 
-    name: ClassVar[str] = "spectrum"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "ratio"
-    better: ClassVar[Better] = "lower"
-    question: ClassVar[str] = "Does its Hessian have outliers?"
+    spec: ClassVar[TaskSpec] = SPECS["spectrum"]
 
     probes: int = 4
     order: int = 60
@@ -71,7 +68,9 @@ class HessianSpectrum(Diagnostic):
 
     def __call__(self, subject: Subject) -> Measurement:
         if subject.data.classes < 2:
-            raise ValueError(f"{self.name} needs 2 classes: {subject.data.name} has {subject.data.classes}")
+            raise ValueError(
+                f"{self.spec.name} needs 2 classes: {subject.data.name} has {subject.data.classes}"
+            )
         partition = self.partition(subject)
         trace: list[dict[str, Json]] = []
 

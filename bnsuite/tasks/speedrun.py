@@ -15,8 +15,9 @@ from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import Examples
 from bnsuite.networks import UnsupportedError
 from bnsuite.networks.recipe import RecipeNetwork, build
-from bnsuite.protocol import number
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.protocol.search import number
+from bnsuite.records import Json, Measurement, Outcome, Sample
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._task import Subject, Task
 
 PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -66,12 +67,7 @@ class Speedrun(Task):
         compiled: whether torch compiles the network on a GPU; never on a CPU.
     """
 
-    name: ClassVar[str] = "speedrun"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "accuracy"
-    better: ClassVar[Better] = "higher"
-    question: ClassVar[str] = "How accurate does a fast recipe get with it?"
-    weight: ClassVar[float] = 2.0
+    spec: ClassVar[TaskSpec] = SPECS["speedrun"]
 
     epochs: float = 8.0
     rate: float = 1.5

@@ -1,14 +1,16 @@
 """stable_lr: how large a step does it stand?"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bnsuite.engine.lanes import Curves, Lane
+from bnsuite.engine.lanes import Curves
 from bnsuite.engine.lanes import final as final_mean
-from bnsuite.protocol import Row, Tried, number, stable
-from bnsuite.records import Better, Measurement
+from bnsuite.protocol.search import Batch, number
+from bnsuite.protocol.stable_lr import RateRow, RateSearch
+from bnsuite.records import Measurement
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._guessing import frequencies_reach
 from bnsuite.tasks._task import Subject, Task, added, fates
 
@@ -25,11 +27,7 @@ class StableLr(Task):
     first failure is an extreme value.)
     """
 
-    name: ClassVar[str] = "stable_lr"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "learning rate"
-    better: ClassVar[Better] = "higher"
-    question: ClassVar[str] = "How large a learning rate does it stand, and still learn?"
+    spec: ClassVar[TaskSpec] = SPECS["stable_lr"]
 
     rates: tuple[float, ...]
     depth: int = 8
@@ -38,41 +36,34 @@ class StableLr(Task):
     loss_ratio: float = added(0.5)
 
     def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
-        return frequencies_reach(self.name, train, self.loss_ratio)
+        return frequencies_reach(self.spec.name, train, self.loss_ratio)
 
     def __call__(self, subject: Subject) -> Measurement:
+        search = RateSearch.model_validate({**self.settings, "classes": subject.data.classes})
         limit = self.loss_ratio * math.log(subject.data.classes)
 
-        def attempt(phase: str, lanes: Sequence[Lane]) -> Tried:
-            curves = self.sweep(subject, self.depth, lanes, self.steps)
-            return rate_rows(curves, lanes, phase, lambda loss, accuracy: loss <= limit)
+        def attempt(batch: Batch) -> list[RateRow]:
+            if batch.phase == "confirm":
+                subject.report(f"learns best at {batch.lanes[0].rate:.3g}")
+            return rate_rows(self.sweep(subject, self.depth, batch.lanes, self.steps), batch, limit)
 
-        found = stable(
-            rates=self.rates,
-            per_decade=self.per_decade,
-            tuning=self.tuning,
-            confirmation=self.confirmation,
-            attempt=attempt,
-            report=subject.report,
+        trace = search.follow(attempt)
+        return self.measurement(*search.score(trace), trace)
+
+
+def rate_rows(curves: Curves, batch: Batch, limit: float) -> list[RateRow]:
+    """Rows of lanes that differ in rate and seed; one has learned at a final loss of at most `limit`."""
+    outcomes = fates(curves, lambda loss, accuracy: loss <= limit)
+    return [
+        RateRow(
+            phase=batch.phase,
+            rate=lane.rate,
+            seed=lane.seed,
+            loss=number(loss),
+            first_loss=number(float(first)),
+            outcome=outcome,
         )
-        return self.measurement(*found)
-
-
-def rate_rows(
-    curves: Curves, lanes: Sequence[Lane], phase: str, passes: Callable[[float, float], bool]
-) -> Tried:
-    """Trace rows, final losses and outcomes of lanes that differ in rate and seed."""
-    outcomes = fates(curves, passes)
-    losses = final_mean(curves.losses)
-    rows: list[Row] = [
-        {
-            "phase": phase,
-            "rate": lane.rate,
-            "seed": lane.seed,
-            "loss": number(loss),
-            "first_loss": number(float(first)),
-            "outcome": outcome,
-        }
-        for lane, loss, first, outcome in zip(lanes, losses, curves.losses[0], outcomes, strict=True)
+        for lane, loss, first, outcome in zip(
+            batch.lanes, final_mean(curves.losses), curves.losses[0], outcomes, strict=True
+        )
     ]
-    return Tried(rows, losses, outcomes)

@@ -11,10 +11,11 @@ from torch import Tensor
 from bnsuite.engine.clock import Contestant, race
 from bnsuite.engine.lanes import Examples, Lane, Stack
 from bnsuite.engine.train import Sgd, accuracy, train
-from bnsuite.protocol import ROUNDS, STEPS_A_ROUND, arrival, mean_steps, number
-from bnsuite.protocol.search import grid
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.protocol.arrival import ROUNDS, STEPS_A_ROUND, ArrivalSearch, mean_steps
+from bnsuite.protocol.search import grid, phase_of
+from bnsuite.records import Json, Measurement
 from bnsuite.schemes import SCHEMES, Scheme
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._guessing import majority_reaches
 from bnsuite.tasks._task import Subject, Task
 
@@ -34,11 +35,7 @@ class TimeToAccuracy(Task):
     a figure of the device; the ratio to `batchnorm` is one anyhow.
     """
 
-    name: ClassVar[str] = "time_to_accuracy"
-    version: ClassVar[int] = 2
-    unit: ClassVar[str] = "steps"
-    better: ClassVar[Better] = "lower"
-    question: ClassVar[str] = "How many steps does it take to the target accuracy?"
+    spec: ClassVar[TaskSpec] = SPECS["time_to_accuracy"]
 
     rates: tuple[float, ...]
     target: float
@@ -50,30 +47,32 @@ class TimeToAccuracy(Task):
 
     def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
         parts = ("training", train), ("test", test)  # tuned on the one, confirmed on the other
-        told = (majority_reaches(self.name, part, counts, self.target) for part, counts in parts)
+        told = (majority_reaches(self.spec.name, part, counts, self.target) for part, counts in parts)
         return next(filter(None, told), None)
 
     def __call__(self, subject: Subject) -> Measurement:
         data = subject.data
         probe = data.train_x[: len(data.test_x)], data.train_y[: len(data.test_y)]
-        tuning = grid(self.rates, self.tuning)
-        tried = self._race_to_target(subject, tuning, *probe)
+        tried = self._race_to_target(subject, grid(self.rates, self.tuning), *probe)
         rate = self._fastest(tried)
         subject.report(f"fastest at {rate:.3g}")
 
         lanes = grid([rate], self.confirmation)
         confirmed = self._race_to_target(subject, lanes, data.test_x, data.test_y)
-        samples = [self._sample(lane.seed, curve) for lane, curve in confirmed.items()]
-        trace = [self._row(lane, curve, "tune") for lane, curve in tried.items()]
-        for lane, curve in confirmed.items():
-            points: list[Json] = [number(value, 4) for value in curve]
-            trace.append({**self._row(lane, curve, "confirm"), "every": self.every, "accuracy": points})
+        trace = [self._search.row("tune", *lane, curve) for lane, curve in tried.items()]
+        trace += [self._search.row("confirm", *lane, curve) for lane, curve in confirmed.items()]
+        rows = zip(phase_of(trace, "confirm"), confirmed.values(), strict=True)
+        samples = [self._search.sample(row, _highest(curve)) for row, curve in rows]
         measured = self.measurement(samples, {"rate": rate, "target": self.target}, trace)
         if measured.value is None:
             return measured
         return measured.model_copy(
             update={"derived": {**measured.derived, **self._costs(subject, rate, measured.value)}}
         )
+
+    @property
+    def _search(self) -> ArrivalSearch:
+        return ArrivalSearch.model_validate(self.settings)
 
     @property
     def sgd(self) -> Sgd:
@@ -92,44 +91,20 @@ class TimeToAccuracy(Task):
             finite = torch.isfinite(losses[-1]).tolist()
             for lane, value, alive in zip(rows, now, finite, strict=True):
                 curves[lane][step // self.every - 1 :] = [value if alive else math.nan]
-            return [i for i, lane in enumerate(rows) if self._reached(curves[lane]) is not None]
+            return [i for i, lane in enumerate(rows) if self._search.reached(curves[lane]) is not None]
 
         self.sweep(subject, self.depth, lanes, self.steps, sgd=self.sgd, watch=watch)
         return curves
-
-    def _reached(self, curve: Sequence[float]) -> int | None:
-        """Steps to the target, None if it was not reached."""
-        return len(curve) * self.every if curve and curve[-1] >= self.target else None
 
     def _fastest(self, tried: dict[Lane, list[float]]) -> float:
         """The rate of fewest mean steps over its seeds, a miss counting +inf; then of highest accuracy."""
 
         def order(rate: float) -> tuple[float, float, float]:
             curves = [curve for lane, curve in tried.items() if lane.rate == rate]
-            heights = [max((v for v in curve if math.isfinite(v)), default=0.0) for curve in curves]
-            return mean_steps([self._reached(curve) for curve in curves]), -sum(heights), rate
+            heights = [_highest(curve) for curve in curves]
+            return mean_steps([self._search.reached(curve) for curve in curves]), -sum(heights), rate
 
         return min(self.rates, key=order)
-
-    def _outcome(self, curve: Sequence[float]) -> Outcome:
-        if self._reached(curve) is not None:
-            return Outcome.OK
-        survived = len(curve) == self.steps // self.every and math.isfinite(curve[-1])
-        return Outcome.TIMEOUT if survived else Outcome.NONFINITE
-
-    def _sample(self, seed: int, curve: Sequence[float]) -> Sample:
-        outcome = self._outcome(curve)
-        best = max((value for value in curve if math.isfinite(value)), default=0.0)
-        return arrival(seed, outcome, self._reached(curve), best, self.steps, self.every)
-
-    def _row(self, lane: Lane, curve: Sequence[float], phase: str) -> dict[str, Json]:
-        return {
-            "phase": phase,
-            "rate": lane.rate,
-            "seed": lane.seed,
-            "steps": self._reached(curve),
-            "outcome": self._outcome(curve),
-        }
 
     def _costs(self, subject: Subject, rate: float, steps: float) -> dict[str, Json]:
         """Examples, epochs, seconds and joules to the target; seconds of a step over those of `batchnorm`."""
@@ -167,3 +142,7 @@ class TimeToAccuracy(Task):
             joules = times.joules[0] / STEPS_A_ROUND
             costs |= {"joules_per_step": joules, "energy_j": joules * steps}
         return costs
+
+
+def _highest(curve: Sequence[float]) -> float:
+    return max((value for value in curve if math.isfinite(value)), default=0.0)

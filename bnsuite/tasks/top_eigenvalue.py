@@ -1,15 +1,22 @@
 """top_eigenvalue: how sharp is the loss?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, final
 
 from torch import nn
 
-from bnsuite.engine.curvature import Spectrum, mixed_precision_eigenvalues
-from bnsuite.protocol import beside_sharpness, sharpness
-from bnsuite.protocol.search import Lane, best_rate, grid
-from bnsuite.records import Better, Json, Measurement, Outcome, Sample
+from bnsuite.engine.curvature import (
+    Spectrum,
+    extreme_eigenvalues,
+    mixed_precision_eigenvalues,
+    second_opinion,
+)
+from bnsuite.protocol.search import Batch, Lane
+from bnsuite.protocol.sharpness import SharpnessSearch
+from bnsuite.protocol.stable_lr import RateRow
+from bnsuite.records import Json, Measurement, Outcome, Sample
+from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._checkpoint import (
     Checkpoint,
     MatchedLoss,
@@ -39,11 +46,7 @@ class TopEigenvalue(MatchedLoss):
             at the scheme's own best rate.
     """
 
-    name: ClassVar[str] = "top_eigenvalue"
-    version: ClassVar[int] = 1
-    unit: ClassVar[str] = "1/learning rate"
-    better: ClassVar[Better] = "lower"
-    question: ClassVar[str] = "How sharp is the loss, at the same loss for all?"
+    spec: ClassVar[TaskSpec] = SPECS["top_eigenvalue"]
 
     rates: tuple[float, ...]
     tuning_steps: int = 100
@@ -51,20 +54,48 @@ class TopEigenvalue(MatchedLoss):
     beside: int = 3
 
     def __call__(self, subject: Subject) -> Measurement:
+        search = SharpnessSearch.model_validate({**self.settings, "classes": subject.data.classes})
         limit, partition = self.limit(subject), self.partition(subject)
-        lanes = grid(self.rates, self.tuning)
-        curves = self.sweep(subject, self.depth, lanes, self.tuning_steps, activation=self.phi)
-        tuned = rate_rows(curves, lanes, "tune", lambda loss, _: loss <= limit)
-        best = best_rate(lanes, tuned.losses, tuned.alive)
 
-        beside = self._beside(subject, partition, best)
+        def attempt(batch: Batch) -> list[RateRow]:
+            curves = self.sweep(subject, self.depth, batch.lanes, self.tuning_steps, activation=self.phi)
+            return rate_rows(curves, batch, limit)
+
+        trace = search.follow(attempt)
+        beside = self._beside(subject, partition, search.best(trace))
+
+        def measure(lane: Lane, checkpoint: Checkpoint) -> Sample | None:
+            detail = self._detail(subject, lane, checkpoint, partition)
+            return None if detail is None else search.sample(lane.seed, detail)
+
         samples = [
             sample.model_copy(update={"detail": {**beside.get(sample.seed, {}), **sample.detail}})
-            for sample in self.at_matched_loss(
-                subject, lambda lane, there: self._sample(subject, lane, there, partition), "λ"
-            )
+            for sample in self.at_matched_loss(subject, measure, "λ")
         ]
-        return self.measurement(samples, beside_sharpness(samples, best), tuned.rows)
+        return self.measurement(samples, search.derived(trace, samples), trace)
+
+    def second_opinion(self, subject: Subject) -> tuple[float, float] | None:
+        """Measure λ_max of the first confirmation seed by our Lanczos and by that of hessian-eigenthings.
+
+        Both run in float64 on the same Hessian, from their own starts, ours to a residual of 1e-6 and theirs
+        for as many products. None: this seed has no value.
+        """
+        partition = self.partition(subject)
+        opinions: list[tuple[float, float]] = []
+
+        def ask(lane: Lane, checkpoint: Checkpoint) -> Sample | None:
+            operator = self.hessian(subject, checkpoint.network, partition)
+            ours = extreme_eigenvalues(
+                operator, seed=lane.seed, tolerance=1e-6, max_products=self.max_products
+            )
+            if too_sharp(lane, ours):
+                return None
+            theirs = second_opinion(operator, ours.products, seed=lane.seed)
+            opinions.append((ours.top[0].value, theirs))
+            return Sample(seed=lane.seed, value=theirs)
+
+        replace(self, confirmation=self.confirmation[:1]).at_matched_loss(subject, ask, "λ")
+        return opinions[0] if opinions else None
 
     def _beside(
         self, subject: Subject, partition: Partition, best: float | None
@@ -85,14 +116,10 @@ class TopEigenvalue(MatchedLoss):
                 found[seed]["at_best_rate"] = {**_entry(spectrum), "rate": best, "edge": edge}
         return found
 
-    def _sample(
-        self,
-        subject: Subject,
-        lane: Lane,
-        checkpoint: Checkpoint,
-        partition: Partition,
-    ) -> Sample | None:
-        """The sample of one seed; None where the rate was too large for its curvature."""
+    def _detail(
+        self, subject: Subject, lane: Lane, checkpoint: Checkpoint, partition: Partition
+    ) -> dict[str, Json] | None:
+        """Detail of one seed's sample; None where the rate was too large for its curvature."""
         network = checkpoint.network
         listed = self.eigenvalues or subject.data.classes if lane.seed == self.confirmation[0] else 1
         spectrum = self._spectrum(subject, network, partition, lane.seed, top=listed, bottom=int(listed > 1))
@@ -111,7 +138,7 @@ class TopEigenvalue(MatchedLoss):
         if spectrum.bottom:
             detail["lambda_min"] = spectrum.bottom[0].value
             detail["lambda_min_residual"] = spectrum.bottom[0].residual
-        return sharpness(lane.seed, sharpest.value, sharpest.residual, self.tolerance, detail)
+        return detail
 
     def _spectrum(
         self,

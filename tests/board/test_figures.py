@@ -11,7 +11,8 @@ from made_records import MEDIANS, SCRIPT, Record, diagnosed, measured, published
 from bnsuite.board.figures.charts import CHARTS, ratio_panels
 from bnsuite.board.figures.panels import layer, panel, powers, ticks
 from bnsuite.board.figures.svg import draw
-from bnsuite.records import RANKED, Outcome
+from bnsuite.records import Outcome
+from bnsuite.specs import RANKED
 
 
 def clipped(label: str) -> alt.LayerChart:

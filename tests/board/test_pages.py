@@ -8,10 +8,11 @@ from urllib.parse import unquote
 import pytest
 from made_records import SCRIPT, measured, record, without_value, write
 
-from bnsuite.board.labels import TITLES, title
+from bnsuite.board.labels import title
 from bnsuite.board.site import Source, build_site
 from bnsuite.format import slug
-from bnsuite.records import RANKED, Outcome
+from bnsuite.records import Outcome
+from bnsuite.specs import RANKED, SPECS
 
 
 def parse(path: Path) -> ET.Element:
@@ -131,7 +132,7 @@ def test_diagnostics_are_one_link_of_the_navigation(site: Path) -> None:
     links = [words(link) for link in page.findall("body/header/nav/ul/li/a")]
     assert links == ["Board", *map(title, RANKED), "Diagnostics", "Claims", "Calibration", "Schemes", "Rules"]
     section = next(node for node in page.iter("section") if node.get("id") == "diagnostics")
-    assert [words(a) for a in section.iter("a")] == [t for task, t in TITLES.items() if task not in RANKED]
+    assert [words(a) for a in section.iter("a")] == [spec.title for spec in SPECS.values() if not spec.ranked]
     assert "How much do gradients grow a layer" in words(section)
 
 

@@ -10,7 +10,7 @@ from bnsuite.cli import progress
 from bnsuite.cli.progress import Display
 from bnsuite.execute.run import Event
 from bnsuite.records import Cell, Outcome, Record
-from bnsuite.tasks import TASKS
+from bnsuite.specs import SPECS
 
 CELLS = [
     Cell(task=task, scheme="none", family="mlp", dataset="digits", profile="smoke", device="cpu")
@@ -97,7 +97,7 @@ def test_a_finished_cell_leaves_a_line(
 
 def test_the_time_left_goes_by_the_weight_of_what_is_done(screen: Console, clock: Clock) -> None:
     display = Display(CELLS, screen)
-    weights = [TASKS[cell.task].weight for cell in CELLS]
+    weights = [SPECS[cell.task].weight for cell in CELLS]
     clock.now = 40.0
     display.observe(ended(CELLS[1]))
     left = 40 * (weights[0] + weights[2]) / weights[1]

@@ -16,7 +16,9 @@ from bnsuite.engine.lanes import Curves, Examples, Lane, Stack, sweep
 from bnsuite.engine.train import Parameters, Sgd
 from bnsuite.networks import FAMILIES
 from bnsuite.schemes import SCHEMES
-from bnsuite.tasks import Smoothness, Subject, Task, TimeToAccuracy
+from bnsuite.tasks import Subject, Task
+from bnsuite.tasks.smoothness import Smoothness
+from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
 
 GIB = 2**30
 CUDA = torch.device("cuda")

@@ -1,6 +1,5 @@
 """What would be misread is refused: sizes, labels, dtypes; a loss of one's own; stacking is found out."""
 
-import doctest
 import re
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnsuite.engine import curvature
 from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues
 from bnsuite.engine.lanes import Examples, Lane, Stack, can_stack, sweep
 from bnsuite.engine.moments import output_moments
@@ -86,10 +84,6 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
 def test_what_would_be_misread_is_refused(call: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         call()
-
-
-def test_the_examples_of_the_docstrings() -> None:
-    assert doctest.testmod(curvature) == (0, 7)
 
 
 def test_minibatches_of_one_size_have_the_hessian_of_all_examples() -> None:

@@ -19,7 +19,7 @@ from bnsuite.networks import FAMILIES, softplus
 from bnsuite.protocol.search import log_grid
 from bnsuite.schemes import REFERENCES, SCHEMES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 SMALL_SWEEP = ["--depth", "2", "--width", "8", "--lanes", "2"]
 JIT = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

@@ -204,7 +204,7 @@ def test_a_cell_that_raises_is_a_record_and_the_run_goes_on(tmp_path: Path, meas
     assert bad.error is not None
     assert "RuntimeError: the normalizer is broken" in bad.error
     assert re.search(r"^bnsuite/engine/lanes\.py:\d+ ", bad.error, re.MULTILINE)
-    assert re.search(r"test_execute\.py:\d+ forward: raise RuntimeError", bad.error)
+    assert re.search(r"test_run\.py:\d+ forward: raise RuntimeError", bad.error)
     assert not re.search(r"(^|\s)/", bad.error), "no absolute path"
     assert str(Path.home()) not in bad.error
 
@@ -346,6 +346,6 @@ def test_a_traceback_names_no_folder_of_the_machine() -> None:
         re.compile("(")
     except re.error as error:
         lines = relative_traceback(error).splitlines()
-    assert re.match(r"test_execute\.py:\d+ test_a_traceback", lines[0])
+    assert re.match(r"test_run\.py:\d+ test_a_traceback", lines[0])
     assert all(not line.startswith("/") for line in lines)
     assert lines[-1].startswith("error: missing )")

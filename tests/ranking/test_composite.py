@@ -9,19 +9,20 @@ from made_records import MEDIANS, measured, record, sample, without_value
 
 from bnsuite.ranking.composite import (
     CLIP,
+    FROZEN,
     Score,
     composite,
     derive_scales,
-    load_scales,
     mean_score,
     seed_composites,
     task_score,
 )
 from bnsuite.ranking.tables import Row, make_tables
 from bnsuite.ranking.tracks import Kept
-from bnsuite.records import RANKED, SUITE_VERSION, Outcome, Record
+from bnsuite.records import SUITE_VERSION, Outcome, Record
+from bnsuite.specs import RANKED
 
-SCALES = load_scales()
+SCALES = FROZEN
 
 
 def capped(value: float) -> Record:

@@ -17,8 +17,12 @@ from bnsuite.networks import FAMILIES
 from bnsuite.norms import BatchNorm
 from bnsuite.records import Outcome
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
-from bnsuite.tasks import FirstStep, GradientGrowth, OverflowDepth, ScaleLaw, Subject
+from bnsuite.tasks import Subject
 from bnsuite.tasks._initial import backward, slope
+from bnsuite.tasks.first_step import FirstStep
+from bnsuite.tasks.gradient_growth import GradientGrowth
+from bnsuite.tasks.overflow_depth import OverflowDepth
+from bnsuite.tasks.scale_law import ScaleLaw
 
 SIZE: dict[str, Any] = {"width": 8, "batch": 16, "tuning": (1,), "confirmation": (101, 102)}
 GROWTH = GradientGrowth(**SIZE, depth=6)

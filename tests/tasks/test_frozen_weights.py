@@ -43,12 +43,12 @@ def test_a_task_leaves_frozen_weights_alone(
     subject = replace(make_subject(), scheme=FROZEN)
     found = task(subject)
     assert all(sample.outcome is not Outcome.ERROR for sample in found.samples)
-    if task.name != "layer_cost":
+    if task.spec.name != "layer_cost":
         assert built
     assert not any(p.requires_grad for p, _ in built)
-    if task.name not in ("scale_law", "overflow_depth"):  # which scale weights, or lower their precision
+    if task.spec.name not in ("scale_law", "overflow_depth"):  # which scale weights, or lower their precision
         assert all(torch.equal(p.double(), before.double()) for p, before in built)
-    if task.name in TRAINING:
+    if task.spec.name in TRAINING:
         assert found.trace != task(make_subject()).trace
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from bnsuite.engine.lanes import Lane
 from bnsuite.records import Outcome
-from bnsuite.tasks import MaxDepth, Subject
+from bnsuite.tasks import Subject
+from bnsuite.tasks.max_depth import MaxDepth
 
 RATES = (0.01, 0.1, 1.0)
 SEEDS = (101, 102, 103, 104, 105, 106)

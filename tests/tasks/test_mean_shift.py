@@ -12,7 +12,8 @@ from torch.nn.utils import parameters_to_vector
 
 from bnsuite.engine.curvature import unflatten
 from bnsuite.records import Outcome
-from bnsuite.tasks import MeanShift, Subject
+from bnsuite.tasks import Subject
+from bnsuite.tasks.mean_shift import MeanShift
 
 CLASSES = 4
 TASK = MeanShift(width=6, batch=16, tuning=(1,), confirmation=(101, 102), depth=2, rate=0.1, steps=200)

@@ -14,9 +14,9 @@ from bnsuite.engine.train import train
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.norms import LayerNorm
 from bnsuite.records import Outcome
-from bnsuite.tasks import LayerCost, Smoothness, Subject
-from bnsuite.tasks.layer_cost import kept
-from bnsuite.tasks.smoothness import along_gradient
+from bnsuite.tasks import Subject
+from bnsuite.tasks.layer_cost import LayerCost, kept
+from bnsuite.tasks.smoothness import Smoothness, along_gradient
 
 TASK = Smoothness(width=4, batch=16, tuning=(), confirmation=(101, 102), depth=2, rate=0.1, steps=4, beside=1)
 

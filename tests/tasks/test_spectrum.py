@@ -13,7 +13,9 @@ from torch.nn.utils import parameters_to_vector
 from bnsuite.activations import activation
 from bnsuite.networks import softplus
 from bnsuite.records import Outcome
-from bnsuite.tasks import HessianSpectrum, Subject, TopEigenvalue
+from bnsuite.tasks import Subject
+from bnsuite.tasks.spectrum import HessianSpectrum
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 CLASSES = 4
 COMMON: dict[str, Any] = {"width": 4, "batch": 16, "tuning": (1,), "confirmation": (101, 102)}

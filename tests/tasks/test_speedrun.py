@@ -15,10 +15,11 @@ from bnsuite.networks import FAMILIES, UnsupportedError
 from bnsuite.networks.recipe import RecipeNetwork, build
 from bnsuite.norms import LayerNorm
 from bnsuite.profiles import load_profile
-from bnsuite.records import RANKED, Measurement, Outcome
+from bnsuite.records import Measurement, Outcome
 from bnsuite.schemes import SCHEMES, Scheme
-from bnsuite.tasks import Speedrun, Subject, speedrun
-from bnsuite.tasks.speedrun import look_back, triangle
+from bnsuite.specs import RANKED
+from bnsuite.tasks import Subject, speedrun
+from bnsuite.tasks.speedrun import Speedrun, look_back, triangle
 
 TASK = Speedrun(width=8, batch=16, tuning=(), confirmation=(101, 102), epochs=6, rate=0.5, shift_rate=4)
 SHAPE = torch.Size((3, 16, 16))

@@ -10,7 +10,8 @@ from bnsuite.audit import objections
 from bnsuite.engine.lanes import Lane
 from bnsuite.protocol.search import log_grid
 from bnsuite.records import Outcome
-from bnsuite.tasks import StableLr, Subject
+from bnsuite.tasks import Subject
+from bnsuite.tasks.stable_lr import StableLr
 
 SEEDS = (101, 102, 103)
 RATES = (0.01, 0.1, 1.0)

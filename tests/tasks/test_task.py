@@ -12,27 +12,23 @@ import torch
 from bnsuite.engine.lanes import Curves, Lane
 from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES, UnsupportedError
-from bnsuite.protocol import number
-from bnsuite.protocol.search import best_rate, grid
-from bnsuite.records import RANKED, Outcome
-from bnsuite.tasks import (
-    TASKS,
-    FirstStep,
-    GradientGrowth,
-    HessianSpectrum,
-    LayerCost,
-    MaxDepth,
-    MeanShift,
-    OverflowDepth,
-    ScaleLaw,
-    Smoothness,
-    StableLr,
-    Subject,
-    Task,
-    TimeToAccuracy,
-    TopEigenvalue,
-)
+from bnsuite.protocol.search import best_rate, grid, number
+from bnsuite.records import Outcome
+from bnsuite.specs import RANKED, SPECS
+from bnsuite.tasks import TASKS, Subject, Task
 from bnsuite.tasks._task import fates
+from bnsuite.tasks.first_step import FirstStep
+from bnsuite.tasks.gradient_growth import GradientGrowth
+from bnsuite.tasks.layer_cost import LayerCost
+from bnsuite.tasks.max_depth import MaxDepth
+from bnsuite.tasks.mean_shift import MeanShift
+from bnsuite.tasks.overflow_depth import OverflowDepth
+from bnsuite.tasks.scale_law import ScaleLaw
+from bnsuite.tasks.smoothness import Smoothness
+from bnsuite.tasks.spectrum import HessianSpectrum
+from bnsuite.tasks.stable_lr import StableLr
+from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 SMALL: dict[str, Any] = {"width": 4, "batch": 16, "tuning": (1,), "confirmation": (101, 102)}
 TINY: dict[str, Task] = {
@@ -72,10 +68,10 @@ def settle(value: Any) -> Any:
 def test_the_table() -> None:
     assert tuple(TASKS) == (*TINY, *DIAGNOSTICS, "speedrun")  # which needs images: see its own tests
     assert tuple(TINY) == RANKED
-    assert all(name == task.name for name, task in TASKS.items())
-    directions = {name: TASKS[name].better for name in RANKED}
+    assert all(name == task.spec.name for name, task in TASKS.items())
+    directions = {name: SPECS[name].better for name in RANKED}
     assert directions == dict(zip(RANKED, ["higher", "higher", "lower", "lower"], strict=True))
-    units = [TASKS[name].unit for name in RANKED]
+    units = [SPECS[name].unit for name in RANKED]
     assert units == ["layers", "learning rate", "1/learning rate", "steps"]
 
 
@@ -117,7 +113,7 @@ def test_a_task_measures_every_confirmation_seed_and_repeats_itself(
     for row in found.trace:
         if row["phase"] != "shape":
             assert row["seed"] in (task.tuning if row["phase"] == "tune" else task.confirmation)
-    if task.name != "layer_cost":
+    if task.spec.name != "layer_cost":
         assert settle(task(make_subject(scheme))) == settle(found)
 
 
@@ -130,7 +126,7 @@ def test_tuning_never_sees_test_data(task: Task, make_subject: Callable[..., Sub
 
     assert tuned(one) == tuned(other)
     assert tuned(one)
-    if task.name == "time_to_accuracy":
+    if task.spec.name == "time_to_accuracy":
         assert one.derived["rate"] == other.derived["rate"]
         assert one.trace != other.trace  # which confirmation does see
     else:
@@ -167,7 +163,7 @@ def test_how_a_diagnostic_fails(task: Task, make_subject: Callable[..., Subject]
 def test_a_diagnostic_takes_any_activation(task: Task, make_subject: Callable[..., Subject]) -> None:
     found = replace(task, activation="tanh")(make_subject())
     assert found.outcome.has_value
-    if task.name != "overflow_depth":  # which shallow networks do not reach, whatever their activation
+    if task.spec.name != "overflow_depth":  # which shallow networks do not reach, whatever their activation
         assert found.value != task(make_subject()).value
     with pytest.raises(UnknownNameError, match="tanh"):
         replace(task, activation="than")

@@ -11,7 +11,8 @@ from torch import Tensor
 from bnsuite.engine.clock import Race
 from bnsuite.engine.lanes import Curves, Lane
 from bnsuite.records import Outcome
-from bnsuite.tasks import Subject, Task, TimeToAccuracy
+from bnsuite.tasks import Subject, Task
+from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
 
 SEEDS = (101, 102, 103)
 TASK = TimeToAccuracy(

@@ -9,12 +9,14 @@ import pytest
 import torch
 from by_hand import checkpoint, hessian
 
+from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
 from bnsuite.engine.lanes import Lane, Stack
 from bnsuite.networks import softplus
-from bnsuite.protocol import HALVINGS
+from bnsuite.protocol.sharpness import HALVINGS
 from bnsuite.records import Outcome, Sample
-from bnsuite.tasks import Subject, TopEigenvalue
+from bnsuite.tasks import Subject, top_eigenvalue
 from bnsuite.tasks._checkpoint import Checkpoint
+from bnsuite.tasks.top_eigenvalue import TopEigenvalue
 
 SEEDS = (101, 102)
 TASK = TopEigenvalue(
@@ -50,6 +52,33 @@ def test_the_loss_of_the_checkpoint_is_a_setting(subject: Subject) -> None:
     assert early.limit(subject) == 0.9 * math.log(4)
     first, later = early(subject).samples[0], TASK(subject).samples[0]
     assert first.detail["step"] < later.detail["step"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("scheme", ["none", "batchnorm"])
+def test_the_second_opinion(
+    scheme: str, make_subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are λ_max at the checkpoint of the first seed's sample, of which our Lanczos is only one."""
+    subject = make_subject(scheme)
+    opinions = TASK.second_opinion(subject)
+    assert opinions is not None
+    sample = TASK(subject).samples[0]
+    truth = float(spectrum(subject, checkpoint(subject, TASK, sample)[0])[-1])
+    assert opinions == pytest.approx((truth, truth), rel=1e-5)  # training rounds
+    assert opinions[0] == pytest.approx(opinions[1], rel=1e-9)
+    monkeypatch.setattr(top_eigenvalue, "extreme_eigenvalues", doubled)
+    assert TASK.second_opinion(subject) == pytest.approx((2 * opinions[0], opinions[1]))
+
+
+def doubled(*args: Any, **more: Any) -> Spectrum:
+    """Find λ_max, and double it."""
+    spectrum = extreme_eigenvalues(*args, **more)
+    top = spectrum.top[0]
+    return spectrum._replace(top=(top._replace(value=2 * top.value),))
+
+
+def test_a_seed_that_is_stuck_has_no_second_opinion(subject: Subject) -> None:
+    assert dataclasses.replace(TASK, steps=5, rate=1e-6).second_opinion(subject) is None
 
 
 @pytest.mark.parametrize("scheme", ["none", "batchnorm"])

@@ -16,15 +16,12 @@ Isolation and audit protect the machine and the consistency of a record, not its
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from bnsuite.audit import _max_depth, _stable_lr, _time_to_accuracy, _top_eigenvalue
-from bnsuite.audit._limits import beyond
-from bnsuite.audit._trace import FaultError
+from bnsuite.protocol.search import Batch, FaultError, Lane, RowT, Search, read
 from bnsuite.records import (
     CALIBRATION,
     SCHEMA_VERSION,
@@ -35,52 +32,37 @@ from bnsuite.records import (
     Outcome,
     Record,
 )
+from bnsuite.records.facets import COSTS, FACETS
 from bnsuite.records.store import FILE_NAME, started
 from bnsuite.settings import faults
+from bnsuite.specs import SPECS
 from bnsuite.statistics import summarize
-
-
-class Asked(NamedTuple):
-    """What a ranked task asks, and who follows its trace."""
-
-    version: int
-    question: str
-    unit: str
-    better: Better
-    follow: Callable[..., Iterator[str]]
-
-
-ASKED = {
-    "max_depth": Asked(1, "How deep can it train?", "layers", "higher", _max_depth.objections),
-    "stable_lr": Asked(
-        1,
-        "How large a learning rate does it stand, and still learn?",
-        "learning rate",
-        "higher",
-        _stable_lr.objections,
-    ),
-    "top_eigenvalue": Asked(
-        1,
-        "How sharp is the loss, at the same loss for all?",
-        "1/learning rate",
-        "lower",
-        _top_eigenvalue.objections,
-    ),
-    "time_to_accuracy": Asked(
-        2,
-        "How many steps does it take to the target accuracy?",
-        "steps",
-        "lower",
-        _time_to_accuracy.objections,
-    ),
-}
-"""The ranked tasks, by name: what their records say of themselves. (The classes of the tasks need torch.)"""
+from bnsuite.text import printable
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "mnist": 10, "fashion-mnist": 10}
 """Classes of a data set, where its limit of the loss, by default ½ ln C, is to be checked too."""
 
 SKEW = timedelta(hours=1)
 """By how much the clocks of two machines may differ."""
+
+SMALLEST, LARGEST = 1e-300, 1e300
+"""Magnitudes of a number that is not 0: axes divide and square what they show."""
+
+DEEPEST = 32
+"""Levels of lists and objects within each other."""
+
+LENGTH = 200
+"""Characters of a text; those that may be longer are in `LENGTHS`."""
+
+LENGTHS = {"about": 1000, "question": 1000, "error": 20_000}
+
+LONGEST_S = 1e8
+"""Seconds of a measurement: three years."""
+
+MOST_THREADS = 100_000
+
+COSTLIEST = 1e12
+"""Upper limit of a cost; every cost is at least 0, that of scheme `none`."""
 
 FAILED = (Outcome.ERROR, Outcome.UNSUPPORTED, Outcome.OOM)
 """Outcomes of a cell that measured nothing."""
@@ -114,13 +96,52 @@ def objections(
     if measured.outcome in FAILED:
         return list(_nothing_measured(measured))
     found = [*_general(measured, settings, better)]
-    if (asked := ASKED.get(task)) and not any(one.startswith("seeds") for one in found):
-        classes = CLASSES.get(dataset or "")
+    if (spec := SPECS.get(task)) and spec.search and not any(line.startswith("seeds") for line in found):
+        known = {
+            "classes": CLASSES.get(dataset or ""),
+            "duration_s": duration_s,
+            "chosen": measured.derived.get("rate"),  # of `time_to_accuracy`, which breaks ties by more
+        }
         try:
-            found += asked.follow(measured, settings, classes=classes, duration_s=duration_s)
+            search = read(spec.search, {**settings, **known}, "settings")
+            found += search.objections(measured, followed(search, measured.trace))
         except FaultError as fault:
             found.append(str(fault))
     return found
+
+
+def followed(search: Search[RowT], rows: Sequence[Mapping[str, Json]]) -> list[RowT]:
+    """The rows of a trace, as a search asks for them one after the other.
+
+    Raises:
+        FaultError: another row than the one that is asked for, none, or one left; a row that contradicts
+            itself.
+    """
+    taken = 0
+
+    def attempt(batch: Batch) -> list[RowT]:
+        return [take(batch, lane) for lane in batch.lanes]
+
+    def take(batch: Batch, lane: Lane) -> RowT:
+        nonlocal taken
+        depth = {} if batch.depth is None else {"depth": batch.depth}
+        wanted = {"phase": batch.phase, **depth, "rate": lane.rate, "seed": lane.seed}
+        if taken == len(rows):
+            raise FaultError(f"trace: got {taken} rows, must go on with {wanted}")
+        where = f"trace[{taken}]"
+        row = read(search.row_type(batch.phase), rows[taken], where)
+        for name, must in wanted.items():
+            if (got := getattr(row, name)) != must:
+                raise FaultError(f"{where}.{name}: got {got}, must be {must}")
+        for field, got, must in search.faults(row):
+            raise FaultError(f"{where}.{field}: got {got}, must be {must}")
+        taken += 1
+        return row
+
+    trace = search.follow(attempt)
+    if taken < len(rows):
+        raise FaultError(f"trace: got {len(rows)} rows, must end after {taken}")
+    return trace
 
 
 def objections_to(record: Record) -> list[str]:
@@ -170,12 +191,12 @@ def _named(record: Record) -> Iterator[str]:
 
 def _of_itself(record: Record) -> Iterator[str]:
     """Objections to task, provenance and versions."""
-    if asked := ASKED.get(record.task):
+    if (spec := SPECS.get(record.task)) and spec.ranked:
         for name in ("unit", "better", "question"):
-            if (got := getattr(record, name)) != (must := getattr(asked, name)):
+            if (got := getattr(record, name)) != (must := getattr(spec, name)):
                 yield f"{name}: got {got!r:.80}, must be {must!r}, that of {record.task}"
-        if record.task_version != asked.version:
-            yield f"task_version: got {record.task_version}, must be {asked.version}"
+        if record.task_version != spec.version:
+            yield f"task_version: got {record.task_version}, must be {spec.version}"
     if record.suite_version != SUITE_VERSION:
         yield f"suite_version: got {record.suite_version}, must be {SUITE_VERSION}"
     if not 1 <= record.schema_version <= SCHEMA_VERSION:
@@ -231,3 +252,59 @@ def _infinite(measured: Measurement) -> Iterator[tuple[str, float]]:
             waiting += [(f"{place}.{name}", each) for name, each in dict(value).items()]
         elif isinstance(value, (list, tuple)):
             waiting += [(f"{place}[{i}]", each) for i, each in enumerate(value)]
+
+
+def beyond(record: Record) -> Iterator[str]:
+    """Yield an objection for each limit that a record breaks: where, what was got, what it must be."""
+    for place, value, depth in _values(record):
+        if depth > DEEPEST:
+            yield f"{place:.80}: got more than {DEEPEST} lists and objects within each other"
+        elif isinstance(value, str) and printable(value) != value:
+            yield f"{place:.80}: got {value!r:.80}, must hold no control characters"
+        elif isinstance(value, str) and len(value) > (most := LENGTHS.get(place, LENGTH)):
+            yield f"{place:.80}: got {len(value)} characters, must be at most {most}"
+        elif isinstance(value, (int, float)) and value and not SMALLEST <= abs(value) <= LARGEST:
+            yield f"{place:.80}: got {value!r:.40}, must be 0 or of magnitude {SMALLEST} to {LARGEST}"
+    yield from _scheme(record)
+    about = record.provenance
+    if record.device == "cpu" and (about.gpu, about.driver) != (None, None):
+        yield f"provenance.gpu: got {about.gpu or about.driver!r:.80}, must be None on a CPU"
+    if record.device == "cuda" and not about.gpu:
+        yield f"provenance.gpu: got {about.gpu!r}, must be the name of the GPU"
+    if not about.cpu.strip():
+        yield f"provenance.cpu: got {about.cpu!r}, must be the name of the processor"
+    if about.duration_s > LONGEST_S or about.threads > MOST_THREADS:
+        got = f"{about.threads} threads and {about.duration_s} s"
+        yield f"provenance: got {got}, must be at most {MOST_THREADS} and {LONGEST_S:g}"
+
+
+def _scheme(record: Record) -> Iterator[str]:
+    """Yield objections to facets and costs, which say what the scheme is."""
+    for word in record.facets:
+        if word not in FACETS:
+            yield f"facets: got {word!r:.80}, must be among {', '.join(FACETS)}"
+    if len(set(record.facets)) < len(record.facets):
+        yield "facets: got one twice, must be there once"
+    for cost, value in record.costs.items():
+        if cost not in COSTS:
+            yield f"costs: got {cost!r:.80}, must be among {', '.join(COSTS)}"
+        elif not 0 <= value <= COSTLIEST:
+            yield f"costs.{cost}: got {value}, must be between 0 and {COSTLIEST:g}"
+
+
+def _values(record: Record) -> Iterator[tuple[str, object, int]]:
+    """Every key and every value that holds no other, its place and level; without recursion."""
+    waiting: list[tuple[str, object, int]] = [(name, value, 0) for name, value in record]
+    while waiting:
+        place, value, depth = waiting.pop()
+        items: list[tuple[str, object]] = []
+        if isinstance(value, (BaseModel, dict)):
+            items = [(f"{place}.{name}", each) for name, each in dict(value).items()]
+            if isinstance(value, dict):
+                yield from ((f"{place}, a key", name, depth) for name in value)
+        elif isinstance(value, (list, tuple)):
+            items = [(f"{place}[{i}]", each) for i, each in enumerate(value)]
+        if not items or depth > DEEPEST:
+            yield place, value, depth
+        else:
+            waiting += [(where, each, depth + 1) for where, each in items]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnsuite.protocol.search import Climb, Probe, bracket, climb, ladder, log_grid
+from bnsuite.protocol.climb import Climb, Probe, bracket, climb, ladder
+from bnsuite.protocol.search import log_grid
 
 RATIO = 1.13
 lows = st.integers(1, 8)
@@ -18,17 +19,17 @@ Tried = dict[int, tuple[bool, ...]]
 
 
 def drive(low: int, high: int, passes: Passes, ratio: float = RATIO) -> tuple[Climb, list[Probe], Tried]:
-    """Run a climb against verdicts a depth; what it returns, asked and was told."""
-    search, probes, tried = climb(low, high, ratio), [], {}
-    probe = next(search)
-    while True:
+    """Run a climb against verdicts per depth: what it returns, asked and was told."""
+    probes: list[Probe] = []
+    tried: Tried = {}
+
+    def attempt(probe: Probe) -> Sequence[bool]:
         assert probe.depth not in tried, "a depth is asked for once"
         probes.append(probe)
         tried[probe.depth] = tuple(passes(probe.depth))
-        try:
-            probe = search.send(tried[probe.depth])
-        except StopIteration as stop:
-            return stop.value, probes, tried
+        return tried[probe.depth]
+
+    return climb(low, high, ratio, attempt), probes, tried
 
 
 def majority(verdicts: Sequence[bool]) -> bool:
@@ -147,7 +148,7 @@ def test_half_of_the_seeds_are_no_failing_majority() -> None:
 @pytest.mark.parametrize("arguments", [(0, 4, 1.1), (5, 4, 1.1), (1, 4, 1.0)])
 def test_an_impossible_ladder_is_refused(arguments: tuple[int, int, float]) -> None:
     with pytest.raises(ValueError, match="a ladder needs 1 <= low <= high and ratio > 1"):
-        next(climb(*arguments))
+        climb(*arguments, lambda probe: [True])
 
 
 @given(lows, spans)

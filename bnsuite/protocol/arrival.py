@@ -1,0 +1,218 @@
+"""Search of `time_to_accuracy`: the fastest rate, then the steps of each seed to the target."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bnsuite.protocol.search import (
+    Batch,
+    Count,
+    Fault,
+    Findings,
+    Positive,
+    Row,
+    Search,
+    Share,
+    Strict,
+    differences,
+    grid,
+    number,
+    phase_of,
+    read,
+)
+from bnsuite.records import Json, Measurement, Outcome, Sample
+
+ROUNDS, STEPS_A_ROUND = 10, 5
+"""Rounds of the race against `batchnorm` that gives the seconds, and training steps per round."""
+
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class ArrivalRow(Row):
+    """Lane of a race to the target: its steps, None where it did not arrive."""
+
+    outcome: Literal[Outcome.OK, Outcome.TIMEOUT, Outcome.NONFINITE]
+    steps: Count | None
+
+
+class ConfirmedRow(ArrivalRow):
+    """Lane with its accuracies (4 digits) at every evaluation, None from its death on."""
+
+    every: Count
+    accuracy: list[Share | None]
+
+
+class _Derived(Strict):
+    rate: Positive
+    target: Share
+
+
+class _Costs(_Derived):
+    examples: Positive
+    epochs: Positive
+    seconds_per_step: Positive
+    train_s: Positive
+    eval_s: Positive
+    ratio_to_batchnorm: Positive
+    drift: Flag
+    idle: Flag | None = None
+    joules_per_step: Positive | None = None
+    energy_j: Positive | None = None
+
+
+class ArrivalSearch(Search[ArrivalRow]):
+    """Race to the target on the tuning seeds at every rate, then on the confirmation seeds at the fastest.
+
+    Which of two rates of equal mean steps is taken, the accuracies in tuning say, which no trace has.
+
+    Attributes:
+        chosen: rate of confirmation, where it is known; None: the fastest, ties to the first.
+        duration_s: seconds that the measurement took by a clock of one's own; None: not known.
+    """
+
+    target: Share
+    every: Count
+    batch: Count
+    chosen: Positive | None = None
+    duration_s: float | None = None
+
+    def row_type(self, phase: str) -> type[ArrivalRow]:
+        return ConfirmedRow if phase == "confirm" else ArrivalRow
+
+    def wanted(self, trace: Sequence[ArrivalRow]) -> Batch | None:
+        if not trace:
+            return Batch("tune", grid(self.rates, self.tuning))
+        if phase_of(trace, "confirm"):
+            return None
+        return Batch("confirm", grid([self.chosen or self.fastest(trace)[0]], self.confirmation))
+
+    def fastest(self, trace: Sequence[ArrivalRow]) -> list[float]:
+        """Rates of fewest mean steps over the tuning seeds, a miss counting +inf."""
+        steps: dict[float, list[int | None]] = {}
+        for row in phase_of(trace, "tune"):
+            steps.setdefault(row.rate, []).append(row.steps)
+        means = {rate: mean_steps(arrivals) for rate, arrivals in steps.items()}
+        return [rate for rate, mean in means.items() if mean == min(means.values())]
+
+    def row(self, phase: str, seed: int, rate: float, curve: Sequence[float]) -> ArrivalRow:
+        """Row of a lane from its accuracies at every evaluation, the last at the target or at its end."""
+        common = {
+            "phase": phase,
+            "rate": rate,
+            "seed": seed,
+            "steps": self.reached(curve),
+            "outcome": self._outcome(curve),
+        }
+        if phase != "confirm":
+            return ArrivalRow.model_validate(common)
+        return ConfirmedRow.model_validate(
+            {**common, "every": self.every, "accuracy": [number(value, 4) for value in curve]}
+        )
+
+    def reached(self, curve: Sequence[float]) -> int | None:
+        """Steps to the target, None if it was not reached."""
+        return len(curve) * self.every if curve and curve[-1] >= self.target else None
+
+    def _outcome(self, curve: Sequence[float]) -> Outcome:
+        if self.reached(curve) is not None:
+            return Outcome.OK
+        survived = len(curve) == self.steps // self.every and math.isfinite(curve[-1])
+        return Outcome.TIMEOUT if survived else Outcome.NONFINITE
+
+    def sample(self, row: ArrivalRow, best: float) -> Sample:
+        """Sample of a seed whose highest accuracy was `best`."""
+        detail: dict[str, Json] = {"best_accuracy": number(best)}
+        if row.dead:
+            return Sample(seed=row.seed, value=None, outcome=row.outcome, detail=detail)
+        if row.steps is None:
+            return Sample(seed=row.seed, value=self.steps, outcome=row.outcome, low=self.steps, detail=detail)
+        return Sample(
+            seed=row.seed, value=row.steps, low=row.steps - self.every, high=row.steps, detail=detail
+        )
+
+    def faults(self, row: ArrivalRow) -> Iterator[Fault]:
+        if (row.outcome is Outcome.OK) != (row.steps is not None):
+            yield Fault("outcome", row.outcome, "ok iff steps")
+        if row.steps is not None and (row.steps % self.every or row.steps > self.steps):
+            yield Fault("steps", row.steps, f"a multiple of {self.every} up to {self.steps}")
+        if isinstance(row, ConfirmedRow):
+            yield from self._curve_faults(row)
+
+    def _curve_faults(self, row: ConfirmedRow) -> Iterator[Fault]:
+        """The curve ends with the first evaluation at the target, with the budget, or with a death."""
+        target = number(self.target, 4) or 0.0  # so points are rounded: one at it may have been below
+        most = self.steps // self.every
+        *before, last = row.accuracy or [None]
+        early = [value for value in (before if row.steps else row.accuracy) if value is not None]
+        if row.every != self.every:
+            yield Fault("every", row.every, f"{self.every}")
+        if len(row.accuracy) > most:
+            yield Fault("accuracy", len(row.accuracy), f"at most {most} points")
+        if any(value > target for value in early):
+            yield Fault("accuracy", max(early), f"below {target} earlier")
+        if row.steps is not None:
+            steps = len(row.accuracy) * self.every
+            if row.steps != steps:
+                yield Fault("steps", row.steps, f"{steps}, where the accuracies end")
+            if last is None or last < target:
+                yield Fault("accuracy", last, f"at least {self.target} at the end")
+        elif (len(row.accuracy) == most and last is not None) != (row.outcome is Outcome.TIMEOUT):
+            must = "timeout iff the accuracies are numbers to the last step, else nonfinite"
+            yield Fault("outcome", row.outcome, must)
+        alive = row.accuracy[: len(row.accuracy) - row.accuracy.count(None)]
+        if None in alive:
+            yield Fault("accuracy", None, "a number before a death")
+
+    def objections(self, measured: Measurement, trace: Sequence[ArrivalRow]) -> Iterator[str]:
+        derived = read(_Derived if measured.value is None else _Costs, measured.derived, "derived")
+        if derived.rate not in (fastest := self.fastest(trace)):
+            yield f"derived.rate: got {derived.rate}, must be the fastest in tuning, {fastest}"
+        if derived.target != self.target:
+            yield f"derived.target: got {derived.target}, must be {self.target}"
+        samples = []
+        for row, sample in zip(phase_of(trace, "confirm"), measured.samples, strict=False):
+            assert isinstance(row, ConfirmedRow)
+            best = max((value for value in row.accuracy if value is not None), default=0.0)
+            told = sample.detail.get("best_accuracy")
+            if isinstance(told, float) and number(told, 4) == best:
+                best = told  # of which the curve has 4 digits
+            samples.append(self.sample(row, best))
+        yield from differences(measured, Findings(samples, measured.derived))
+        if isinstance(derived, _Costs) and measured.value is not None:
+            yield from self._cost_objections(derived, measured.value)
+
+    def _cost_objections(self, derived: _Costs, steps: float) -> Iterator[str]:
+        """Seconds follow from one another, and are such as a clock can give within the measurement."""
+        joules = derived.joules_per_step
+        must = {
+            "examples": steps * self.batch,
+            "train_s": derived.seconds_per_step * steps,
+            "energy_j": None if joules is None else joules * steps,
+        }
+        for name, value in must.items():
+            if (got := getattr(derived, name)) != value:
+                yield f"derived.{name}: got {got}, must be {value}"
+        size = derived.examples / derived.epochs
+        if size < self.batch - 0.5 or abs(size - round(size)) > 1e-6:
+            yield f"derived.epochs: got {derived.epochs}, must be examples over a whole number of them"
+        tick = time.get_clock_info("perf_counter").resolution
+        if derived.seconds_per_step < tick:
+            yield f"derived.seconds_per_step: got {derived.seconds_per_step}, must be at least a tick, {tick}"
+        if derived.eval_s * self.every / steps < tick:
+            yield f"derived.eval_s: got {derived.eval_s}, must be at least a clock's tick per evaluation"
+        per_round = derived.seconds_per_step * STEPS_A_ROUND + derived.eval_s * self.every / steps
+        least = ROUNDS // 2 * per_round  # half of the rounds are no shorter than the median one
+        if self.duration_s is not None and least > self.duration_s + 1e-3:
+            yield (
+                f"derived.seconds_per_step: got {derived.seconds_per_step} (eval_s {derived.eval_s}), must "
+                f"leave the race within the {self.duration_s} s that the measurement took: needs "
+                f"{least:.3g} s"
+            )
+
+
+def mean_steps(arrivals: Sequence[int | None]) -> float:
+    """Mean steps to the target over seeds, a miss counting +inf."""
+    return sum(steps or math.inf for steps in arrivals) / len(arrivals)
