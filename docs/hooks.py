@@ -49,7 +49,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def link(found: re.Match[str]) -> str:
         path = os.path.normpath(os.path.join(os.path.dirname(source), found[0]))
         target = PAGES.get(path, path.removeprefix("docs/"))
-        if target.endswith(".ipynb") and not found[0].endswith("?download"):
+        if target.endswith(".ipynb"):  # not the link to download it, which ends in ?download
             target = str(Path(target).with_suffix(".md"))
         return os.path.relpath(target, os.path.dirname(uri) or ".")
 
@@ -72,6 +72,8 @@ def _output(output: dict[str, Any]) -> str:
     if "image/png" in data:
         label = "".join(data.get("text/plain", "figure"))
         return f"![{label}](data:image/png;base64,{''.join(data['image/png']).strip()})"
+    if "text/markdown" in data:
+        return "".join(data["text/markdown"])
     if "text/html" in data:
         return f'<div class="output" markdown="0">{"".join(data["text/html"])}</div>'
     return _fence("".join(output.get("text", data.get("text/plain", ""))).rstrip(), "text { .output }")
