@@ -40,12 +40,15 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def reproducible(device: torch.device) -> Iterator[None]:
-    """Context with deterministic kernels, TF32 off and subnormals flushed; restores the settings at its end.
+    """Context with deterministic kernels, float32 by default, TF32 off and subnormals flushed.
+
+    The settings of the calling thread are restored at its end.
 
     Subnormal arithmetic is 10 to 60 times slower on a CPU, and networks whose activations vanish are full of
     it.
     """
-    mode = torch.get_deterministic_debug_mode()
+    mode, dtype = torch.get_deterministic_debug_mode(), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -63,6 +66,7 @@ def reproducible(device: torch.device) -> Iterator[None]:
     finally:
         torch.set_flush_denormal(flushed)
         torch.set_deterministic_debug_mode(mode)
+        torch.set_default_dtype(dtype)
         memory.fill_uninitialized_memory = fill
         if cuda:
             torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bnsuite.audit import objections_to
+from bnsuite.execute import measure as measuring
 from bnsuite.execute import plan as planning
 from bnsuite.execute import run as running
 from bnsuite.execute.measure import relative_traceback
@@ -194,6 +195,24 @@ def test_what_changes_the_key_is_measured_again(tmp_path: Path, measured: list[s
     for value in (1e-5, 1e-3, 1e-5):
         run("tiny", tasks=["stable_lr"], schemes=[Scheme("mine", eps(value))], records=tmp_path, **MLP)
     assert len(measured) == 2
+
+
+def test_a_default_dtype_of_the_caller_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure_batchnorm(folder: str) -> dict[str, Any]:
+        monkeypatch.setattr(measuring, "_FACETS", {})
+        return lasting(
+            run("tiny", tasks=["stable_lr"], schemes=["batchnorm"], records=tmp_path / folder, **MLP)[0]
+        )
+
+    usual = measure_batchnorm("float32")
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert measure_batchnorm("float64") == usual
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_cell_that_raises_is_a_record_and_the_run_goes_on(tmp_path: Path, measured: list[str]) -> None:
