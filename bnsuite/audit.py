@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ValidationError
 
-from bnsuite.protocol.search import Batch, FaultError, Lane, RowT, Search, read
+from bnsuite.protocol.search import Batch, FaultError, Lane, RowT, Search, read_part
 from bnsuite.records import (
     CALIBRATION,
     SCHEMA_VERSION,
@@ -103,7 +103,7 @@ def objections(
             "chosen": measured.derived.get("rate"),  # of `time_to_accuracy`, which breaks ties by more
         }
         try:
-            search = read(spec.search, {**settings, **known}, "settings")
+            search = read_part(spec.search, {**settings, **known}, "settings")
             found += search.objections(measured, followed(search, measured.trace))
         except FaultError as fault:
             found.append(str(fault))
@@ -129,7 +129,7 @@ def followed(search: Search[RowT], rows: Sequence[Mapping[str, Json]]) -> list[R
         if taken == len(rows):
             raise FaultError(f"trace: got {taken} rows, must go on with {wanted}")
         where = f"trace[{taken}]"
-        row = read(search.row_type(batch.phase), rows[taken], where)
+        row = read_part(search.row_type(batch.phase), rows[taken], where)
         for name, must in wanted.items():
             if (got := getattr(row, name)) != must:
                 raise FaultError(f"{where}.{name}: got {got}, must be {must}")

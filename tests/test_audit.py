@@ -208,7 +208,7 @@ TIME: list[tuple[Forge, str]] = [
     (row("accuracy", lambda a: [*a[:-1], 0.9], **CONFIRM), "accuracy: got 0.9"),
     (row("accuracy", lambda a: [0.99, *a[1:]], **CONFIRM), "accuracy: got 0.99"),
     (row("accuracy", lambda a: [*a[:-1], 1.01], **CONFIRM), "got 1.01"),
-    (row("accuracy", lambda a: [None, *a[1:]], **CONFIRM), "a number before a death"),
+    (row("accuracy", lambda a: [None, *a[1:]], **CONFIRM), "a number until a loss is not finite"),
     (row("accuracy", [], **CONFIRM), "steps: got"),
     (row("rate", 1.0, **CONFIRM), "rate: got 1.0"),
     (put("derived/rate", 0.3), "must be 0.3"),
@@ -337,7 +337,7 @@ def test_without_the_number_of_classes_one_limit_must_part_the_losses() -> None:
     measured = Measurement(**{name: getattr(record, name) for name in Measurement.model_fields})
     measured = measured.model_copy(update={"trace": tuple(rows)})
     found = objections(measured, record.task, record.settings, better=record.better)
-    assert any("must part at one limit" in line for line in found)
+    assert any("must be split by one limit" in line for line in found)
 
 
 def test_the_classes_are_those_of_the_data_sets() -> None:

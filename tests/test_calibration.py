@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from bnsuite import calibration
-from bnsuite.calibration import ROWS, Accept, Reading, Row, read, readings, searches
+from bnsuite.calibration import CASES, Accept, Reading, KnownCase, measure_case, readings, searches
 from bnsuite.calibration import curvature as known_curvature
 from bnsuite.calibration import gradients as known_gradients
 from bnsuite.claims.catalogue import CENTERING
@@ -33,8 +33,8 @@ from bnsuite.tasks.smoothness import along_gradient
 Patch = pytest.MonkeyPatch
 
 
-def row(instrument: str, part: str) -> Row:
-    (found,) = [one for one in ROWS if one.instrument == instrument and part in one.experiment]
+def row(instrument: str, part: str) -> KnownCase:
+    (found,) = [one for one in CASES if one.instrument == instrument and part in one.experiment]
     return found
 
 
@@ -180,34 +180,34 @@ def test_a_fault_is_seen(
     instrument: str, part: str, fault: Callable[[Patch], None], monkeypatch: Patch
 ) -> None:
     one = row(instrument, part)
-    assert read(one).ok
+    assert measure_case(one).ok
     forget_all = [known_gradients.first_step, known_gradients.scale_law]
     for cache in forget_all:
         cache.cache_clear()
     fault(monkeypatch)
-    assert not read(one).ok
+    assert not measure_case(one).ok
 
 
 def test_every_instrument_is_broken_once() -> None:
-    assert {one.instrument for one in ROWS} == {instrument for instrument, _, _ in FAULTS}
-    assert {one.instrument for one in ROWS} - {"intervals"} <= set(TASKS)
+    assert {one.instrument for one in CASES} == {instrument for instrument, _, _ in FAULTS}
+    assert {one.instrument for one in CASES} - {"intervals"} <= set(TASKS)
 
 
 def test_the_rows_that_a_claim_reads_are_there() -> None:
-    experiments = {one.experiment for one in ROWS}
+    experiments = {one.experiment for one in CASES}
     assert {CENTERING.format(mean) for mean in ("0", ".5")} <= experiments
 
 
 QUICK = [
     one
-    for one in ROWS
+    for one in CASES
     if one.instrument in ("scale_law", "smoothness", "spectrum", "mean_shift", "max_depth")
 ]
 
 
 @pytest.mark.parametrize("one", QUICK, ids=[one.experiment for one in QUICK])
-def test_rows_hold(one: Row) -> None:
-    assert read(one).ok
+def test_rows_hold(one: KnownCase) -> None:
+    assert measure_case(one).ok
 
 
 def test_only_one_instrument() -> None:
@@ -218,17 +218,17 @@ def test_only_one_instrument() -> None:
 
 
 def test_what_is_not_finite_is_off() -> None:
-    found = read(Row("x", "y", lambda: math.nan, Accept(None, -math.inf, math.inf)))
+    found = measure_case(KnownCase("x", "y", lambda: math.nan, Accept(None, -math.inf, math.inf)))
     assert (found.measured, found.ok, found.tolerance) == (None, False, (None, None))
 
 
 @pytest.fixture
 def two_rows(monkeypatch: Patch) -> None:
     rows = (
-        Row("a", "right", lambda: 1.0, Accept(1, 0.9, 1.1)),
-        Row("b", "wrong", lambda: 2.0, Accept(1, 0.9, 1.1)),
+        KnownCase("a", "right", lambda: 1.0, Accept(1, 0.9, 1.1)),
+        KnownCase("b", "wrong", lambda: 2.0, Accept(1, 0.9, 1.1)),
     )
-    monkeypatch.setattr(calibration, "ROWS", rows)
+    monkeypatch.setattr(calibration, "CASES", rows)
 
 
 def test_the_command(tmp_path: Path, two_rows: None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnsuite import format
-from bnsuite.claims.judge import Claim, Evidence, Finding, Need, Part, Reader
+from bnsuite.claims.judge import Claim, Evidence, Finding, Need, Requirement, Reader
 from bnsuite.records import CALIBRATION, is_number, is_positive
 
 YANG = "https://arxiv.org/abs/1902.08129"
@@ -36,7 +36,7 @@ def _asked(r: Reader, need: Need, name: str) -> str:
 
 
 def _finding(parts: Mapping[str, bool], words: str, measured: Sequence[Evidence]) -> Finding:
-    return Finding(words, tuple(Part(*part) for part in parts.items()), tuple(measured))
+    return Finding(words, tuple(Requirement(*part) for part in parts.items()), tuple(measured))
 
 
 def smoother_in_training(r: Reader) -> Finding:

@@ -51,7 +51,7 @@ class Evidence(NamedTuple):
         return " ".join(filter(None, (self.label, self.reading, ends)))
 
 
-class Part(NamedTuple):
+class Requirement(NamedTuple):
     """One condition of a claim, in words, and whether the records meet it."""
 
     words: str
@@ -62,7 +62,7 @@ class Finding(NamedTuple):
     """What a rule makes of the records: the claim holds where every part does."""
 
     condition: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Requirement, ...] = ()
     measured: tuple[Evidence, ...] = ()
 
     @property

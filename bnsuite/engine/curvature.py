@@ -307,7 +307,7 @@ def certified(operator: CurvatureOperator, vector: Tensor) -> Eigenvalue:
     return Eigenvalue(value, residual, vector)
 
 
-def second_opinion(operator: CurvatureOperator, products: int, *, seed: int) -> float:
+def eigenthings_lambda_max(operator: CurvatureOperator, products: int, *, seed: int) -> float:
     """Compute λ_max by the Lanczos of hessian-eigenthings, which shares no code with `extreme_eigenvalues`.
 
     Args:

@@ -15,7 +15,7 @@ from bnsuite.networks import FAMILIES, softplus
 from bnsuite.norms import LayerNorm
 from bnsuite.records import Outcome
 from bnsuite.tasks import Subject
-from bnsuite.tasks.layer_cost import LayerCost, kept
+from bnsuite.tasks.layer_cost import LayerCost, saved_bytes
 from bnsuite.tasks.smoothness import Smoothness, along_gradient
 
 TASK = Smoothness(width=4, batch=16, tuning=(), confirmation=(101, 102), depth=2, rate=0.1, steps=4, beside=1)
@@ -82,9 +82,9 @@ def test_a_network_that_dies_has_no_value(make_subject: Callable[..., Subject]) 
 
 def test_what_autograd_keeps() -> None:
     x = torch.randn(8, 4, requires_grad=True)
-    assert kept(nn.Identity(), x) == 0
-    assert kept(nn.ReLU(), x) == 8 * 4 * 4
-    assert kept(LayerNorm(4), x) >= 8 * 4 * 4
+    assert saved_bytes(nn.Identity(), x) == 0
+    assert saved_bytes(nn.ReLU(), x) == 8 * 4 * 4
+    assert saved_bytes(LayerNorm(4), x) >= 8 * 4 * 4
 
 
 def test_layer_cost_measures_every_shape(make_subject: Callable[..., Subject]) -> None:

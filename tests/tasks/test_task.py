@@ -12,7 +12,7 @@ import torch
 from bnsuite.engine.lanes import Curves, Lane
 from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES, UnsupportedError
-from bnsuite.protocol.search import best_rate, grid, number
+from bnsuite.protocol.search import best_rate, grid, rounded
 from bnsuite.records import Outcome
 from bnsuite.specs import RANKED, SPECS
 from bnsuite.tasks import TASKS, Subject, Task
@@ -194,9 +194,9 @@ def test_the_best_rate_has_the_lowest_mean_loss_ties_to_the_smaller() -> None:
 
 
 def test_numbers_of_the_trace() -> None:
-    assert number(0.123456789) == 0.123457
-    assert number(0.98765, 2) == 0.99
-    assert [number(value) for value in (math.nan, math.inf, -math.inf)] == [None] * 3
+    assert rounded(0.123456789) == 0.123457
+    assert rounded(0.98765, 2) == 0.99
+    assert [rounded(value) for value in (math.nan, math.inf, -math.inf)] == [None] * 3
 
 
 def test_a_normalizer_that_refuses_a_shape_is_unsupported(make_subject: Callable[..., Subject]) -> None:
