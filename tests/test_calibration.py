@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from bnsuite import calibration
-from bnsuite.calibration import CASES, Accept, Reading, KnownCase, measure_case, readings, searches
+from bnsuite.calibration import CASES, Accept, KnownCase, Reading, measure_case, readings, searches
 from bnsuite.calibration import curvature as known_curvature
 from bnsuite.calibration import gradients as known_gradients
 from bnsuite.claims.catalogue import CENTERING

@@ -26,10 +26,14 @@ def spectrum(
     Source: B. Ghorbani et al., arXiv 1901.10159.
 
     Args:
-        model, loss, data, mode, dtype: as in `bnsuite.sharpness`.
+        model: any module; see `bnsuite.sharpness` for its limits.
+        loss: (outputs, targets) → the mean over the minibatch.
+        data: one minibatch (x, y), or several of any sizes; see `bnsuite.sharpness`.
         order: number of nodes per probe, at most the number P of trainable parameters.
         probes: number of random starts; standard errors need 2 at least.
+        mode: "train", "eval", or None: training mode as each submodule has it.
         seed: seed of the first probe and of the model's random numbers; the next probe has the next seed.
+        dtype: precision of the computation.
 
     Returns:
         Nodes θ and weights w, (probes, order) each, with `smoothed(at, width)` and `mass(low, high)`.
