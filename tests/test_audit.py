@@ -1,4 +1,4 @@
-"""The audit: what was published passes, and no number of it can be changed alone."""
+"""Audit: published records pass, and no number of them can be changed alone."""
 
 import copy
 import math
@@ -29,7 +29,7 @@ def one(task: str, scheme: str = "batchnorm") -> Record:
 
 
 def forged(record: Record, forge: Forge) -> list[str]:
-    """Objections to a record that was edited and sealed again."""
+    """List objections to a record that was edited and sealed again."""
     data = copy.deepcopy(record.model_dump(mode="json"))
     if data["schema_version"] == 1:
         del data["about"], data["costs"]
@@ -38,7 +38,7 @@ def forged(record: Record, forge: Forge) -> list[str]:
 
 
 def put(path: str, value: object) -> Forge:
-    """Put a value, or what a function makes of the one that stands there, at a path of names and places."""
+    """Set the value at a path of names and indices, or apply a function to it."""
 
     def forge(data: Any) -> None:
         data, last = reach(data, path)
@@ -56,7 +56,7 @@ def drop(path: str) -> Forge:
 
 
 def reach(data: Any, path: str) -> tuple[Any, Any]:
-    """What holds the end of a path, and the end."""
+    """Find the container that holds the last part of a path, and that part."""
     *way, last = path.split("/")
     for name in way:
         data = data[int(name) if isinstance(data, list) else name]
@@ -64,7 +64,7 @@ def reach(data: Any, path: str) -> tuple[Any, Any]:
 
 
 def row(name: str, value: object, **where: object) -> Forge:
-    """Edit a field of the first row of the trace that has these others."""
+    """Edit a field of the first row of the trace with these other fields."""
 
     def forge(data: Any) -> None:
         found = next(r for r in data["trace"] if where.items() <= r.items())

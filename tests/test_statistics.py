@@ -182,7 +182,7 @@ def test_six_seeds_are_the_fewest_that_can_tell_apart() -> None:
 
 
 def test_false_positives_are_at_most_alpha() -> None:
-    """Heavy tails, no difference: 2,000 tests may be off by three standard errors, .0146."""
+    """Heavy tails, no difference: the share in 2,000 tests may be off by three standard errors, .0146."""
     rng = np.random.default_rng(0)
     found = [sign_flip_p(rng.standard_t(2, 8).tolist()) < ALPHA for _ in range(2_000)]
     assert np.mean(found) <= ALPHA + 0.0146

@@ -1,4 +1,4 @@
-"""Re-runs: seeds are paired, bounds allow values, and a record is confirmed by those that agree."""
+"""Re-runs: seeds are paired, bounds allow values, and a record is confirmed by re-runs that agree."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Make = Callable[..., Record]
 
 @pytest.fixture
 def measured(make_record: Any) -> Make:
-    """A record of samples: numbers, or (value, outcome)."""
+    """Make a record of samples: numbers, or (value, outcome)."""
 
     def make(values: Sequence[Any], better: str = "higher", **changes: Any) -> Record:
         pairs = [v if isinstance(v, tuple) else (v, Outcome.OK) for v in values]
@@ -74,7 +74,7 @@ def test_two_seeds_tell_nothing_apart_but_the_tolerance_does(measured: Make) -> 
 
 
 def test_one_seed_of_false_height_hides_nobody(measured: Make) -> None:
-    """A reported seed so low that the sum of the differences, and the interval, hold anything."""
+    """One reported seed is so low that the sum of differences, and the interval, allow anything."""
     found = compare(measured([10, 10, 10, 10, 10, 0.001]), measured([5] * 6))
     assert not found.agrees
     assert "on the median seed" in found.words

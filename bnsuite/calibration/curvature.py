@@ -138,7 +138,13 @@ def sharpness_at_mean(mean: float) -> float:
 
 
 def hessian_at_init(scheme: str, depth: int, seed: int) -> HessianOperator:
-    """Build the Hessian of an MLP at initialization: width 100, one batch of 256 Gaussian inputs."""
+    """Build the Hessian of an MLP at initialization: width 100, one batch of 256 Gaussian inputs.
+
+    Args:
+        scheme: name of the scheme.
+        depth: number of layers.
+        seed: seed of the initialization.
+    """
     data = gaussian(256, 100)
     network = FAMILIES["mlp"].build(
         SCHEMES[scheme],

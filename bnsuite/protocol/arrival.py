@@ -134,7 +134,7 @@ class ArrivalSearch(Search[ArrivalRow]):
         return Outcome.TIMEOUT if survived else Outcome.NONFINITE
 
     def sample(self, row: ArrivalRow, best: float) -> Sample:
-        """Build the sample of a seed from its row and its highest accuracy `best`."""
+        """Build a sample from the row of its seed and the highest accuracy `best`."""
         detail: dict[str, Json] = {"best_accuracy": rounded(best)}
         if row.dead:
             return Sample(seed=row.seed, value=None, outcome=row.outcome, detail=detail)

@@ -114,7 +114,7 @@ class RateSearch(RateTuning):
         return log_grid(best, self.per_decade, 2 * self.per_decade + 1)
 
     def _median_of_largest(self, rows: Sequence[RateRow]) -> float | None:
-        """Compute the lower median over seeds of their largest rate; a seed without rows counts as 0."""
+        """Compute the lower median over seeds of their largest rate; 0 for seeds without rows."""
         largest = (max((r.rate for r in rows if r.seed == seed), default=0.0) for seed in self.confirmation)
         return median_low(largest) or None
 

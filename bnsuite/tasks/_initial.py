@@ -41,7 +41,7 @@ class AtInitialization(Task):
         activation(self.activation)
 
     def network(self, subject: Subject, depth: int, seed: int) -> Network:
-        """Build the network of a seed, in float64.
+        """Build the network with a given seed, in float64.
 
         Args:
             subject: what is measured.

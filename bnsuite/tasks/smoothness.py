@@ -134,7 +134,7 @@ def along_gradient(
 
 
 def _sample(seed: int, rows: list[dict[str, Json]], checkpoints: int) -> Sample:
-    """Build the sample of a seed from its checkpoints, the first at initialization; a value needs all."""
+    """Build a sample from the checkpoints of its seed, the first at initialization; a value needs all."""
 
     def column(name: str) -> list[float]:
         return [value for row in rows[1:] if isinstance(value := row.get(name), float)]

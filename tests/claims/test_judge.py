@@ -1,4 +1,4 @@
-"""Claims: every verdict follows from the records, and turns when they do."""
+"""Claims: every verdict follows from the records, and changes with them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ Numbers = Mapping[str, Any]
 
 
 def measured(need: Need, value: float, n: int = 6, **detail: Any) -> Record:
-    """A record that answers a need: its seeds lie a little about the value, details alike."""
+    """Make a record that answers a need, with values and details of its seeds close to the given ones."""
     around = [1 + 0.01 * (k - (n - 1) / 2) for k in range(n)]
 
     def moved(found: Any, by: float) -> Any:
@@ -60,7 +60,7 @@ def smoothness(scheme: str, settings: Any, later: float, init: float) -> Record:
 
 
 def as_the_threads_say() -> list[Record]:
-    """A world in which every claim holds."""
+    """Make records by which every claim holds."""
     growth = [need for claim in CLAIMS if claim.id == "Y3" for need in claim.needs if need.scheme == BN]
     overflow = [
         need for claim in CLAIMS if claim.id == "Y4" for need in claim.needs if need.task == "overflow_depth"
@@ -96,7 +96,7 @@ def as_the_threads_say() -> list[Record]:
 
 
 def without_effect() -> list[Record]:
-    """The same, where batch norm does what no normalization does."""
+    """Make records by which batch norm behaves like no normalization."""
     found = {(r.task, r.scheme, r.profile): r for r in as_the_threads_say()}
     same = []
     for (task, scheme, profile), one in found.items():
@@ -132,7 +132,7 @@ def _like(
 
 
 def changed(world: list[Record], *found: Record) -> list[Record]:
-    """The world with these records in place of those of the same cells."""
+    """Replace records of equal cells in a world."""
     cells = {(r.task, r.scheme, r.profile) for r in found}
     return [*(r for r in world if (r.task, r.scheme, r.profile) not in cells), *found]
 

@@ -1,4 +1,4 @@
-"""Searches against synthetic thresholds: what they return is what was tried, in few probes."""
+"""Climbs against synthetic thresholds: brackets are right, with few probes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Tried = dict[int, tuple[bool, ...]]
 
 
 def drive(low: int, high: int, passes: Passes, ratio: float = RATIO) -> tuple[Climb, list[Probe], Tried]:
-    """Run a climb against verdicts per depth: what it returns, asked and was told."""
+    """Run a climb against verdicts per depth; return its result, its probes and their verdicts."""
     probes: list[Probe] = []
     tried: Tried = {}
 
@@ -37,12 +37,12 @@ def majority(verdicts: Sequence[bool]) -> bool:
 
 
 def budget(low: int, high: int) -> int:
-    """Rungs, the one above the first fail, and the halvings of a doubling to 13 % in whole layers."""
+    """Count rungs, the rung above the first fail, and the halvings of a doubling to 13 % in whole layers."""
     return math.ceil(math.log2(high / low)) + 1 + 1 + 4
 
 
 def check_samples(found: Climb, tried: Tried) -> None:
-    """Every seed's bracket by the definition: the deepest pass among tried that has a fail above it."""
+    """Find each seed's bracket by definition: the deepest pass with a fail above it."""
     for i, (passed, failed) in enumerate(found.brackets):
         passes = {depth for depth, verdicts in tried.items() if verdicts[i]}
         fails = tried.keys() - passes

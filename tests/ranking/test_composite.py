@@ -1,4 +1,4 @@
-"""The composite: its formula, its bounds, and that no other entry moves it."""
+"""Composite: its formula and bounds; no other entry changes it."""
 
 import math
 

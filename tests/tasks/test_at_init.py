@@ -1,4 +1,4 @@
-"""Diagnostics at initialization: against autograd by hand, against what is known in closed form."""
+"""Diagnostics at initialization, against autograd by hand and closed forms."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ GROWTH = GradientGrowth(**SIZE, depth=6)
 
 
 def exact(num_features: int) -> torch.nn.Module:
-    """Batch norm with next to no ε."""
+    """Batch norm with a tiny ε."""
     return BatchNorm(num_features, eps=1e-14)
 
 
@@ -44,7 +44,7 @@ def gaussian(n: int = 64, d: int = 32) -> Dataset:
 def test_hidden_layers_and_their_gradients(
     scheme: Scheme, family: str, make_subject: Callable[..., Subject]
 ) -> None:
-    """Each layer's own gradient, and that of h_1, which is the first bias's."""
+    """Return the weight gradient of each layer, and ∂L/∂h_1, which is that of the first bias."""
     subject = dataclasses.replace(make_subject(), scheme=scheme, family=FAMILIES[family])
     network = GROWTH.network(subject, 3, 101)
     x, y = GROWTH.minibatch(subject, 101)

@@ -1,4 +1,4 @@
-"""Every task on a scheme whose hidden weights are frozen: it trains what is left, and nothing else."""
+"""Every task on a scheme with frozen hidden weights: only the other parameters are trained."""
 
 from collections.abc import Callable
 from dataclasses import replace

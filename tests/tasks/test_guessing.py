@@ -1,4 +1,4 @@
-"""Goals that guessing reaches, against shares and entropies worked out by hand."""
+"""Goals that guessing reaches, against shares and entropies computed by hand."""
 
 import math
 import re
@@ -56,7 +56,7 @@ def test_no_profile_asks_for_what_guessing_reaches_on_digits() -> None:
 
 @pytest.mark.parametrize("counts", [(9558, 442), (95_501, 4499), (80, 20), (999_999, 1)])
 def test_what_the_message_advises_is_out_of_reach(counts: tuple[int, ...]) -> None:
-    """Rounded to the near side, the advice would send a reader in a circle."""
+    """Advice that is rounded to the wrong side would be refused again."""
     said = majority_reaches("max_depth", "training", counts, 0.5)
     above = float(re.findall(r"T above ([\d.]+)\.", said or "")[0])
     assert above >= max(counts) / sum(counts)

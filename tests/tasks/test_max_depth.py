@@ -1,4 +1,4 @@
-"""max_depth on lanes of known fate: the sample is the threshold that was put in."""
+"""max_depth on lanes of known outcome: the sample is the prescribed threshold."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ TRAINED, STUCK, DEAD = (0.5, 0.8), (2.3, 0.79), (math.nan, math.nan)
 
 
 def falling(thresholds: dict[int, int], good: float = 0.1, tuning: int = 1000) -> Callable[..., Any]:
-    """Only the rate `good` trains, and each seed down to its threshold."""
+    """Train only at the rate `good`, and each seed only down to its threshold."""
 
     def fate(depth: int, lane: Lane) -> tuple[float, float]:
         if lane.rate > good:

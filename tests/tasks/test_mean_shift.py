@@ -20,7 +20,7 @@ TASK = MeanShift(width=6, batch=16, tuning=(1,), confirmation=(101, 102), depth=
 
 
 def moments_by_hand(network: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """∇E[f] and ∇Var[f], (C, P) each, from the Jacobian of every output in every example."""
+    """Compute ∇E[f] and ∇Var[f], (C, P) each, from the Jacobian of every output in every example."""
     theta = parameters_to_vector(network.parameters()).detach()
 
     def outputs(theta: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def moments_by_hand(network: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor
 
 
 def projector(rows: Tensor) -> Tensor:
-    """(P, P) onto the span of the rows, by the pseudo-inverse."""
+    """Build the projector (P, P) onto the span of the rows, by the pseudo-inverse."""
     rows = rows / rows.norm(dim=1, keepdim=True)
     return torch.linalg.pinv(rows) @ rows
 

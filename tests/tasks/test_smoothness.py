@@ -1,4 +1,4 @@
-"""smoothness and layer_cost: closed forms on a quadratic, checkpoints found again, bytes by hand."""
+"""smoothness and layer_cost: closed forms on a quadratic, checkpoints computed again, bytes by hand."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -23,7 +23,7 @@ TASK = HessianSpectrum(**COMMON, depth=2, rate=0.1, steps=200, probes=8, order=2
 
 
 def minibatch_gradients(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """(M, P), by the plain loop."""
+    """Compute the gradients of the minibatches (M, P), by the plain loop."""
     rows = []
     for one, labels in zip(x, y, strict=True):
         loss = torch.nn.functional.cross_entropy(network(one), labels)

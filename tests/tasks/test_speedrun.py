@@ -1,4 +1,4 @@
-"""speedrun: it learns, repeats itself, fills its slots, whitens, and says what it cannot take."""
+"""speedrun: it learns, is reproducible, uses the scheme, whitens, and refuses what it cannot train."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SHAPE = torch.Size((3, 16, 16))
 
 
 def patches(seed: int = 1, side: int = 16) -> Dataset:
-    """Four classes, each with a colour; 64 images to train and 32 to test."""
+    """Draw four classes, each with a colour; 64 images to train and 32 to test."""
     draw = torch.Generator().manual_seed(seed)
     colours = 2 * torch.randn(4, 3, 1, 1, generator=torch.Generator().manual_seed(3))
 

@@ -1,4 +1,4 @@
-"""stable_lr on lanes of known fate: the sample is a count, whatever the order of passes."""
+"""stable_lr on lanes of known outcome: the sample is a count, whatever the order of passes."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ STABLE, UNLEARNED, RISEN, DEAD = LIMIT, LIMIT + 1e-6, 1.5, math.nan
 
 
 def ragged(passing: dict[int, set[int]], otherwise: float = UNLEARNED) -> Any:
-    """The k-th rate of the grid is stable for a seed where `passing` says so; 0.1 tunes best."""
+    """Make the k-th rate of the grid stable for the seeds of `passing`; 0.1 is the best rate."""
 
     def fate(depth: int, lane: Lane) -> tuple[float, float]:
         assert depth == 8

@@ -1,4 +1,4 @@
-"""What tasks share: settings, seeds apart, best rates, fates of lanes; tuning never sees test data."""
+"""Behaviour of all tasks: settings, separate seeds, best rates, outcomes; tuning never uses test data."""
 
 import json
 import math
@@ -55,7 +55,7 @@ EVERY = pytest.mark.parametrize("task", [*TINY.values(), *DIAGNOSTICS.values()],
 
 
 def settle(value: Any) -> Any:
-    """A measurement without its seconds."""
+    """Remove the seconds from a measurement."""
     derived = {
         k: v
         for k, v in value.derived.items()

@@ -29,7 +29,7 @@ Crossing = Callable[[Lane], float]
 
 
 class Stack:
-    """Lanes that classify everything right from their own step on, and `before` of it till then."""
+    """Networks that classify all examples right from a step of their own on, and `before` of them until then."""
 
     def __init__(self, lanes: list[Lane], crossing: Crossing, labels: Any, before: float) -> None:
         self.lanes, self.crossing, self.labels, self.before, self.step = lanes, crossing, labels, before, 0
@@ -46,7 +46,7 @@ class Stack:
 
 @pytest.fixture
 def crossing_at(monkeypatch: pytest.MonkeyPatch, subject: Subject) -> Callable[..., list[list[Lane]]]:
-    """Replace training: lane by lane, the step from which its accuracy is 1, or NaN for a death at once."""
+    """Replace training: each lane has a step from which its accuracy is 1; NaN: its loss is never finite."""
 
     def install(crossing: Crossing, before: float = 0.5) -> list[list[Lane]]:
         asked: list[list[Lane]] = []

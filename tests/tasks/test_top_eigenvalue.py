@@ -1,4 +1,4 @@
-"""top_eigenvalue: the checkpoint found again by the single loop, λ by an explicit Hessian."""
+"""top_eigenvalue: the checkpoint by the single loop, λ_max by an explicit Hessian."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ TASK = TopEigenvalue(
 
 
 def spectrum(subject: Subject, network: torch.nn.Module) -> torch.Tensor:
-    """All eigenvalues, ascending, from the explicit matrix."""
+    """Compute all eigenvalues, ascending, from the explicit matrix."""
     return torch.linalg.eigvalsh(hessian(subject, network, TASK))
 
 
@@ -59,7 +59,7 @@ def test_the_loss_of_the_checkpoint_is_a_setting(subject: Subject) -> None:
 def test_the_second_opinion(
     scheme: str, make_subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are λ_max at the checkpoint of the first seed's sample, of which our Lanczos is only one."""
+    """Both opinions are λ_max at the checkpoint of the first seed's sample; only one is by our Lanczos."""
     subject = make_subject(scheme)
     opinions = TASK.second_opinion(subject)
     assert opinions is not None
@@ -129,7 +129,7 @@ def test_a_rate_that_sets_its_own_curvature_is_halved(subject: Subject) -> None:
 def test_the_budget_doubles_with_every_halving(
     too_sharp: float, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second seed bears its rate after so many halvings, the first at once."""
+    """The second seed needs so many halvings of its rate, the first none."""
     asked: list[tuple[list[Lane], int]] = []
 
     def train(
