@@ -214,7 +214,7 @@ TIME: list[tuple[Forge, str]] = [
     (put("derived/rate", 0.3), "must be 0.3"),
     (put("derived/target", 0.5), "derived.target: got 0.5"),
     (put("derived/seconds_per_step", 0.0), "seconds_per_step: got 0.0"),
-    (both(put("derived/seconds_per_step", 1e-12), put("derived/train_s", 1e-12)), "a tick"),
+    (both(put("derived/seconds_per_step", 1e-12), put("derived/train_s", 1e-12)), "clock's tick"),
     (put("derived/seconds_per_step", 100.0), "must leave the race within"),
     (put("derived/eval_s", 1e6), "must leave the race within"),
     (put("derived/eval_s", 1e-12), "derived.eval_s"),
@@ -245,9 +245,9 @@ def test_what_was_published_stands() -> None:
 
 @pytest.mark.parametrize(("task", "forge", "words"), FORGED)
 def test_no_number_is_changed_alone(task: str, forge: Forge, words: str) -> None:
-    found = forged(one(task), forge)
-    assert any(words in line for line in found), found
-    assert all("\n" not in line for line in found)
+    lines = forged(one(task), forge)
+    assert any(words in line for line in lines), lines
+    assert all("\n" not in line for line in lines)
 
 
 @given(data=st.data(), task=st.sampled_from(RANKED), factor=st.sampled_from((0.5, 0.9, 1.1, 2.0)))
@@ -295,8 +295,8 @@ def test_junk_is_answered_and_never_raises(data: st.DataObject, task: str, junk:
         measured = measured.model_copy(update={"samples": samples})
     else:
         settings[data.draw(st.sampled_from(sorted(settings)))] = junk
-    found = objections(measured, task, settings, better=record.better, dataset="digits")
-    assert found or where == "settings"
+    lines = objections(measured, task, settings, better=record.better, dataset="digits")
+    assert lines or where == "settings"
 
 
 def test_numbers_that_are_not_finite() -> None:
@@ -307,8 +307,8 @@ def test_numbers_that_are_not_finite() -> None:
         {"trace": ({"loss": math.nan},)},
         {"samples": (record.samples[0].model_copy(update={"detail": {"a": math.nan}}),)},
     ):
-        found = objections_to(record.model_copy(update=changes))
-        assert any("must be finite" in line for line in found), changes
+        lines = objections_to(record.model_copy(update=changes))
+        assert any("must be finite" in line for line in lines), changes
 
 
 def test_a_record_that_was_edited_and_not_sealed() -> None:
@@ -326,8 +326,8 @@ def test_what_failed_has_words_and_nothing_else(outcome: Outcome) -> None:
         asked = one(task)
         assert not objections(failed, task, asked.settings, better=asked.better)
     changed = failed.model_copy(update={"error": None, "derived": {"a": 1}, "low": 1.0})
-    found = objections(changed, "max_depth", {}, better="higher")
-    assert [line.split(":")[0] for line in found] == ["low", "derived", "error"]
+    lines = objections(changed, "max_depth", {}, better="higher")
+    assert [line.split(":")[0] for line in lines] == ["low", "derived", "error"]
 
 
 def test_without_the_number_of_classes_one_limit_must_part_the_losses() -> None:
@@ -336,8 +336,8 @@ def test_without_the_number_of_classes_one_limit_must_part_the_losses() -> None:
     next(r for r in rows if r["outcome"] == "ok")["loss"] = 2.3
     measured = Measurement(**{name: getattr(record, name) for name in Measurement.model_fields})
     measured = measured.model_copy(update={"trace": tuple(rows)})
-    found = objections(measured, record.task, record.settings, better=record.better)
-    assert any("must be split by one limit" in line for line in found)
+    lines = objections(measured, record.task, record.settings, better=record.better)
+    assert any("must be split by one limit" in line for line in lines)
 
 
 def test_the_classes_are_those_of_the_data_sets() -> None:

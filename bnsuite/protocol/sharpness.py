@@ -125,8 +125,9 @@ class SharpnessSearch(RateTuning):
         budgets = {self.rate / 2**k: self.steps * 2**k for k in range(HALVINGS + 1)}  # steps by rate
         if detail.rate not in budgets:
             yield f"rate: got {detail.rate}, must be {self.rate} / 2^k, k from 0 to {HALVINGS}"
-        elif not WINDOW <= detail.step <= (most := budgets[detail.rate]):
-            yield f"step: got {detail.step}, must be from {WINDOW} to {most} at rate {detail.rate}"
+        elif not WINDOW <= detail.step <= budgets[detail.rate]:
+            must = f"from {WINDOW} to {budgets[detail.rate]} at rate {detail.rate}"
+            yield f"step: got {detail.step}, must be {must}"
         top, bottom = detail.eigenvalues, detail.lambda_min
         if detail.rate * top[0] / 2 > EDGE:
             most_sharp = 2 * EDGE / detail.rate

@@ -142,14 +142,14 @@ def verdicts(records: list[Record], profile: str = "quick") -> dict[str, str]:
 
 
 def test_a_world_in_which_all_holds() -> None:
-    found = verdicts(as_the_threads_say())
-    assert list(found) == [f"Y{k}" for k in range(1, 9)] + [f"P{k}" for k in range(1, 7)]
-    assert set(found.values()) == {HOLDS}
+    by_claim = verdicts(as_the_threads_say())
+    assert list(by_claim) == [f"Y{k}" for k in range(1, 9)] + [f"P{k}" for k in range(1, 7)]
+    assert set(by_claim.values()) == {HOLDS}
 
 
 def test_a_world_without_effect() -> None:
-    found = verdicts(without_effect())
-    assert set(found.values()) == {FAILS}
+    by_claim = verdicts(without_effect())
+    assert set(by_claim.values()) == {FAILS}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=[claim.id for claim in CLAIMS])

@@ -67,9 +67,9 @@ def test_signed_log2_ratio_over_the_unit() -> None:
 def test_bounds_go_through_in_their_direction(
     one: Record, reference: Record, score: Score, mark: str
 ) -> None:
-    found = task_score(one, reference, 1.0)
-    assert found == score
-    assert found.mark == mark
+    computed = task_score(one, reference, 1.0)
+    assert computed == score
+    assert computed.mark == mark
 
 
 def test_the_reference_itself_is_zero_even_where_it_is_a_bound() -> None:

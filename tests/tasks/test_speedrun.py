@@ -145,9 +145,9 @@ def test_whitened_patches_have_identity_covariance() -> None:
     images = 10 * torch.einsum("dc,nchw->ndhw", mix, torch.randn(40, 3, 16, 16).cumsum(-1) / 4)
     assert not torch.allclose(whitened(network, images)[:12, :12], torch.eye(12), atol=1)
     network.whiten.fit(images)
-    found = whitened(network, images)
-    assert torch.allclose(found[:12, :12], torch.eye(12), atol=1e-3)
-    assert torch.allclose(found[:12, 12:], -found[:12, :12])
+    patches = whitened(network, images)
+    assert torch.allclose(patches[:12, :12], torch.eye(12), atol=1e-3)
+    assert torch.allclose(patches[:12, 12:], -patches[:12, :12])
     assert not [name for name, _ in network.named_parameters() if "whiten" in name]
 
 

@@ -97,11 +97,11 @@ def test_a_task_measures_every_confirmation_seed_and_repeats_itself(
     task: Task, scheme: str, make_subject: Callable[..., Subject]
 ) -> None:
     said: list[str] = []
-    found = task(make_subject(scheme, report=said.append))
-    assert [sample.seed for sample in found.samples] == [101, 102]
-    assert found.outcome.has_value, found
+    measured = task(make_subject(scheme, report=said.append))
+    assert [sample.seed for sample in measured.samples] == [101, 102]
+    assert measured.outcome.has_value, measured
     assert said
-    assert {row["phase"] for row in found.trace} <= {
+    assert {row["phase"] for row in measured.trace} <= {
         "tune",
         "confirm",
         "probe",
@@ -110,11 +110,11 @@ def test_a_task_measures_every_confirmation_seed_and_repeats_itself(
         "checkpoint",
         "shape",
     }
-    for row in found.trace:
+    for row in measured.trace:
         if row["phase"] != "shape":
             assert row["seed"] in (task.tuning if row["phase"] == "tune" else task.confirmation)
     if task.spec.name != "layer_cost":
-        assert settle(task(make_subject(scheme))) == settle(found)
+        assert settle(task(make_subject(scheme))) == settle(measured)
 
 
 @RANKING
@@ -153,18 +153,18 @@ def test_how_a_diagnostic_fails(task: Task, make_subject: Callable[..., Subject]
         ({"max_products": 5, "tolerance": 1e-9}, Outcome.UNCONVERGED),
     ]
     for changes, outcome in ends:
-        found = replace(task, **changes)(make_subject())
-        assert (found.value, found.outcome) == (None, outcome)
-        assert [sample.outcome for sample in found.samples] == [outcome] * 2
-        json.dumps(found.model_dump(mode="json"), allow_nan=False)
+        measured = replace(task, **changes)(make_subject())
+        assert (measured.value, measured.outcome) == (None, outcome)
+        assert [sample.outcome for sample in measured.samples] == [outcome] * 2
+        json.dumps(measured.model_dump(mode="json"), allow_nan=False)
 
 
 @pytest.mark.parametrize("task", [task for task in DIAGNOSTICS.values() if hasattr(task, "activation")])
 def test_a_diagnostic_takes_any_activation(task: Task, make_subject: Callable[..., Subject]) -> None:
-    found = replace(task, activation="tanh")(make_subject())
-    assert found.outcome.has_value
+    measured = replace(task, activation="tanh")(make_subject())
+    assert measured.outcome.has_value
     if task.spec.name != "overflow_depth":  # which shallow networks do not reach, whatever their activation
-        assert found.value != task(make_subject()).value
+        assert measured.value != task(make_subject()).value
     with pytest.raises(UnknownNameError, match="tanh"):
         replace(task, activation="than")
 
@@ -175,10 +175,10 @@ def curves(*columns: list[float]) -> Curves:
 
 
 def test_fates() -> None:
-    found = fates(
+    outcomes = fates(
         curves([1.0] * 9 + [0.2], [1.0] * 10, [0.1, math.inf] + [math.nan] * 8), lambda loss, _: loss < 0.5
     )
-    assert found == [Outcome.OK, Outcome.STUCK, Outcome.NONFINITE]
+    assert outcomes == [Outcome.OK, Outcome.STUCK, Outcome.NONFINITE]
     assert fates(curves([0.3] * 10), lambda _, accuracy: accuracy == pytest.approx(0.7)) == [Outcome.OK]
 
 
