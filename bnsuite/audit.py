@@ -107,9 +107,7 @@ def objections(
         known = {
             "classes": CLASSES.get(dataset or ""),
             "duration_s": duration_s,
-            "chosen": measured.derived.get(
-                "rate"
-            ),  # `time_to_accuracy` breaks ties by accuracies that no trace has
+            "chosen": measured.derived.get("rate"),  # tuning breaks ties by accuracies that no trace has
         }
         try:
             search = read_part(spec.search, {**settings, **known}, "settings")

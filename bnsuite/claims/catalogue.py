@@ -26,7 +26,7 @@ def _quotient(a: Evidence, b: Evidence) -> float:
     return a.value / b.value if a.value is not None and b.value else 0.0
 
 
-def _text(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return format.number(value)
 
 
@@ -74,9 +74,8 @@ def one_over_scale(r: Reader) -> Finding:
     }
     words = (
         "The weights before the normalizer multiplied by a, the gradient goes as a to the "
-        f"{_text(weights.value)}, "
-        "as it must where the normalizer does not see the scale; without one as a to the "
-        f"{_text(bare.value)}."
+        f"{_number(weights.value)}, as it must where the normalizer does not see the scale; without one as a "
+        f"to the {_number(bare.value)}."
     )
     return _with_evidence(parts, words, [weights, hidden, bare])
 
@@ -100,10 +99,8 @@ def explosion(r: Reader) -> Finding:
     width, depth = (_asked(r, GROWTHS["ReLU, batch 128"], name) for name in ("width", "depth"))
     words = (
         f"Width {width}, {depth} layers, γ = 1. Slowest: {slowest}, to the power of the depth "
-        "nevertheless. ReLU at batch "
-        f"128: {_text(shown['ReLU, batch 128'].value)}, {format.plain(theory)} in theory; without "
-        "normalization "
-        f"{_text(none.value)}."
+        f"nevertheless. ReLU at batch 128: {_number(shown['ReLU, batch 128'].value)}, {format.plain(theory)} "
+        f"in theory; without normalization {_number(none.value)}."
     )
     return _with_evidence(parts, words, [*shown.values(), none])
 
@@ -177,7 +174,7 @@ def _ceiling(r: Reader) -> str:
     steps = [step for step in reach if is_positive(step)] if isinstance(reach, list) else []
     if not is_positive(rate) or not steps:
         return ""
-    most = _text(2**0.5 / (rate * min(steps)))
+    most = _number(2**0.5 / (rate * min(steps)))
     return (
         f" β can be no larger than some √2 over the shortest step, {most}: values near it say that the "
         "gradient is lost altogether within that step."
@@ -214,8 +211,8 @@ def vanishing_after_a_step(r: Reader) -> Finding:
     }
     words = (
         f"{_asked(r, need, 'depth')} layers, one step at rate {_asked(r, need, 'rate')}: ‖W_2‖ grows "
-        f"{_text(weights.value)} times, and layer 2 then moves {_text(after.value)} times as fast as the "
-        f"last, relative to its weights; its gradient itself is {_text(plain.value)} of the last layer’s."
+        f"{_number(weights.value)} times, and layer 2 then moves {_number(after.value)} times as fast as the "
+        f"last, relative to its weights; its gradient itself is {_number(plain.value)} of the last layer’s."
     )
     return _with_evidence(parts, words, [before, after, weights, plain])
 
@@ -257,8 +254,8 @@ def residual_cure(r: Reader) -> Finding:
         "deeper networks train": r.below(Need("max_depth", BN), Need("max_depth", RESIDUAL)),
     }
     words = (
-        f"Over 40 layers the squared gradient grows {_text(ends[RESIDUAL].value)} times in place of "
-        f"{_text(ends[BN].value)} (a power of the depth, in theory, in place of an exponential), and "
+        f"Over 40 layers the squared gradient grows {_number(ends[RESIDUAL].value)} times in place of "
+        f"{_number(ends[BN].value)} (a power of the depth, in theory, in place of an exponential), and "
         f"{depth[RESIDUAL].reading} train in place of {depth[BN].reading}."
     )
     return _with_evidence(parts, words, [*growth.values(), *ends.values(), *depth.values()])
@@ -272,7 +269,7 @@ def higher_rates(r: Reader) -> Finding:
     parts = {"a higher stable rate": r.below(none, bn), "more than twice as high": factor > 2}
     return _with_evidence(
         parts,
-        f"{_asked(r, bn, 'depth')} layers: {_text(factor)} times the rate of the network without.",
+        f"{_asked(r, bn, 'depth')} layers: {_number(factor)} times the rate of the network without.",
         shown,
     )
 
@@ -284,7 +281,7 @@ def fourteen_times(r: Reader) -> Finding:
     factor = _quotient(shown[1], shown[0])
     parts = {"fewer steps": r.below(bn, none), "more than 7 times fewer, half of the paper’s 14": factor > 7}
     words = (
-        f"{_asked(r, bn, 'depth')} layers, each at its best rate: {_text(factor)} times fewer steps; 14 in "
+        f"{_asked(r, bn, 'depth')} layers, each at its best rate: {_number(factor)} times fewer steps; 14 in "
         "the paper, on ImageNet."
     )
     return _with_evidence(parts, words, shown)
@@ -306,9 +303,9 @@ def centered_inputs(r: Reader) -> Finding:
         return Finding("The calibration has no reading of softmax regression.")
     factor = _quotient(shown[1], shown[0])
     words = (
-        "Softmax regression at zero on 100 inputs of deviation 1, one draw, from the "
-        "calibration: centering them "
-        f"divides λ_max, and with it multiplies the largest stable rate 2/λ_max, by {_text(factor)}."
+        "Softmax regression at zero on 100 inputs of deviation 1, one draw, from the calibration: "
+        "centering them divides λ_max, and with it multiplies the largest stable rate 2/λ_max, by "
+        f"{_number(factor)}."
     )
     return _with_evidence({"λ_max falls to less than half": factor > 2}, words, shown)
 
@@ -326,9 +323,9 @@ def no_outliers(r: Reader) -> Finding:
         "outliers without it, none with it": (counts[1].low or 0) >= 1 > (counts[0].high or 0),
     }
     words = (
-        f"At matched loss, {_asked(r, bn, 'depth')} layers: {_text(counts[1].value)} outliers without, "
-        f"{_text(counts[0].value)} "
-        f"with batch norm; λ_1/λ_C {_text(ratios[1].value)} and {_text(ratios[0].value)}."
+        f"At matched loss, {_asked(r, bn, 'depth')} layers: {_number(counts[1].value)} outliers without, "
+        f"{_number(counts[0].value)} with batch norm; λ_1/λ_C {_number(ratios[1].value)} and "
+        f"{_number(ratios[0].value)}."
     )
     return _with_evidence(parts, words, [*ratios, *counts])
 
@@ -347,12 +344,10 @@ def mean_shifts(r: Reader) -> Finding:
         "with batch norm less of it lies there": r.below(bn, none),
     }
     words = (
-        f"{_asked(r, bn, 'depth')} layers at matched loss. Without normalization {_text(share.value)} of the "
-        "top eigenspace lies in "
-        f"the span of the gradients of the outputs’ means, {_text(chance.value)} in a random one; "
-        "with that span "
-        f"projected out {_text(left.value)} of λ_max is left. With batch norm the share is "
-        f"{_text(with_norm.value)}."
+        f"{_asked(r, bn, 'depth')} layers at matched loss. Without normalization {_number(share.value)} of "
+        "the top eigenspace lies in the span of the gradients of the outputs’ means, "
+        f"{_number(chance.value)} in a random one; with that span projected out {_number(left.value)} of "
+        f"λ_max is left. With batch norm the share is {_number(with_norm.value)}."
     )
     return _with_evidence(parts, words, [share, chance, more, with_norm, left])
 
@@ -380,10 +375,8 @@ def not_at_init(r: Reader) -> Finding:
     }
     words = (
         f"Along the gradient batch norm is {_by_depth(before)} at initialization, and {_by_depth(after)} "
-        "in training. "
-        f"λ_1/λ_C goes from {_text(ratios[0].value)} to {_text(ratios[1].value)} without "
-        "normalization and from "
-        f"{_text(ratios[2].value)} to {_text(ratios[3].value)} with batch norm."
+        f"in training. λ_1/λ_C goes from {_number(ratios[0].value)} to {_number(ratios[1].value)} without "
+        f"normalization and from {_number(ratios[2].value)} to {_number(ratios[3].value)} with batch norm."
     )
     return _with_evidence(parts, words, [*shown, *ratios])
 

@@ -65,9 +65,7 @@ class DepthSearch(Search[DepthRow]):
             if row.dead != (value is None):
                 yield Fault(field, value, "None iff nonfinite")
         if row.accuracy is not None:
-            target = (
-                rounded(self.target, 4) or 0.0
-            )  # rounded like accuracies: one at the target may lie below it
+            target = rounded(self.target, 4) or 0.0  # like accuracies: one at the target may lie below it
             ok = row.outcome is Outcome.OK
             if row.accuracy < target if ok else row.accuracy > target:
                 must = f"ok iff the accuracy {row.accuracy} is at least {self.target}"
