@@ -24,7 +24,7 @@ def published() -> tuple[Record, ...]:
     return tuple(read_records([ROOT / "leaderboard" / "records"]).values())
 
 
-def one(task: str, scheme: str = "batchnorm") -> Record:
+def published_record(task: str, scheme: str = "batchnorm") -> Record:
     return next(r for r in published() if (r.task, r.scheme, r.profile) == (task, scheme, "quick"))
 
 
@@ -245,7 +245,7 @@ def test_what_was_published_stands() -> None:
 
 @pytest.mark.parametrize(("task", "forge", "words"), FORGED)
 def test_no_number_is_changed_alone(task: str, forge: Forge, words: str) -> None:
-    lines = forged(one(task), forge)
+    lines = forged(published_record(task), forge)
     assert any(words in line for line in lines), lines
     assert all("\n" not in line for line in lines)
 
@@ -255,12 +255,12 @@ def test_any_sample_that_is_scaled_is_caught(data: st.DataObject, task: str, fac
     scheme = data.draw(st.sampled_from(("batchnorm", "layernorm", "none", "residual-batchnorm")))
     seed = data.draw(st.integers(0, 5))
     name = data.draw(st.sampled_from(("value", "low")))
-    assert forged(one(task, scheme), put(f"samples/{seed}/{name}", lambda v: (v or 1) * factor))
+    assert forged(published_record(task, scheme), put(f"samples/{seed}/{name}", lambda v: (v or 1) * factor))
 
 
 @given(data=st.data(), task=st.sampled_from(RANKED))
 def test_any_row_that_is_dropped_doubled_or_swapped_is_caught(data: st.DataObject, task: str) -> None:
-    record = one(task)
+    record = published_record(task)
     i = data.draw(st.integers(0, len(record.trace) - 2))
     changed: list[Any] = [
         lambda t: t[:i] + t[i + 1 :],
@@ -279,7 +279,7 @@ JSON = st.recursive(
 
 @given(data=st.data(), task=st.sampled_from(RANKED), junk=JSON)
 def test_junk_is_answered_and_never_raises(data: st.DataObject, task: str, junk: object) -> None:
-    record = one(task)
+    record = published_record(task)
     measured = Measurement(**{name: getattr(record, name) for name in Measurement.model_fields})
     where = data.draw(st.sampled_from(("trace", "field", "derived", "detail", "settings")))
     settings = dict(record.settings)
@@ -300,7 +300,7 @@ def test_junk_is_answered_and_never_raises(data: st.DataObject, task: str, junk:
 
 
 def test_numbers_that_are_not_finite() -> None:
-    record = one("max_depth")
+    record = published_record("max_depth")
     for changes in (
         {"value": math.nan},
         {"derived": {"a": [{"b": math.inf}]}},
@@ -312,7 +312,7 @@ def test_numbers_that_are_not_finite() -> None:
 
 
 def test_a_record_that_was_edited_and_not_sealed() -> None:
-    record = one("stable_lr")
+    record = published_record("stable_lr")
     assert objections_to(record.model_copy(update={"id": "0" * 16}))[0].startswith("id: got 0000")
     assert objections_to(record.model_copy(update={"key": "0" * 32}))[0].startswith("key: got 0000")
     calibration = next(r for r in published() if r.task == "calibration")
@@ -323,7 +323,7 @@ def test_a_record_that_was_edited_and_not_sealed() -> None:
 def test_what_failed_has_words_and_nothing_else(outcome: Outcome) -> None:
     failed = Measurement(value=None, outcome=outcome, error="refused")
     for task in RANKED:
-        asked = one(task)
+        asked = published_record(task)
         assert not objections(failed, task, asked.settings, better=asked.better)
     changed = failed.model_copy(update={"error": None, "derived": {"a": 1}, "low": 1.0})
     lines = objections(changed, "max_depth", {}, better="higher")
@@ -331,7 +331,7 @@ def test_what_failed_has_words_and_nothing_else(outcome: Outcome) -> None:
 
 
 def test_without_the_number_of_classes_one_limit_must_part_the_losses() -> None:
-    record = one("stable_lr")
+    record = published_record("stable_lr")
     rows = [dict(r) for r in record.trace]
     next(r for r in rows if r["outcome"] == "ok")["loss"] = 2.3
     measured = Measurement(**{name: getattr(record, name) for name in Measurement.model_fields})

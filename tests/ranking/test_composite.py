@@ -52,7 +52,7 @@ def test_signed_log2_ratio_over_the_unit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "reference", "score", "mark"),
+    ("compared", "reference", "score", "mark"),
     [
         (capped(40), record(samples=[20] * 6), Score(1, 1, CLIP), "≥"),
         (capped(400), record(samples=[20] * 6), Score(CLIP, CLIP, CLIP), ""),
@@ -65,9 +65,9 @@ def test_signed_log2_ratio_over_the_unit() -> None:
     ],
 )
 def test_bounds_go_through_in_their_direction(
-    one: Record, reference: Record, score: Score, mark: str
+    compared: Record, reference: Record, score: Score, mark: str
 ) -> None:
-    computed = task_score(one, reference, 1.0)
+    computed = task_score(compared, reference, 1.0)
     assert computed == score
     assert computed.mark == mark
 

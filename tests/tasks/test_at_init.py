@@ -118,8 +118,8 @@ def test_first_step_makes_the_lower_layers_slow() -> None:
     assert measured.value < 0.02
     assert measured.derived["before"] > 100  # type: ignore[operator]
     assert measured.derived["weight_growth"] > 10  # type: ignore[operator]
-    one = [row for row in measured.trace if row["seed"] == 101]
-    (second, last) = (one[1], one[-1])
+    rows = [row for row in measured.trace if row["seed"] == 101]
+    (second, last) = (rows[1], rows[-1])
     relative = [row["gradient_after"] / row["weight_after"] for row in (second, last)]  # type: ignore[operator]
     assert measured.samples[0].value == pytest.approx(relative[0] / relative[1], rel=1e-4)
     assert second["weight_after"] == pytest.approx(

@@ -25,8 +25,8 @@ TASK = HessianSpectrum(**COMMON, depth=2, rate=0.1, steps=200, probes=8, order=2
 def minibatch_gradients(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Compute the gradients of the minibatches (M, P), by the plain loop."""
     rows = []
-    for one, labels in zip(x, y, strict=True):
-        loss = torch.nn.functional.cross_entropy(network(one), labels)
+    for images, labels in zip(x, y, strict=True):
+        loss = torch.nn.functional.cross_entropy(network(images), labels)
         rows.append(parameters_to_vector(torch.autograd.grad(loss, list(network.parameters()))))
     return torch.stack(rows)
 

@@ -122,8 +122,8 @@ def test_the_slots_of_a_scheme() -> None:
     assert all(layer.bias is not None for layer in plain.layers)
     normed = build(SCHEMES["batchnorm"], 4, SHAPE, 10, seed=1)
     assert all(layer.bias is None for layer in normed.layers)
-    for one, other in zip(plain.layers, normed.layers, strict=True):
-        assert torch.equal(one.weight, other.weight)  # type: ignore[arg-type]
+    for plain_layer, normed_layer in zip(plain.layers, normed.layers, strict=True):
+        assert torch.equal(plain_layer.weight, normed_layer.weight)  # type: ignore[arg-type]
 
 
 def test_the_first_filters_pass_an_input_on() -> None:

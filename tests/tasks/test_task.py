@@ -119,18 +119,18 @@ def test_a_task_measures_every_confirmation_seed_and_repeats_itself(
 
 @RANKING
 def test_tuning_never_sees_test_data(task: Task, make_subject: Callable[..., Subject]) -> None:
-    one, other = task(make_subject("batchnorm")), task(make_subject("batchnorm", test_seed=2))
+    first, other = task(make_subject("batchnorm")), task(make_subject("batchnorm", test_seed=2))
 
     def tuned(measured: Any) -> list[Any]:
         return [row for row in measured.trace if row["phase"] == "tune"]
 
-    assert tuned(one) == tuned(other)
-    assert tuned(one)
+    assert tuned(first) == tuned(other)
+    assert tuned(first)
     if task.spec.name == "time_to_accuracy":
-        assert one.derived["rate"] == other.derived["rate"]
-        assert one.trace != other.trace  # which confirmation does see
+        assert first.derived["rate"] == other.derived["rate"]
+        assert first.trace != other.trace  # which confirmation does see
     else:
-        assert one == other
+        assert first == other
 
 
 @MATCHED

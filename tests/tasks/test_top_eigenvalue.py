@@ -180,8 +180,8 @@ def test_a_checkpoint_with_parameters_that_overflowed_is_nonfinite(
 
 
 def test_only_the_first_seeds_are_measured_beside(subject: Subject) -> None:
-    one = dataclasses.replace(TASK, beside=1)(subject)
-    assert ["at_init" in sample.detail for sample in one.samples] == [True, False]
+    measured = dataclasses.replace(TASK, beside=1)(subject)
+    assert ["at_init" in sample.detail for sample in measured.samples] == [True, False]
 
 
 @pytest.mark.parametrize("change", [{"max_products": 2}, {"max_products": 4, "tolerance": 1e-9}])
