@@ -1,15 +1,15 @@
-"""Audit: a measurement that is not trusted, held against its own trace and against what can be. No torch.
+"""Audit: check an untrusted measurement for consistency with its trace and for possible values. No torch.
 
-The value is recomputed from the samples, the samples from the trace by the task's own `protocol`, and what
-no machine can measure is refused. So no single number of a record can be changed alone.
+The value is computed again from the samples, and the samples from the trace by the task's own `protocol`;
+numbers that no machine can measure are refused. So no single number of a record can be changed alone.
 
 Not caught:
 
-- an invention that agrees with itself: curves nobody trained, a whole trace moved to another threshold;
-- a change that nothing follows from: a loss of a confirmation lane of `max_depth`, an accuracy below the
-  target on the way there, the losses of rates that are not best, a λ at initialization with its median,
-  a race somewhat slower or faster than it was;
-- which of two rates is best where their mean losses agree to 5 digits, or their mean steps exactly.
+- an invention that is consistent: curves nobody trained, a whole trace moved to another threshold;
+- a number that no other number depends on: a loss of a confirmation lane of `max_depth`, an accuracy below
+  the target before a curve reaches it, the losses of rates that are not best, a λ at initialization with its
+  median, a race somewhat slower or faster than it was;
+- which of two rates is best if their mean losses agree to 5 digits, or their mean steps exactly.
 
 Isolation and audit protect the machine and the consistency of a record, not its number: a re-run does that
 (`verification`).
@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ValidationError
 
-from bnsuite.protocol.search import Batch, FaultError, Lane, RowT, Search, read
+from bnsuite.protocol.search import Batch, FaultError, Lane, RowT, Search, read_part
 from bnsuite.records import (
     CALIBRATION,
     SCHEMA_VERSION,
@@ -40,29 +40,30 @@ from bnsuite.statistics import summarize
 from bnsuite.text import printable
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "mnist": 10, "fashion-mnist": 10}
-"""Classes of a data set, where its limit of the loss, by default ½ ln C, is to be checked too."""
+"""Data set → number of classes C, to check the limit of the loss (½ ln C by default) too."""
 
 SKEW = timedelta(hours=1)
-"""By how much the clocks of two machines may differ."""
+"""Largest difference of the clocks of two machines."""
 
 SMALLEST, LARGEST = 1e-300, 1e300
-"""Magnitudes of a number that is not 0: axes divide and square what they show."""
+"""Limits of the magnitude of a number other than 0: axes divide and square what they show."""
 
 DEEPEST = 32
-"""Levels of lists and objects within each other."""
+"""Upper limit on levels of lists and objects within each other."""
 
 LENGTH = 200
-"""Characters of a text; those that may be longer are in `LENGTHS`."""
+"""Upper limit on the characters of a text, except those in `LENGTHS`."""
 
 LENGTHS = {"about": 1000, "question": 1000, "error": 20_000}
+"""Place of a text that may be longer → upper limit on its characters."""
 
 LONGEST_S = 1e8
-"""Seconds of a measurement: three years."""
+"""Upper limit on the seconds of a measurement: three years."""
 
 MOST_THREADS = 100_000
 
 COSTLIEST = 1e12
-"""Upper limit of a cost; every cost is at least 0, that of scheme `none`."""
+"""Upper limit on a cost; every cost is at least 0, that of scheme `none`."""
 
 FAILED = (Outcome.ERROR, Outcome.UNSUPPORTED, Outcome.OOM)
 """Outcomes of a cell that measured nothing."""
@@ -77,45 +78,50 @@ def objections(
     dataset: str | None = None,
     duration_s: float | None = None,
 ) -> list[str]:
-    """What speaks against a measurement, a line each: where, what was got, what it must be. None: sound.
+    """List objections to a measurement, one per line: where, what was got, what it must be.
 
     Args:
-        settings: of the task that was asked, from who asked.
-        dataset: its name, to know the number of its classes.
-        duration_s: seconds that the measurement took by a clock of one's own; None: not known.
+        measured: the measurement.
+        task: name of its task.
+        settings: settings of the task, from the auditor and not from the measurement.
+        better: whether higher or lower is better.
+        dataset: name of the data set, for its number of classes; None: not known.
+        duration_s: seconds that the measurement took by the auditor's clock; None: not known.
+
+    Returns:
+        An empty list if the measurement is sound.
     """
     infinite = [f"{place}: got {value}, must be finite" for place, value in _infinite(measured)]
     if infinite:
-        return infinite  # no JSON holds them, and no comparison
+        return infinite  # numbers that are not finite have no JSON and cannot be compared
     try:
         measured = Measurement.model_validate(measured.model_dump(mode="json", warnings=False))
     except ValidationError as error:
-        return [f"{one['loc']}: got {one['input']!r:.80}: {one['msg']}" for one in error.errors()]
+        return [f"{fault['loc']}: got {fault['input']!r:.80}: {fault['msg']}" for fault in error.errors()]
     if refused := [f"settings: {fault}" for fault in faults(task, settings)]:
         return refused
     if measured.outcome in FAILED:
         return list(_nothing_measured(measured))
-    found = [*_general(measured, settings, better)]
-    if (spec := SPECS.get(task)) and spec.search and not any(line.startswith("seeds") for line in found):
+    lines = [*_summary_faults(measured, settings, better)]
+    if (spec := SPECS.get(task)) and spec.search and not any(line.startswith("seeds") for line in lines):
         known = {
             "classes": CLASSES.get(dataset or ""),
             "duration_s": duration_s,
-            "chosen": measured.derived.get("rate"),  # of `time_to_accuracy`, which breaks ties by more
+            "chosen": measured.derived.get("rate"),  # tuning breaks ties by accuracies that no trace has
         }
         try:
-            search = read(spec.search, {**settings, **known}, "settings")
-            found += search.objections(measured, followed(search, measured.trace))
+            search = read_part(spec.search, {**settings, **known}, "settings")
+            lines += search.objections(measured, followed(search, measured.trace))
         except FaultError as fault:
-            found.append(str(fault))
-    return found
+            lines.append(str(fault))
+    return lines
 
 
 def followed(search: Search[RowT], rows: Sequence[Mapping[str, Json]]) -> list[RowT]:
-    """The rows of a trace, as a search asks for them one after the other.
+    """Read the rows of a trace in the order in which a search asks for them.
 
     Raises:
-        FaultError: another row than the one that is asked for, none, or one left; a row that contradicts
-            itself.
+        FaultError: a row is missing, left over, contradicts itself, or is not the one that is asked for.
     """
     taken = 0
 
@@ -129,7 +135,7 @@ def followed(search: Search[RowT], rows: Sequence[Mapping[str, Json]]) -> list[R
         if taken == len(rows):
             raise FaultError(f"trace: got {taken} rows, must go on with {wanted}")
         where = f"trace[{taken}]"
-        row = read(search.row_type(batch.phase), rows[taken], where)
+        row = read_part(search.row_type(batch.phase), rows[taken], where)
         for name, must in wanted.items():
             if (got := getattr(row, name)) != must:
                 raise FaultError(f"{where}.{name}: got {got}, must be {must}")
@@ -145,23 +151,24 @@ def followed(search: Search[RowT], rows: Sequence[Mapping[str, Json]]) -> list[R
 
 
 def objections_to(record: Record) -> list[str]:
-    """Check a whole record; for calibrations only the hashes, the names and the limits.
+    """List objections to a whole record; for calibrations only hashes, names and limits are checked.
 
-    Its settings are its own: whether they are those of its profile, a table asks that shows it.
+    Settings are taken from the record; whether they are those of its profile is checked by tables.
     """
     hashes = [
-        f"{name}: got {got}, must be {must}, the hash of what it names"
+        f"{name}: got {got}, must be {must}, the hash of the fields it covers"
         for name, got, must in _hashes(record)
         if got != must
     ]
     if infinite := [f"{place}: got {value}, must be finite" for place, value in _infinite(record)]:
         return [*hashes, *infinite]
     if record.task == CALIBRATION:
-        return [*hashes, *_named(record), *beyond(record)]
+        return [*hashes, *_name_faults(record), *beyond(record)]
     return [
         *hashes,
-        *_named(record),
-        *_of_itself(record),
+        *_name_faults(record),
+        *_version_faults(record),
+        *_provenance_faults(record),
         *beyond(record),
         *objections(
             Measurement(**{name: getattr(record, name) for name in Measurement.model_fields}),
@@ -178,19 +185,19 @@ def _hashes(record: Record) -> Iterator[tuple[str, str, str]]:
     try:
         yield "key", record.key, record.expected_key()
         yield "id", record.id, record.expected_id()
-    except ValueError:  # a number that is not finite has no JSON
+    except ValueError:  # numbers that are not finite have no JSON
         yield "id", record.id, "that of finite numbers"
 
 
-def _named(record: Record) -> Iterator[str]:
-    """Yield objections to names that no file may have: a page is named after them."""
+def _name_faults(record: Record) -> Iterator[str]:
+    """Find names that no file may have: pages are named after them."""
     for field in ("scheme", "profile", "family", "dataset", "task"):
         if not FILE_NAME.fullmatch(name := getattr(record, field)):
             yield f"{field}: got {name!r:.80}, must be a name that a file may have"
 
 
-def _of_itself(record: Record) -> Iterator[str]:
-    """Objections to task, provenance and versions."""
+def _version_faults(record: Record) -> Iterator[str]:
+    """Find objections to task and versions."""
     if (spec := SPECS.get(record.task)) and spec.ranked:
         for name in ("unit", "better", "question"):
             if (got := getattr(record, name)) != (must := getattr(spec, name)):
@@ -201,6 +208,10 @@ def _of_itself(record: Record) -> Iterator[str]:
         yield f"suite_version: got {record.suite_version}, must be {SUITE_VERSION}"
     if not 1 <= record.schema_version <= SCHEMA_VERSION:
         yield f"schema_version: got {record.schema_version}, must be 1 to {SCHEMA_VERSION}"
+
+
+def _provenance_faults(record: Record) -> Iterator[str]:
+    """Find objections to seeds, time, threads and hashes of the provenance."""
     about = record.provenance
     seeds = {name: record.settings.get(name) for name in ("tuning", "confirmation")}
     if about.seeds != seeds:
@@ -217,45 +228,45 @@ def _of_itself(record: Record) -> Iterator[str]:
             yield f"provenance.{name}: got {got!r:.80}, must be a SHA-256 of 64 hexadecimal digits"
 
 
-def _general(measured: Measurement, settings: Mapping[str, Json], better: Better) -> Iterator[str]:
-    """What holds for every task: the seeds that were asked for, and the summary of their samples."""
+def _summary_faults(measured: Measurement, settings: Mapping[str, Json], better: Better) -> Iterator[str]:
+    """Find objections, for any task, to the seeds and to the summary of the samples."""
     seeds = [sample.seed for sample in measured.samples]
     if seeds != settings.get("confirmation"):
         yield f"seeds: got {seeds}, must be {settings.get('confirmation')}, those of confirmation"
     if measured.error is not None:
-        yield f"error: got {measured.error!r:.80}, must be None beside {measured.outcome}"
+        yield f"error: got {measured.error!r:.80}, must be None with {measured.outcome}"
     for name, must in summarize(measured.samples, better)._asdict().items():
         if (got := getattr(measured, name)) != must:
             yield f"{name}: got {got}, must be {must}, that of the samples"
 
 
 def _nothing_measured(measured: Measurement) -> Iterator[str]:
-    """Objections where a cell that failed has more than the words that say why."""
+    """Find objections to a cell that failed, which has an error and nothing else."""
     for name in ("value", "low", "high", "coverage"):
         if (got := getattr(measured, name)) is not None:
-            yield f"{name}: got {got}, must be None beside {measured.outcome}"
+            yield f"{name}: got {got}, must be None with {measured.outcome}"
     for name in ("samples", "derived", "trace"):
         if got := getattr(measured, name):
-            yield f"{name}: got {len(got)}, must be empty beside {measured.outcome}"
+            yield f"{name}: got {len(got)}, must be empty with {measured.outcome}"
     if not measured.error:
-        yield f"error: got {measured.error!r}, must say what happened beside {measured.outcome}"
+        yield f"error: got {measured.error!r}, must say what happened with {measured.outcome}"
 
 
 def _infinite(measured: Measurement) -> Iterator[tuple[str, float]]:
-    """Numbers that are not finite, and where; without recursion, since the depth is not ours to choose."""
+    """Find numbers that are not finite, with their places; not by recursion, as the depth is not trusted."""
     waiting: list[tuple[str, object]] = [(name, value) for name, value in measured]
     while waiting:
         place, value = waiting.pop()
         if isinstance(value, float) and not math.isfinite(value):
             yield place, value
         elif isinstance(value, (BaseModel, dict)):
-            waiting += [(f"{place}.{name}", each) for name, each in dict(value).items()]
+            waiting += [(f"{place}.{name}", part) for name, part in dict(value).items()]
         elif isinstance(value, (list, tuple)):
-            waiting += [(f"{place}[{i}]", each) for i, each in enumerate(value)]
+            waiting += [(f"{place}[{i}]", part) for i, part in enumerate(value)]
 
 
 def beyond(record: Record) -> Iterator[str]:
-    """Yield an objection for each limit that a record breaks: where, what was got, what it must be."""
+    """Find limits that a record breaks: where, what was got, what it must be."""
     for place, value, depth in _values(record):
         if depth > DEEPEST:
             yield f"{place:.80}: got more than {DEEPEST} lists and objects within each other"
@@ -265,7 +276,7 @@ def beyond(record: Record) -> Iterator[str]:
             yield f"{place:.80}: got {len(value)} characters, must be at most {most}"
         elif isinstance(value, (int, float)) and value and not SMALLEST <= abs(value) <= LARGEST:
             yield f"{place:.80}: got {value!r:.40}, must be 0 or of magnitude {SMALLEST} to {LARGEST}"
-    yield from _scheme(record)
+    yield from _facet_faults(record)
     about = record.provenance
     if record.device == "cpu" and (about.gpu, about.driver) != (None, None):
         yield f"provenance.gpu: got {about.gpu or about.driver!r:.80}, must be None on a CPU"
@@ -278,8 +289,8 @@ def beyond(record: Record) -> Iterator[str]:
         yield f"provenance: got {got}, must be at most {MOST_THREADS} and {LONGEST_S:g}"
 
 
-def _scheme(record: Record) -> Iterator[str]:
-    """Yield objections to facets and costs, which say what the scheme is."""
+def _facet_faults(record: Record) -> Iterator[str]:
+    """Find objections to facets and costs, which describe the scheme."""
     for word in record.facets:
         if word not in FACETS:
             yield f"facets: got {word!r:.80}, must be among {', '.join(FACETS)}"
@@ -293,18 +304,18 @@ def _scheme(record: Record) -> Iterator[str]:
 
 
 def _values(record: Record) -> Iterator[tuple[str, object, int]]:
-    """Every key and every value that holds no other, its place and level; without recursion."""
+    """List each key, and each value that holds no other, with its place and level; not by recursion."""
     waiting: list[tuple[str, object, int]] = [(name, value, 0) for name, value in record]
     while waiting:
         place, value, depth = waiting.pop()
         items: list[tuple[str, object]] = []
         if isinstance(value, (BaseModel, dict)):
-            items = [(f"{place}.{name}", each) for name, each in dict(value).items()]
+            items = [(f"{place}.{name}", part) for name, part in dict(value).items()]
             if isinstance(value, dict):
                 yield from ((f"{place}, a key", name, depth) for name in value)
         elif isinstance(value, (list, tuple)):
-            items = [(f"{place}[{i}]", each) for i, each in enumerate(value)]
+            items = [(f"{place}[{i}]", part) for i, part in enumerate(value)]
         if not items or depth > DEEPEST:
             yield place, value, depth
         else:
-            waiting += [(where, each, depth + 1) for where, each in items]
+            waiting += [(where, part, depth + 1) for where, part in items]

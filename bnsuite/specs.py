@@ -1,4 +1,4 @@
-"""Task specifications: all that ranking, audit, calibration and board need to know of each task. No torch.
+"""Task specifications: what ranking, audit, calibration and board need to know about each task. No torch.
 
 A task is one entry here and one file in `bnsuite.tasks`; its budgets are in the profiles, and the ranges of
 its settings in `bnsuite.settings`.
@@ -30,11 +30,11 @@ class TaskSpec:
         runner: "module:class" below `bnsuite.tasks`.
         companions: derived values that are shown next to the value and never ranked, key → heading; others
             stay in the record. Empty: all are shown, by their keys.
-        weight: rough cost relative to other tasks, for the time left.
+        weight: rough cost relative to other tasks, for the estimate of the time left.
         scale: unit of the composite: root mean square, over the reference schemes other than `batchnorm`, of
             log2 of the ratio to it; frozen with the suite version, and `ranking.composite.derive_scales`
             computes it from records. None: a diagnostic, which ranks nobody.
-        search: how its trace is followed and scored again; None: its trace is not audited.
+        search: rules by which its trace is followed and scored again; None: its trace is not audited.
     """
 
     name: str
@@ -51,6 +51,7 @@ class TaskSpec:
 
     @property
     def ranked(self) -> bool:
+        """Whether the task ranks schemes."""
         return self.scale is not None
 
 
@@ -281,7 +282,7 @@ _TASKS = (
 )
 
 SPECS: dict[str, TaskSpec] = {spec.name: spec for spec in _TASKS}
-"""Every task by name, in the order in which the board shows them."""
+"""Task name → specification, in the order in which the board shows them."""
 
 RANKED: tuple[str, ...] = tuple(spec.name for spec in _TASKS if spec.ranked)
 """Names of the tasks that rank schemes."""

@@ -1,4 +1,4 @@
-"""Statistics: the median over seeds with its exact interval, and the test that tells two entries apart."""
+"""Statistics: the median over seeds with its exact interval, and the paired test of two entries."""
 
 import math
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ import numpy as np
 from bnsuite.records import Better, Outcome, Sample
 
 ALPHA = 0.05
-"""Two sides differ where p is below this."""
+"""Two entries differ if p is below this."""
 
 ENUMERATED = 20
-"""Largest n whose 2^n sign vectors are all visited."""
+"""Largest number of pairs n for which all 2^n sign vectors are enumerated."""
 
 DRAWS = 2**16
-"""Sign vectors drawn, from a fixed seed, where there are too many to visit."""
+"""Number of sign vectors drawn, from a fixed seed, if there are too many to enumerate."""
 
 MIN_SEEDS = 6
-"""Common seeds below which nothing is told apart: with 5 the smallest possible p is 2/32 > ALPHA."""
+"""Number of common seeds below which no difference is found: with 5 the smallest p is 2/32 > ALPHA."""
 
 
 class Interval(NamedTuple):
-    """Ranks (from 0) of the order statistics that bound the median, and how surely they do."""
+    """Ranks (from 0) of the order statistics that bound the median, and their coverage probability."""
 
     low: int
     high: int
@@ -30,7 +30,7 @@ class Interval(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Value of a cell: median, how it is to be read, and the interval of the median."""
+    """Value of a cell: the median, its outcome, and its interval with coverage; None: open, or no value."""
 
     value: float | None
     outcome: Outcome
@@ -40,10 +40,13 @@ class Summary(NamedTuple):
 
 
 def median_interval(n: int, level: float = 0.95) -> Interval:
-    """Exact interval of the median from n independent samples, whatever their distribution.
+    """Find the exact interval of the median from n independent samples of any distribution.
 
-    [x_(k), x_(n+1-k)] misses the median with probability 2 P(Binomial(n, 1/2) < k). The largest k that
-    keeps coverage at `level` is taken; where none does, the range and its coverage.
+    [x_(k), x_(n+1-k)] misses the median with probability 2 P(Binomial(n, 1/2) < k). The largest k with a
+    coverage of at least `level` is taken; if there is none, the range and its coverage.
+
+    Raises:
+        ValueError: n is below 1.
 
     >>> median_interval(6)
     Interval(low=0, high=5, coverage=0.96875)
@@ -59,11 +62,11 @@ def median_interval(n: int, level: float = 0.95) -> Interval:
 
 
 def summarize(samples: Sequence[Sample], better: Better) -> Summary:
-    """Median over seeds with its interval; no sample is ever dropped.
+    """Compute the median over seeds with its interval; no sample is dropped.
 
-    A seed without a value (`stuck`, `unconverged`, …) takes part as the worst possible value, a
-    `timeout` as +inf, a bound as a bound: where the median rests on one of these, the outcome says so.
-    An end of the interval that is unbounded, or rests on no value, is None.
+    A seed without a value (`stuck`, `unconverged`, …) counts as the worst possible value, a `timeout` as
+    +inf, a bound as a bound; if the median depends on one of these, the outcome says so. An end of the
+    interval is None if it is unbounded or has no value.
     """
     if not samples:
         return Summary(None, Outcome.ERROR, None, None, None)
@@ -87,7 +90,7 @@ def summarize(samples: Sequence[Sample], better: Better) -> Summary:
         outcome = first.outcome if first.value is None else second.outcome
     else:
         value = (first.value + second.value) / 2
-    if {first.outcome.bound, second.outcome.bound} == {"upper", "lower"}:  # between them lies anything
+    if {first.outcome.bound, second.outcome.bound} == {"upper", "lower"}:  # the median may be anything
         value, outcome = None, Outcome.UNCONVERGED
     return Summary(
         value,
@@ -99,13 +102,13 @@ def summarize(samples: Sequence[Sample], better: Better) -> Summary:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p-value of the paired sign-flip permutation test of no difference.
+    """Compute the two-sided p-value of the paired sign-flip permutation test of no difference.
 
     p = #{s in {-1, 1}^n : |Σ s_i d_i| >= |Σ d_i|} / 2^n
 
-    Exact where each d_i is as likely to have had the other sign (Fisher, The Design of Experiments, 1935,
-    section 21). Beyond `ENUMERATED` pairs, a fixed sample of sign vectors, the observed one counted in:
-    still a valid test. Without pairs, or where all differences are zero, p is 1.
+    Exact if each d_i is as likely to have had the other sign (Fisher, The Design of Experiments, 1935,
+    section 21). Beyond `ENUMERATED` pairs a fixed sample of sign vectors is used, with the observed one
+    counted, which is still a valid test. Without pairs, or if all differences are zero, p is 1.
 
     >>> sign_flip_p([1, 2, 3, 4, 5, 6])
     0.03125
@@ -117,12 +120,12 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     if d.size > ENUMERATED:
         signs = np.random.default_rng(0).integers(0, 2, (DRAWS, d.size), dtype=np.int8) * 2 - 1
         return float((1 + np.count_nonzero(np.abs(signs @ d) >= observed)) / (1 + DRAWS))
-    sums = d[:1]  # the first sign is held: s and -s give the same |sum|
+    sums = d[:1]  # the first sign is fixed: s and -s give one |sum|
     for difference in d[1:]:
         sums = np.concatenate([sums + difference, sums - difference])
     return float(np.count_nonzero(np.abs(sums) >= observed) / sums.size)
 
 
 def differs_upwards(differences: Sequence[float]) -> bool:
-    """Whether the differences are enough in number, upwards on average, and significantly so."""
+    """Tell whether differences are positive on average and significant, with at least `MIN_SEEDS` of them."""
     return len(differences) >= MIN_SEEDS and sum(differences) > 0 and sign_flip_p(differences) < ALPHA

@@ -1,4 +1,4 @@
-"""Re-runs: which records are measured again, and whether what comes out agrees with what was reported."""
+"""Re-runs: the choice of records to measure again, and the comparison with what was reported."""
 
 import math
 import random
@@ -11,13 +11,13 @@ from bnsuite.records.store import age
 from bnsuite.statistics import ALPHA, median_interval, sign_flip_p
 
 TOLERANCE = 0.25
-"""Largest relative difference of medians: a little over one step of the rates of `stable_lr`, 21 %."""
+"""Largest relative difference of medians: a little over 21 %, one step of the rates of `stable_lr`."""
 
 NEGLIGIBLE = 1e-3
-"""Log ratio up to which a seed counts as equal: rounding on another machine may be of one sign on all."""
+"""Log ratio up to which a seed counts as equal: on another machine rounding may have one sign on all."""
 
 LOST = math.log(10)
-"""Log ratio that stands for a seed with a value on one side only, or with values of two signs."""
+"""Log ratio of a seed with a value on one side only, or with values of two signs."""
 
 Tier = Literal["self-reported", "re-run", "re-run elsewhere"]
 
@@ -25,7 +25,7 @@ Tier = Literal["self-reported", "re-run", "re-run elsewhere"]
 class SecondOpinion(NamedTuple):
     """λ_max of one seed at matched loss, by our Lanczos and by that of hessian-eigenthings, in float64.
 
-    Both use our products with the Hessian, each with its own start; an entry is in 1 / learning rate.
+    Both use our products with the Hessian, each with its own start; values are in 1 / learning rate.
     """
 
     seed: int
@@ -43,16 +43,22 @@ class SecondOpinion(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Of a re-run from what was reported.
+    """Difference of a re-run from what was reported.
 
     Attributes:
-        relative: again / reported − 1, None where a side has no value.
-        low, high: the order-statistic interval of the median over seeds of log(again / reported), as
-            relative differences.
-        agrees: by the rule of `compare`.
-        words: one line.
-        second_opinion: of a re-run of `top_eigenvalue`, see `SecondOpinion`; None: of no other, nor of
-            foreign code.
+        task: name of the task.
+        profile: name of the profile.
+        family: family of the networks.
+        dataset: name of the data set.
+        reported: record that was reported.
+        again: record of the re-run.
+        relative: again / reported − 1; None: a side has no value.
+        low: lower end of the order-statistic interval of the median over seeds of log(again / reported), as
+            a relative difference.
+        high: upper end.
+        agrees: whether the two agree, by the rule of `compare`.
+        words: summary in one line.
+        second_opinion: for a re-run of `top_eigenvalue`; None: another task, or foreign code.
     """
 
     task: str
@@ -70,7 +76,7 @@ class Difference(NamedTuple):
 
 
 def compare(reported: Record, again: Record) -> Difference:
-    """How a re-run differs from what was reported, and whether it agrees.
+    """Compare a re-run with what was reported, and decide whether they agree.
 
     Seeds are paired: d = log(again / reported). A bound (capped, floor, timeout) and a value that it
     allows are equal, and so are two seeds without a value; d up to `NEGLIGIBLE` counts as 0.
@@ -81,16 +87,16 @@ def compare(reported: Record, again: Record) -> Difference:
     - the median of d is within `TOLERANCE`; and the re-run's value within `TOLERANCE` of what was
       reported, or within its interval.
 
-    On one machine with one version of torch all d are 0. The median keeps one seed of false height from
-    hiding the others. With 6 seeds an excess below `TOLERANCE` on 5 of them stays unseen.
+    On one machine with one version of torch all d are 0. By the median, one false seed cannot hide the
+    others. With 6 seeds an excess below `TOLERANCE` on 5 of them is not detected.
 
     Raises:
-        ValueError: records of two keys.
+        ValueError: the records have two keys.
     """
     if reported.key != again.key:
-        raise ValueError(f"records are compared that have one key: got {reported.key} and {again.key}")
-    there, here = ({s.seed: s for s in record.samples} for record in (reported, again))
-    d = [_log_ratio(there[seed], here[seed]) for seed in there if seed in here]
+        raise ValueError(f"only records of one key are compared: got {reported.key} and {again.key}")
+    first, second = ({s.seed: s for s in record.samples} for record in (reported, again))
+    d = [_log_ratio(first[seed], second[seed]) for seed in first if seed in second]
     relative = low = high = None
     if d:
         interval, ranked = median_interval(len(d)), sorted(d)
@@ -99,22 +105,21 @@ def compare(reported: Record, again: Record) -> Difference:
         gap = again.value - reported.value
         relative = gap / abs(reported.value) if gap and reported.value else math.copysign(math.inf, gap)
         relative = relative if gap else 0.0
-    against = _against(reported, again, d, relative)
-    words = f"{reported.task}: reported {_shown(reported)}, re-run {_shown(again)}"
+    reason = _disagreement(reported, again, d, relative)
+    words = f"{reported.task}: reported {_value_text(reported)}, re-run {_value_text(again)}"
     if relative is not None and low is not None and high is not None:
         words += f" ({_percent(relative)} [{_percent(low)}, {_percent(high)}], n {len(d)} seeds)"
-    words += f": differs, {against}" if against else ": agrees"
+    words += f": differs, {reason}" if reason else ": agrees"
     cell = (reported.task, reported.profile, reported.family, reported.dataset)
-    return Difference(*cell, reported, again, relative, low, high, against is None, words)
+    return Difference(*cell, reported, again, relative, low, high, reason is None, words)
 
 
 def _log_ratio(reported: Sample, again: Sample) -> float:
-    """log(again / reported) of one seed; 0 where the two allow each other."""
+    """Compute log(again / reported) of one seed; 0 if one is a bound that allows the other."""
     if reported.value is None or again.value is None:
         return LOST * ((reported.value is None) - (again.value is None))
     a, b = reported.value, again.value
-    above = {one.outcome.bound for one, other in ((reported, b), (again, a)) if _allows(one, other)}
-    if above - {None} or a == b:
+    if _allows(reported, b) or _allows(again, a) or a == b:
         return 0.0
     if a * b <= 0:
         return math.copysign(LOST, b - a)
@@ -122,14 +127,14 @@ def _log_ratio(reported: Sample, again: Sample) -> float:
 
 
 def _allows(bound: Sample, value: float) -> bool:
-    """Whether a sample is a bound that a value keeps."""
+    """Tell whether a sample is a bound that a value satisfies."""
     assert bound.value is not None
     kind = bound.outcome.bound
     return (kind == "lower" and value >= bound.value) or (kind == "upper" and value <= bound.value)
 
 
-def _against(reported: Record, again: Record, d: Sequence[float], relative: float | None) -> str | None:
-    """What tells the two apart, None if nothing does."""
+def _disagreement(reported: Record, again: Record, d: Sequence[float], relative: float | None) -> str | None:
+    """Say why two records disagree; None: they agree."""
     if Outcome.ERROR in (reported.outcome, again.outcome):
         return "an error is no result"
     if (reported.value is None) != (again.value is None):
@@ -138,7 +143,7 @@ def _against(reported: Record, again: Record, d: Sequence[float], relative: floa
         return f"{again.outcome} is not {reported.outcome}"
     if [s.seed for s in reported.samples] != [s.seed for s in again.samples]:
         return "measured on other seeds"
-    p = sign_flip_p([one if abs(one) > NEGLIGIBLE else 0.0 for one in d])
+    p = sign_flip_p([ratio if abs(ratio) > NEGLIGIBLE else 0.0 for ratio in d])
     if p < ALPHA:
         return f"on the same seeds (p {p:.2g})"
     if d and abs(math.expm1(typical := median(d))) > TOLERANCE:
@@ -149,12 +154,12 @@ def _against(reported: Record, again: Record, d: Sequence[float], relative: floa
 
 
 def _within(record: Record, value: float) -> bool:
-    """Whether a value lies in the interval of a record; an end that is None is open."""
+    """Tell whether a value lies in the interval of a record; an end of None is open."""
     above = record.low is None or value >= record.low
     return above and (record.high is None or value <= record.high)
 
 
-def _shown(record: Record) -> str:
+def _value_text(record: Record) -> str:
     if record.value is None:
         return str(record.outcome)
     sign = {"lower": "≥ ", "upper": "≤ ", None: ""}[record.outcome.bound]
@@ -166,18 +171,23 @@ def _percent(relative: float) -> str:
 
 
 def sample_cells(records: Sequence[Record], count: int, seed: int) -> list[Record]:
-    """Which records to measure again: drawn by the seed, one of every task before a second of any.
+    """Draw records to measure again, one of every task before a second of any.
 
-    Of each key in each profile the newest result; an `error` and a calibration are none.
+    Candidates are the newest results of each key in each profile, without `error`s and calibrations.
+
+    Args:
+        records: records to draw from, in any order.
+        count: number of records to draw.
+        seed: seed of the draw.
 
     Raises:
-        ValueError: fewer than 1 asked for.
+        ValueError: `count` is below 1.
     """
     if count < 1:
         raise ValueError(f"at least 1 record is measured again: got {count}")
     results = (r for r in records if r.outcome is not Outcome.ERROR and r.task != CALIBRATION)
     newest = {(r.key, r.profile): r for r in sorted(results, key=age)}
-    drawn = [newest[name] for name in sorted(newest)]  # whatever the order in which they came
+    drawn = [newest[name] for name in sorted(newest)]  # the draw must not depend on the order of records
     random.Random(seed).shuffle(drawn)
     firsts: dict[str, Record] = {}
     for record in drawn:
@@ -186,16 +196,19 @@ def sample_cells(records: Sequence[Record], count: int, seed: int) -> list[Recor
 
 
 def machine(record: Record) -> tuple[str, str | None, str]:
-    """Processor, GPU and system: what tells one machine from another without naming it."""
+    """Identify a machine without its name: (processor, GPU, system)."""
     about = record.provenance
     return about.cpu, about.gpu, about.os
 
 
 def tier(record: Record, reruns: Iterable[Record]) -> Tier:
-    """How far a record is confirmed, by what is stored.
+    """Decide how far a record is confirmed by stored re-runs.
 
-    `reruns` are those of people other than who reported it. Of each machine the newest of the record's
-    key counts; where any of them disagrees, none confirms.
+    The newest re-run of the record's key counts on each machine; if any of them disagrees, none confirms.
+
+    Args:
+        record: reported record.
+        reruns: records of people other than its reporter.
     """
     newest = {
         machine(again): again

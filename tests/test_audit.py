@@ -1,4 +1,4 @@
-"""The audit: what was published passes, and no number of it can be changed alone."""
+"""Audit: published records pass, and no number of them can be changed alone."""
 
 import copy
 import math
@@ -24,12 +24,12 @@ def published() -> tuple[Record, ...]:
     return tuple(read_records([ROOT / "leaderboard" / "records"]).values())
 
 
-def one(task: str, scheme: str = "batchnorm") -> Record:
+def published_record(task: str, scheme: str = "batchnorm") -> Record:
     return next(r for r in published() if (r.task, r.scheme, r.profile) == (task, scheme, "quick"))
 
 
 def forged(record: Record, forge: Forge) -> list[str]:
-    """Objections to a record that was edited and sealed again."""
+    """List objections to a record that was edited and sealed again."""
     data = copy.deepcopy(record.model_dump(mode="json"))
     if data["schema_version"] == 1:
         del data["about"], data["costs"]
@@ -38,7 +38,7 @@ def forged(record: Record, forge: Forge) -> list[str]:
 
 
 def put(path: str, value: object) -> Forge:
-    """Put a value, or what a function makes of the one that stands there, at a path of names and places."""
+    """Set the value at a path of names and indices, or apply a function to it."""
 
     def forge(data: Any) -> None:
         data, last = reach(data, path)
@@ -56,7 +56,7 @@ def drop(path: str) -> Forge:
 
 
 def reach(data: Any, path: str) -> tuple[Any, Any]:
-    """What holds the end of a path, and the end."""
+    """Find the container that holds the last part of a path, and that part."""
     *way, last = path.split("/")
     for name in way:
         data = data[int(name) if isinstance(data, list) else name]
@@ -64,7 +64,7 @@ def reach(data: Any, path: str) -> tuple[Any, Any]:
 
 
 def row(name: str, value: object, **where: object) -> Forge:
-    """Edit a field of the first row of the trace that has these others."""
+    """Edit a field of the first row of the trace with these other fields."""
 
     def forge(data: Any) -> None:
         found = next(r for r in data["trace"] if where.items() <= r.items())
@@ -208,13 +208,13 @@ TIME: list[tuple[Forge, str]] = [
     (row("accuracy", lambda a: [*a[:-1], 0.9], **CONFIRM), "accuracy: got 0.9"),
     (row("accuracy", lambda a: [0.99, *a[1:]], **CONFIRM), "accuracy: got 0.99"),
     (row("accuracy", lambda a: [*a[:-1], 1.01], **CONFIRM), "got 1.01"),
-    (row("accuracy", lambda a: [None, *a[1:]], **CONFIRM), "a number before a death"),
+    (row("accuracy", lambda a: [None, *a[1:]], **CONFIRM), "a number until a loss is not finite"),
     (row("accuracy", [], **CONFIRM), "steps: got"),
     (row("rate", 1.0, **CONFIRM), "rate: got 1.0"),
     (put("derived/rate", 0.3), "must be 0.3"),
     (put("derived/target", 0.5), "derived.target: got 0.5"),
     (put("derived/seconds_per_step", 0.0), "seconds_per_step: got 0.0"),
-    (both(put("derived/seconds_per_step", 1e-12), put("derived/train_s", 1e-12)), "a tick"),
+    (both(put("derived/seconds_per_step", 1e-12), put("derived/train_s", 1e-12)), "clock's tick"),
     (put("derived/seconds_per_step", 100.0), "must leave the race within"),
     (put("derived/eval_s", 1e6), "must leave the race within"),
     (put("derived/eval_s", 1e-12), "derived.eval_s"),
@@ -245,9 +245,9 @@ def test_what_was_published_stands() -> None:
 
 @pytest.mark.parametrize(("task", "forge", "words"), FORGED)
 def test_no_number_is_changed_alone(task: str, forge: Forge, words: str) -> None:
-    found = forged(one(task), forge)
-    assert any(words in line for line in found), found
-    assert all("\n" not in line for line in found)
+    lines = forged(published_record(task), forge)
+    assert any(words in line for line in lines), lines
+    assert all("\n" not in line for line in lines)
 
 
 @given(data=st.data(), task=st.sampled_from(RANKED), factor=st.sampled_from((0.5, 0.9, 1.1, 2.0)))
@@ -255,12 +255,12 @@ def test_any_sample_that_is_scaled_is_caught(data: st.DataObject, task: str, fac
     scheme = data.draw(st.sampled_from(("batchnorm", "layernorm", "none", "residual-batchnorm")))
     seed = data.draw(st.integers(0, 5))
     name = data.draw(st.sampled_from(("value", "low")))
-    assert forged(one(task, scheme), put(f"samples/{seed}/{name}", lambda v: (v or 1) * factor))
+    assert forged(published_record(task, scheme), put(f"samples/{seed}/{name}", lambda v: (v or 1) * factor))
 
 
 @given(data=st.data(), task=st.sampled_from(RANKED))
 def test_any_row_that_is_dropped_doubled_or_swapped_is_caught(data: st.DataObject, task: str) -> None:
-    record = one(task)
+    record = published_record(task)
     i = data.draw(st.integers(0, len(record.trace) - 2))
     changed: list[Any] = [
         lambda t: t[:i] + t[i + 1 :],
@@ -279,7 +279,7 @@ JSON = st.recursive(
 
 @given(data=st.data(), task=st.sampled_from(RANKED), junk=JSON)
 def test_junk_is_answered_and_never_raises(data: st.DataObject, task: str, junk: object) -> None:
-    record = one(task)
+    record = published_record(task)
     measured = Measurement(**{name: getattr(record, name) for name in Measurement.model_fields})
     where = data.draw(st.sampled_from(("trace", "field", "derived", "detail", "settings")))
     settings = dict(record.settings)
@@ -295,24 +295,24 @@ def test_junk_is_answered_and_never_raises(data: st.DataObject, task: str, junk:
         measured = measured.model_copy(update={"samples": samples})
     else:
         settings[data.draw(st.sampled_from(sorted(settings)))] = junk
-    found = objections(measured, task, settings, better=record.better, dataset="digits")
-    assert found or where == "settings"
+    lines = objections(measured, task, settings, better=record.better, dataset="digits")
+    assert lines or where == "settings"
 
 
 def test_numbers_that_are_not_finite() -> None:
-    record = one("max_depth")
+    record = published_record("max_depth")
     for changes in (
         {"value": math.nan},
         {"derived": {"a": [{"b": math.inf}]}},
         {"trace": ({"loss": math.nan},)},
         {"samples": (record.samples[0].model_copy(update={"detail": {"a": math.nan}}),)},
     ):
-        found = objections_to(record.model_copy(update=changes))
-        assert any("must be finite" in line for line in found), changes
+        lines = objections_to(record.model_copy(update=changes))
+        assert any("must be finite" in line for line in lines), changes
 
 
 def test_a_record_that_was_edited_and_not_sealed() -> None:
-    record = one("stable_lr")
+    record = published_record("stable_lr")
     assert objections_to(record.model_copy(update={"id": "0" * 16}))[0].startswith("id: got 0000")
     assert objections_to(record.model_copy(update={"key": "0" * 32}))[0].startswith("key: got 0000")
     calibration = next(r for r in published() if r.task == "calibration")
@@ -323,21 +323,21 @@ def test_a_record_that_was_edited_and_not_sealed() -> None:
 def test_what_failed_has_words_and_nothing_else(outcome: Outcome) -> None:
     failed = Measurement(value=None, outcome=outcome, error="refused")
     for task in RANKED:
-        asked = one(task)
+        asked = published_record(task)
         assert not objections(failed, task, asked.settings, better=asked.better)
     changed = failed.model_copy(update={"error": None, "derived": {"a": 1}, "low": 1.0})
-    found = objections(changed, "max_depth", {}, better="higher")
-    assert [line.split(":")[0] for line in found] == ["low", "derived", "error"]
+    lines = objections(changed, "max_depth", {}, better="higher")
+    assert [line.split(":")[0] for line in lines] == ["low", "derived", "error"]
 
 
 def test_without_the_number_of_classes_one_limit_must_part_the_losses() -> None:
-    record = one("stable_lr")
+    record = published_record("stable_lr")
     rows = [dict(r) for r in record.trace]
     next(r for r in rows if r["outcome"] == "ok")["loss"] = 2.3
     measured = Measurement(**{name: getattr(record, name) for name in Measurement.model_fields})
     measured = measured.model_copy(update={"trace": tuple(rows)})
-    found = objections(measured, record.task, record.settings, better=record.better)
-    assert any("must part at one limit" in line for line in found)
+    lines = objections(measured, record.task, record.settings, better=record.better)
+    assert any("must be split by one limit" in line for line in lines)
 
 
 def test_the_classes_are_those_of_the_data_sets() -> None:

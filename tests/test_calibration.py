@@ -1,4 +1,4 @@
-"""Calibration: the rows hold, and an instrument that is broken on purpose is seen by its row."""
+"""Calibration: all known cases hold, and an instrument that is broken on purpose fails its case."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from bnsuite import calibration
-from bnsuite.calibration import ROWS, Accept, Reading, Row, read, readings, searches
+from bnsuite.calibration import CASES, Accept, KnownCase, Reading, measure_case, readings, searches
 from bnsuite.calibration import curvature as known_curvature
 from bnsuite.calibration import gradients as known_gradients
 from bnsuite.claims.catalogue import CENTERING
@@ -33,14 +33,14 @@ from bnsuite.tasks.smoothness import along_gradient
 Patch = pytest.MonkeyPatch
 
 
-def row(instrument: str, part: str) -> Row:
-    (found,) = [one for one in ROWS if one.instrument == instrument and part in one.experiment]
-    return found
+def known_case(instrument: str, part: str) -> KnownCase:
+    (case,) = [case for case in CASES if case.instrument == instrument and part in case.experiment]
+    return case
 
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    """What rows share is measured again in every test."""
+    """Clear what known cases share, so that every test measures it again."""
     caches = [known_gradients.first_step, known_gradients.scale_law, known_curvature.sharpness_at_init]
     for cache in caches:
         cache.cache_clear()
@@ -83,7 +83,7 @@ def late(patch: Patch) -> None:
 
 
 def unorthogonal(operator: CurvatureOperator, seed: int) -> Iterator[Ritz]:
-    """Lanczos by its three-term recurrence alone: orthogonality is lost, and eigenvalues come twice."""
+    """Run Lanczos by its three-term recurrence alone: orthogonality is lost, and eigenvalues appear twice."""
     start = torch.randn(operator.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     basis, alphas, betas = [start / start.norm()], list[float](), list[float]()
     while True:
@@ -179,67 +179,66 @@ FAULTS: list[tuple[str, str, Callable[[Patch], None]]] = [
 def test_a_fault_is_seen(
     instrument: str, part: str, fault: Callable[[Patch], None], monkeypatch: Patch
 ) -> None:
-    one = row(instrument, part)
-    assert read(one).ok
-    forget_all = [known_gradients.first_step, known_gradients.scale_law]
-    for cache in forget_all:
+    case = known_case(instrument, part)
+    assert measure_case(case).ok
+    for cache in (known_gradients.first_step, known_gradients.scale_law):
         cache.cache_clear()
     fault(monkeypatch)
-    assert not read(one).ok
+    assert not measure_case(case).ok
 
 
 def test_every_instrument_is_broken_once() -> None:
-    assert {one.instrument for one in ROWS} == {instrument for instrument, _, _ in FAULTS}
-    assert {one.instrument for one in ROWS} - {"intervals"} <= set(TASKS)
+    assert {case.instrument for case in CASES} == {instrument for instrument, _, _ in FAULTS}
+    assert {case.instrument for case in CASES} - {"intervals"} <= set(TASKS)
 
 
-def test_the_rows_that_a_claim_reads_are_there() -> None:
-    experiments = {one.experiment for one in ROWS}
+def test_the_cases_that_a_claim_reads_exist() -> None:
+    experiments = {case.experiment for case in CASES}
     assert {CENTERING.format(mean) for mean in ("0", ".5")} <= experiments
 
 
 QUICK = [
-    one
-    for one in ROWS
-    if one.instrument in ("scale_law", "smoothness", "spectrum", "mean_shift", "max_depth")
+    case
+    for case in CASES
+    if case.instrument in ("scale_law", "smoothness", "spectrum", "mean_shift", "max_depth")
 ]
 
 
-@pytest.mark.parametrize("one", QUICK, ids=[one.experiment for one in QUICK])
-def test_rows_hold(one: Row) -> None:
-    assert read(one).ok
+@pytest.mark.parametrize("case", QUICK, ids=[case.experiment for case in QUICK])
+def test_known_cases_hold(case: KnownCase) -> None:
+    assert measure_case(case).ok
 
 
 def test_only_one_instrument() -> None:
-    found = list(readings("intervals"))
-    assert [one.instrument for one in found] == ["intervals", "intervals"]
+    measured = list(readings("intervals"))
+    assert [reading.instrument for reading in measured] == ["intervals", "intervals"]
     with pytest.raises(UnknownNameError, match=r"unknown instrument 'interval'\. Did you mean intervals"):
         list(readings("interval"))
 
 
 def test_what_is_not_finite_is_off() -> None:
-    found = read(Row("x", "y", lambda: math.nan, Accept(None, -math.inf, math.inf)))
-    assert (found.measured, found.ok, found.tolerance) == (None, False, (None, None))
+    reading = measure_case(KnownCase("x", "y", lambda: math.nan, Accept(None, -math.inf, math.inf)))
+    assert (reading.measured, reading.ok, reading.tolerance) == (None, False, (None, None))
 
 
 @pytest.fixture
-def two_rows(monkeypatch: Patch) -> None:
-    rows = (
-        Row("a", "right", lambda: 1.0, Accept(1, 0.9, 1.1)),
-        Row("b", "wrong", lambda: 2.0, Accept(1, 0.9, 1.1)),
+def two_cases(monkeypatch: Patch) -> None:
+    cases = (
+        KnownCase("a", "right", lambda: 1.0, Accept(1, 0.9, 1.1)),
+        KnownCase("b", "wrong", lambda: 2.0, Accept(1, 0.9, 1.1)),
     )
-    monkeypatch.setattr(calibration, "ROWS", rows)
+    monkeypatch.setattr(calibration, "CASES", cases)
 
 
-def test_the_command(tmp_path: Path, two_rows: None) -> None:
+def test_the_command(tmp_path: Path, two_cases: None) -> None:
     result = CliRunner().invoke(app, ["calibrate", "--records", str(tmp_path), "--json"])
     assert result.exit_code == 1
-    found = json.loads(result.stdout)
-    assert [(one["instrument"], one["measured"], one["ok"]) for one in found] == [
+    printed = json.loads(result.stdout)
+    assert [(reading["instrument"], reading["measured"], reading["ok"]) for reading in printed] == [
         ("a", 1, True),
         ("b", 2, False),
     ]
-    assert set(found[0]) == set(Reading._fields)
+    assert set(printed[0]) == set(Reading._fields)
     assert "1 of 2 readings are off" in result.stderr
     (record,) = Store(tmp_path)
     assert (record.task, record.value) == (CALIBRATION, 0.5)
@@ -249,7 +248,7 @@ def test_the_command(tmp_path: Path, two_rows: None) -> None:
     ]
 
 
-def test_the_command_as_a_person_sees_it(tmp_path: Path, two_rows: None) -> None:
+def test_the_command_as_a_person_sees_it(tmp_path: Path, two_cases: None) -> None:
     result = CliRunner().invoke(app, ["calibrate", "--records", str(tmp_path), "--only", "a"])
     assert result.exit_code == 0
     assert result.stdout.split() == ["ok", "1", "0.9", "…", "1.1", "a:", "right"]

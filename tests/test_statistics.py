@@ -42,9 +42,9 @@ def test_between_an_upper_and_a_lower_bound_lies_no_median() -> None:
         Sample(seed=0, value=4, outcome=Outcome.FLOOR),
         Sample(seed=1, value=128, outcome=Outcome.CAPPED),
     ]
-    found = summarize(bounds, "higher")
-    assert (found.value, found.outcome) == (None, Outcome.UNCONVERGED)
-    assert (found.low, found.high) == (None, None)
+    summary = summarize(bounds, "higher")
+    assert (summary.value, summary.outcome) == (None, Outcome.UNCONVERGED)
+    assert (summary.low, summary.high) == (None, None)
     assert summarize([*bounds, Sample(seed=2, value=8)], "higher").value == 8
 
 
@@ -79,11 +79,11 @@ def test_an_interval_needs_a_sample() -> None:
 
 @given(st.lists(numbers, min_size=1, max_size=12), better)
 def test_of_plain_samples_the_median(values: list[float], better: Better) -> None:
-    found = summarize(ok(*values), better)
+    summary = summarize(ok(*values), better)
     low, high, coverage = median_interval(len(values))
     ranked = sorted(values)
-    assert found.value == pytest.approx(median(values), rel=1e-12, abs=1e-12)
-    assert found[1:] == (Outcome.OK, ranked[low], ranked[high], coverage)
+    assert summary.value == pytest.approx(median(values), rel=1e-12, abs=1e-12)
+    assert summary[1:] == (Outcome.OK, ranked[low], ranked[high], coverage)
 
 
 @given(samples, better, st.randoms(use_true_random=False))
@@ -97,13 +97,13 @@ def test_order_of_samples_does_not_matter(
 
 @given(samples, better)
 def test_a_value_goes_with_its_outcome_and_lies_in_its_interval(drawn: list[Sample], better: Better) -> None:
-    found = summarize(drawn, better)
-    assert found.outcome.has_value == (found.value is not None)
-    if found.value is not None and Outcome.TIMEOUT not in [s.outcome for s in drawn]:
-        if found.low is not None:
-            assert found.low <= found.value + 1e-9
-        if found.high is not None:
-            assert found.high >= found.value - 1e-9
+    summary = summarize(drawn, better)
+    assert summary.outcome.has_value == (summary.value is not None)
+    if summary.value is not None and Outcome.TIMEOUT not in [s.outcome for s in drawn]:
+        if summary.low is not None:
+            assert summary.low <= summary.value + 1e-9
+        if summary.high is not None:
+            assert summary.high >= summary.value - 1e-9
 
 
 @given(st.lists(numbers, min_size=1, max_size=9), better, st.data())
@@ -120,22 +120,22 @@ def test_a_worse_sample_never_makes_the_value_better(
 
 @pytest.mark.parametrize("better", ["higher", "lower"])
 def test_a_seed_without_a_value_counts_as_the_worst(better: Better) -> None:
-    found = summarize([*ok(10, 20), stuck()], better)
-    assert found.value == (20 if better == "lower" else 10)
-    assert found.outcome is Outcome.OK
-    assert (found.low, found.high) == ((10, None) if better == "lower" else (None, 20))
+    summary = summarize([*ok(10, 20), stuck()], better)
+    assert summary.value == (20 if better == "lower" else 10)
+    assert summary.outcome is Outcome.OK
+    assert (summary.low, summary.high) == ((10, None) if better == "lower" else (None, 20))
 
 
 @pytest.mark.parametrize("better", ["higher", "lower"])
 @pytest.mark.parametrize("dead", [2, 3, 4])
 def test_a_median_that_rests_on_no_value_is_none(better: Better, dead: int) -> None:
-    found = summarize([*ok(*range(4 - dead)), *[stuck()] * dead], better)
-    assert found[:2] == (None, Outcome.STUCK)
+    summary = summarize([*ok(*range(4 - dead)), *[stuck()] * dead], better)
+    assert summary[:2] == (None, Outcome.STUCK)
 
 
 def test_a_timeout_stands_behind_every_time() -> None:
-    found = summarize([*ok(500, 300), timeout(400)], "lower")
-    assert found[:4] == (500, Outcome.OK, 300, None)
+    summary = summarize([*ok(500, 300), timeout(400)], "lower")
+    assert summary[:4] == (500, Outcome.OK, 300, None)
 
 
 def test_a_median_that_rests_on_a_timeout_is_a_lower_bound() -> None:
@@ -182,7 +182,7 @@ def test_six_seeds_are_the_fewest_that_can_tell_apart() -> None:
 
 
 def test_false_positives_are_at_most_alpha() -> None:
-    """Heavy tails, no difference: 2,000 tests may be off by three standard errors, .0146."""
+    """Heavy tails, no difference: the share in 2,000 tests may be off by three standard errors, .0146."""
     rng = np.random.default_rng(0)
     found = [sign_flip_p(rng.standard_t(2, 8).tolist()) < ALPHA for _ in range(2_000)]
     assert np.mean(found) <= ALPHA + 0.0146

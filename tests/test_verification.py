@@ -1,4 +1,4 @@
-"""Re-runs: seeds are paired, bounds allow values, and a record is confirmed by those that agree."""
+"""Re-runs: seeds are paired, bounds allow values, and a record is confirmed by re-runs that agree."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Make = Callable[..., Record]
 
 @pytest.fixture
 def measured(make_record: Any) -> Make:
-    """A record of samples: numbers, or (value, outcome)."""
+    """Make a record of samples: numbers, or (value, outcome)."""
 
     def make(values: Sequence[Any], better: str = "higher", **changes: Any) -> Record:
         pairs = [v if isinstance(v, tuple) else (v, Outcome.OK) for v in values]
@@ -31,11 +31,16 @@ def measured(make_record: Any) -> Make:
 
 
 def test_the_same_numbers_agree(measured: Make) -> None:
-    found = compare(measured([8, 9, 10, 11, 12, 13]), measured([8, 9, 10, 11, 12, 13], threads=2))
-    assert (found.relative, found.low, found.high, found.agrees) == (0.0, 0.0, 0.0, True)
+    difference = compare(measured([8, 9, 10, 11, 12, 13]), measured([8, 9, 10, 11, 12, 13], threads=2))
+    assert (difference.relative, difference.low, difference.high, difference.agrees) == (0.0, 0.0, 0.0, True)
     expected = "max_depth: reported 10.5, re-run 10.5 (+0.0 % [+0.0 %, +0.0 %], n 6 seeds): agrees"
-    assert found.words == expected
-    assert (found.task, found.profile, found.family, found.dataset) == ("max_depth", "quick", "mlp", "digits")
+    assert difference.words == expected
+    assert (difference.task, difference.profile, difference.family, difference.dataset) == (
+        "max_depth",
+        "quick",
+        "mlp",
+        "digits",
+    )
 
 
 def test_a_second_opinion_in_words(measured: Make) -> None:
@@ -47,18 +52,18 @@ def test_a_second_opinion_in_words(measured: Make) -> None:
 
 
 def test_the_interval_is_that_of_the_median_of_paired_ratios(measured: Make) -> None:
-    found = compare(measured([10] * 6), measured([9, 10, 10, 10, 11, 12]))
-    assert found.relative == 0
-    assert (found.low, found.high) == (pytest.approx(-0.1), pytest.approx(0.2))
-    assert "[−10.0 %, +20.0 %]" in found.words
-    assert found.agrees
+    difference = compare(measured([10] * 6), measured([9, 10, 10, 10, 11, 12]))
+    assert difference.relative == 0
+    assert (difference.low, difference.high) == (pytest.approx(-0.1), pytest.approx(0.2))
+    assert "[−10.0 %, +20.0 %]" in difference.words
+    assert difference.agrees
 
 
 def test_every_seed_lower_is_a_difference(measured: Make) -> None:
-    found = compare(measured([10] * 6), measured([9.5] * 6))
-    assert not found.agrees
-    assert found.relative == pytest.approx(-0.05)
-    assert found.words.endswith("differs, on the same seeds (p 0.031)")
+    difference = compare(measured([10] * 6), measured([9.5] * 6))
+    assert not difference.agrees
+    assert difference.relative == pytest.approx(-0.05)
+    assert difference.words.endswith("differs, on the same seeds (p 0.031)")
 
 
 def test_rounding_of_one_sign_is_none(measured: Make) -> None:
@@ -68,24 +73,24 @@ def test_rounding_of_one_sign_is_none(measured: Make) -> None:
 def test_two_seeds_tell_nothing_apart_but_the_tolerance_does(measured: Make) -> None:
     inside, outside = 10 * (1 + 0.9 * TOLERANCE), 10 * (1 + 1.1 * TOLERANCE)
     assert compare(measured([10, 10]), measured([inside, inside])).agrees
-    found = compare(measured([10, 10]), measured([outside, outside]))
-    assert not found.agrees
-    assert "more than 25%" in found.words
+    difference = compare(measured([10, 10]), measured([outside, outside]))
+    assert not difference.agrees
+    assert "more than 25%" in difference.words
 
 
 def test_one_seed_of_false_height_hides_nobody(measured: Make) -> None:
-    """A reported seed so low that the sum of the differences, and the interval, hold anything."""
-    found = compare(measured([10, 10, 10, 10, 10, 0.001]), measured([5] * 6))
-    assert not found.agrees
-    assert "on the median seed" in found.words
+    """One reported seed is so low that the sum of differences, and the interval, allow anything."""
+    difference = compare(measured([10, 10, 10, 10, 10, 0.001]), measured([5] * 6))
+    assert not difference.agrees
+    assert "on the median seed" in difference.words
 
 
 def test_medians_far_apart_on_seeds_that_are_near(measured: Make) -> None:
     reported, again = [1, 1, 1, 1.1, 100, 100], [1, 1, 1, 100, 100, 100]
-    found = compare(measured(reported), measured(again))
-    assert found.relative is not None
-    assert found.relative > TOLERANCE
-    assert found.agrees  # within the reported interval, which says as much
+    difference = compare(measured(reported), measured(again))
+    assert difference.relative is not None
+    assert difference.relative > TOLERANCE
+    assert difference.agrees  # within the reported interval, which says as much
     narrow = measured(reported).model_copy(update={"low": 1.0, "high": 1.1})
     assert "outside the reported interval" in compare(narrow, measured(again)).words
 
@@ -113,10 +118,10 @@ CAPPED, FLOOR = (128, Outcome.CAPPED), (4, Outcome.FLOOR)
     ],
 )
 def test_bounds_and_outcomes(measured: Make, reported: Any, again: Any, agrees: bool) -> None:
-    found = compare(measured(reported), measured(again))
-    assert found.agrees is agrees
-    assert ("agrees" in found.words) is agrees
-    assert "\n" not in found.words
+    difference = compare(measured(reported), measured(again))
+    assert difference.agrees is agrees
+    assert ("agrees" in difference.words) is agrees
+    assert "\n" not in difference.words
 
 
 def test_eigenvalues_below_zero(measured: Make) -> None:

@@ -1,4 +1,4 @@
-"""Calibration: every instrument measures something whose truth is known, and shows how far it is off."""
+"""Calibration: each instrument measures cases whose truth is known, and shows its error."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -6,34 +6,40 @@ from datetime import datetime
 import torch
 
 from bnsuite.calibration import curvature, gradients, searches
-from bnsuite.calibration._row import SEEDS, Accept, Reading, Row, read
+from bnsuite.calibration._case import SEEDS, Accept, KnownCase, Reading, measure_case
 from bnsuite.execute.provenance import environment, reproducible
 from bnsuite.names import lookup
 from bnsuite.records import CALIBRATION, Json, Outcome, Provenance, Record
 
-__all__ = ["ROWS", "Accept", "Reading", "Row", "as_record", "read", "readings"]
+__all__ = ["CASES", "Accept", "KnownCase", "Reading", "as_record", "measure_case", "readings"]
 
-ROWS: tuple[Row, ...] = (*gradients.ROWS, *searches.ROWS, *curvature.ROWS)
-"""Every row, by instrument."""
+CASES: tuple[KnownCase, ...] = (*gradients.CASES, *searches.CASES, *curvature.CASES)
+"""All known cases, by instrument."""
 
 
 def readings(only: str | None = None) -> Iterator[Reading]:
-    """Measure the rows of one instrument, or of all, one after the other.
+    """Measure the known cases of one instrument (None: of all), one after the other.
 
     Raises:
-        UnknownNameError: no such instrument.
+        UnknownNameError: there is no such instrument.
     """
     if only is not None:
-        lookup("instrument", only, {row.instrument: row for row in ROWS})
-    for row in ROWS:
-        if only in (None, row.instrument):
+        lookup("instrument", only, {case.instrument: case for case in CASES})
+    for case in CASES:
+        if only in (None, case.instrument):
             with reproducible(torch.device("cpu")):
-                reading = read(row)
+                reading = measure_case(case)
             yield reading
 
 
-def as_record(rows: Sequence[Reading], started: datetime, seconds: float) -> Record:
-    """The readings as one record, by which they reach the board."""
+def as_record(measured: Sequence[Reading], started: datetime, seconds: float) -> Record:
+    """Store readings in one record, from which the board shows them.
+
+    Args:
+        measured: readings of all instruments.
+        started: time at which the calibration started.
+        seconds: its duration.
+    """
     provenance = Provenance(
         **environment(torch.device("cpu")),
         scheme_source="",
@@ -43,7 +49,9 @@ def as_record(rows: Sequence[Reading], started: datetime, seconds: float) -> Rec
         started=started.isoformat(timespec="milliseconds"),
         duration_s=round(seconds, 3),
     )
-    trace: list[dict[str, Json]] = [{**row._asdict(), "tolerance": list(row.tolerance)} for row in rows]
+    trace: list[dict[str, Json]] = [
+        {**reading._asdict(), "tolerance": list(reading.tolerance)} for reading in measured
+    ]
     return Record(
         id="",
         key="",
@@ -58,7 +66,7 @@ def as_record(rows: Sequence[Reading], started: datetime, seconds: float) -> Rec
         settings={},
         unit="share of rows that hold",
         better="higher",
-        value=sum(row.ok for row in rows) / len(rows),
+        value=sum(reading.ok for reading in measured) / len(measured),
         outcome=Outcome.OK,
         trace=tuple(trace),
         provenance=provenance,

@@ -1,4 +1,4 @@
-"""Curvature where it is known: regressions, constructed spectra, quadratics."""
+"""Known cases of curvature: regressions, constructed spectra, quadratics."""
 
 from functools import cache, partial
 from statistics import geometric_mean
@@ -7,13 +7,13 @@ import torch
 from hessian_eigenthings import CurvatureOperator, LambdaOperator
 from torch import Tensor, nn
 
-from bnsuite.calibration._row import SEEDS, Row, absolute, at_least, at_most, relative
+from bnsuite.calibration._case import SEEDS, KnownCase, absolute, at_least, at_most, relative
 from bnsuite.calibration.gradients import gaussian
 from bnsuite.engine.curvature import (
     Density,
     HessianOperator,
+    eigenthings_lambda_max,
     extreme_eigenvalues,
-    second_opinion,
     spectral_density,
 )
 from bnsuite.engine.moments import orthonormal, output_moments, projected, share
@@ -73,7 +73,7 @@ def regression_error() -> float:
 
 
 def multiplicity() -> float:
-    """Count how often λ_max turns up again when the vectors that belong to it are projected out in turn."""
+    """Count the eigenvectors of λ_max by projecting out one after the other."""
     operator, truth = softmax_regression()
     vectors = torch.empty(0, operator.size, dtype=torch.float64)
     while True:
@@ -83,14 +83,14 @@ def multiplicity() -> float:
         vectors = orthonormal(torch.cat([vectors, unwrapped(top.vector)[None]]))
 
 
-def over_second_opinion(operator: CurvatureOperator) -> float:
-    """Divide our λ_max by that of hessian-eigenthings' Lanczos: as many products, another start."""
+def over_eigenthings(operator: CurvatureOperator) -> float:
+    """Divide our λ_max by that of hessian-eigenthings' Lanczos, with as many products from another start."""
     ours = extreme_eigenvalues(operator, seed=0, tolerance=1e-5)
-    return ours.top[0].value / second_opinion(operator, ours.products, seed=1)
+    return ours.top[0].value / eigenthings_lambda_max(operator, ours.products, seed=1)
 
 
 def unwrapped(vector: Tensor | None) -> Tensor:
-    """Return the vector of an eigenvalue that was certified, which is there."""
+    """Return the vector of a certified eigenvalue, which always has one."""
     assert vector is not None
     return vector
 
@@ -132,13 +132,19 @@ def toy_gap(scheme: str) -> float:
     return geometric_mean(gaps)
 
 
-def centering(mean: float) -> float:
+def sharpness_at_mean(mean: float) -> float:
     """Measure λ_max of softmax regression on inputs with this mean."""
     return extreme_eigenvalues(regression(shifted(mean)), seed=0).top[0].value
 
 
 def hessian_at_init(scheme: str, depth: int, seed: int) -> HessianOperator:
-    """Build the Hessian of an MLP at initialization: width 100, one batch of 256 Gaussian inputs."""
+    """Build the Hessian of an MLP at initialization: width 100, one batch of 256 Gaussian inputs.
+
+    Args:
+        scheme: name of the scheme.
+        depth: number of layers.
+        seed: seed of the initialization.
+    """
     data = gaussian(256, 100)
     network = FAMILIES["mlp"].build(
         SCHEMES[scheme],
@@ -174,7 +180,7 @@ class Point(nn.Module):
         super().__init__()
         self.theta = nn.Parameter(theta)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: ARG002
         return self.theta
 
 
@@ -183,7 +189,7 @@ def smoothness(which: str) -> float:
     h, theta = torch.tensor([[3.0, 1.0, 0.1], [1.0, -2.0, 5.0]], dtype=torch.float64)
     steps = (0.05, 0.1, 0.2)
 
-    def loss(theta: Tensor, y: Tensor) -> Tensor:
+    def loss(theta: Tensor, _y: Tensor) -> Tensor:
         half: Tensor = (h * theta.square()).sum() / 2
         return half
 
@@ -199,26 +205,30 @@ def smoothness(which: str) -> float:
     return float(along._asdict()[which]) / truth[which]
 
 
-ROWS: tuple[Row, ...] = (
-    Row(
+CASES: tuple[KnownCase, ...] = (
+    KnownCase(
         "top_eigenvalue",
         "softmax regression at zero: λ_1 over λ_max(XᵀX/n)/C",
         regression_error,
         absolute(1, 1e-3),
     ),
-    Row(
+    KnownCase(
         "top_eigenvalue",
         "the same: its multiplicity, C − 1",
         multiplicity,
         absolute(9, 0),
     ),
-    Row("top_eigenvalue", "10 and 9.99 above a bulk: λ_1", partial(near_degenerate, 0), relative(10, 1e-3)),
-    Row("top_eigenvalue", "10 and 9.99 above a bulk: λ_2", partial(near_degenerate, 1), relative(9.99, 5e-4)),
+    KnownCase(
+        "top_eigenvalue", "10 and 9.99 above a bulk: λ_1", partial(near_degenerate, 0), relative(10, 1e-3)
+    ),
+    KnownCase(
+        "top_eigenvalue", "10 and 9.99 above a bulk: λ_2", partial(near_degenerate, 1), relative(9.99, 5e-4)
+    ),
     *(
-        Row(
+        KnownCase(
             "top_eigenvalue",
             f"{experiment}: λ_1 over that of hessian-eigenthings' Lanczos",
-            lambda build=build: over_second_opinion(build()),  # type: ignore[misc]
+            lambda build=build: over_eigenthings(build()),  # type: ignore[misc]
             absolute(1, 1e-6),
         )
         for experiment, build in (
@@ -227,32 +237,32 @@ ROWS: tuple[Row, ...] = (
             ("at initialization, 8 layers of batchnorm", partial(hessian_at_init, "batchnorm", 8, SEEDS[0])),
         )
     ),
-    Row(
+    KnownCase(
         "top_eigenvalue",
         "softmax regression, d = 100, inputs of mean 0",
-        partial(centering, 0.0),
+        partial(sharpness_at_mean, 0.0),
         relative(0.146, 0.03),
     ),
-    Row(
+    KnownCase(
         "top_eigenvalue",
         "softmax regression, d = 100, inputs of mean .5",
-        partial(centering, 0.5),
+        partial(sharpness_at_mean, 0.5),
         relative(2.65, 0.03),
     ),
-    Row(
+    KnownCase(
         "top_eigenvalue",
         "at initialization, 4 layers: batchnorm over none",
         partial(crossover, 4),
         at_most(0.5),
     ),
-    Row(
+    KnownCase(
         "top_eigenvalue",
         "at initialization, 24 layers: batchnorm over none",
         partial(crossover, 24),
         at_least(10),
     ),
     *(
-        Row(
+        KnownCase(
             "smoothness",
             f"a quadratic: {name.replace('_', ' ')} over its closed form",
             partial(smoothness, name),
@@ -260,15 +270,21 @@ ROWS: tuple[Row, ...] = (
         )
         for name in ("loss_range", "gradient_change", "effective_beta")
     ),
-    Row(
+    KnownCase(
         "spectrum",
         "30 % of eigenvalues about 1: their mass",
         lambda: two_clusters().mass(0, 2)[0],
         absolute(0.3, 1e-2),
     ),
-    Row("spectrum", "70 % about 5: their mass", lambda: two_clusters().mass(4, 6)[0], absolute(0.7, 1e-2)),
-    Row("spectrum", "mass in all", lambda: two_clusters().mass(-99, 99)[0], absolute(1, 1e-6)),
-    Row("spectrum", "four classes, no normalization: λ_{C−1}/λ_C", partial(toy_gap, "none"), at_least(2)),
-    Row("spectrum", "four classes, batchnorm: λ_{C−1}/λ_C", partial(toy_gap, "batchnorm"), at_most(1.4)),
-    Row("mean_shift", "softmax regression: share over its closed form", mean_share, absolute(1, 1e-3)),
+    KnownCase(
+        "spectrum", "70 % about 5: their mass", lambda: two_clusters().mass(4, 6)[0], absolute(0.7, 1e-2)
+    ),
+    KnownCase("spectrum", "mass in all", lambda: two_clusters().mass(-99, 99)[0], absolute(1, 1e-6)),
+    KnownCase(
+        "spectrum", "four classes, no normalization: λ_{C−1}/λ_C", partial(toy_gap, "none"), at_least(2)
+    ),
+    KnownCase(
+        "spectrum", "four classes, batchnorm: λ_{C−1}/λ_C", partial(toy_gap, "batchnorm"), at_most(1.4)
+    ),
+    KnownCase("mean_shift", "softmax regression: share over its closed form", mean_share, absolute(1, 1e-3)),
 )

@@ -1,4 +1,4 @@
-"""Rates of gradients at initialization, of arXiv 1902.08129 and simulated for this project."""
+"""Known cases of gradients at initialization: from arXiv 1902.08129, and simulated for this project."""
 
 import math
 from functools import cache, partial
@@ -6,7 +6,7 @@ from functools import cache, partial
 import torch
 from torch import nn
 
-from bnsuite.calibration._row import SEEDS, Accept, Row, absolute, at_least, relative, value_of
+from bnsuite.calibration._case import SEEDS, Accept, KnownCase, absolute, at_least, relative, value_of
 from bnsuite.datasets import Dataset
 from bnsuite.networks import FAMILIES, Network
 from bnsuite.norms import BatchNorm
@@ -20,13 +20,27 @@ from bnsuite.theory import gradient_growth
 
 
 def gaussian(n: int, width: int, scale: float = 1.0, classes: int = 10) -> Dataset:
-    """n inputs of `width` independent normal numbers."""
+    """Draw n inputs of `width` independent normal numbers.
+
+    Args:
+        n: number of inputs.
+        width: numbers per input.
+        scale: their standard deviation.
+        classes: number of classes, which take turns.
+    """
     draw = torch.Generator().manual_seed(0)
     x, y = scale * torch.randn(n, 1, 1, width, generator=draw), torch.arange(n) % classes
     return Dataset("gaussian", x, y, x, y, classes)
 
 
 def mlp(scheme: Scheme, batch: int, scale: float = 1.0) -> Subject:
+    """Build a subject of MLPs on one batch of Gaussian inputs.
+
+    Args:
+        scheme: normalization scheme.
+        batch: number of inputs.
+        scale: standard deviation of the inputs.
+    """
     return Subject(scheme, FAMILIES["mlp"], gaussian(batch, 256, scale))
 
 
@@ -36,7 +50,7 @@ def _exact(num_features: int) -> nn.Module:
 
 @torch.no_grad()
 def _tenfold(network: nn.Module) -> None:
-    """Hidden weights × 10."""
+    """Multiply the hidden weights by 10."""
     assert isinstance(network, Network)
     for layer in network.weights():
         for weight in layer:
@@ -44,7 +58,15 @@ def _tenfold(network: nn.Module) -> None:
 
 
 def growth(scheme: Scheme, activation: str, batch: int, width: int = 1000, depth: int = 40) -> float:
-    """β, mean over the calibration's seeds."""
+    """Measure β by `gradient_growth`, median over the calibration's seeds.
+
+    Args:
+        scheme: normalization scheme.
+        activation: name of φ.
+        batch: number of inputs.
+        width: channels of the hidden layers.
+        depth: number of layers.
+    """
     task = GradientGrowth(
         width=width, batch=batch, tuning=(), confirmation=SEEDS, depth=depth, activation=activation
     )
@@ -52,24 +74,26 @@ def growth(scheme: Scheme, activation: str, batch: int, width: int = 1000, depth
 
 
 def over_theory(activation: str, batch: int) -> float:
-    """Measured rate over that of the theory, for settings that no table has."""
+    """Divide measured β of batch norm by that of the theory, for settings that no published table has."""
     return growth(SCHEMES["batchnorm"], activation, batch) / gradient_growth("batch", activation, batch)
 
 
 def residual_ratio(depth: int) -> float:
-    """‖∂L/∂h_1‖² / ‖∂L/∂h_L‖² where h_1 has variance 1, at a batch so large that it adds little."""
+    """Measure ‖∂L/∂h_1‖² / ‖∂L/∂h_L‖² for h_1 of variance 1, at a batch so large that it matters little."""
     task = GradientGrowth(width=384, batch=512, tuning=(), confirmation=SEEDS, depth=depth)
     return value_of(task(mlp(SCHEMES["residual-batchnorm"], 512, math.sqrt(0.5))).derived["first_to_last"])
 
 
 @cache
 def first_step() -> dict[str, float]:
+    """Measure the relative gradient after one step and the growth of ‖W_2‖, in 100 layers of batch norm."""
     task = FirstStep(width=384, batch=128, tuning=(), confirmation=SEEDS, depth=100, rate=0.1)
-    found = task(mlp(Scheme("frozen", partial(BatchNorm, eps=1e-3, affine=False)), 128))
-    return {"value": value_of(found.value), "growth": value_of(found.derived["weight_growth"])}
+    measured = task(mlp(Scheme("frozen", partial(BatchNorm, eps=1e-3, affine=False)), 128))
+    return {"value": value_of(measured.value), "growth": value_of(measured.derived["weight_growth"])}
 
 
 def overflow() -> float:
+    """Measure the depth of overflow of batch norm in float32, in layers."""
     task = OverflowDepth(
         width=256, batch=128, tuning=(), confirmation=SEEDS[:1], depths=(120, 480), half=(1, 1), ratio=1.03
     )
@@ -78,6 +102,7 @@ def overflow() -> float:
 
 @cache
 def scale_law() -> tuple[float, float, float]:
+    """Measure the exponents of ‖∂L/∂W‖ and ‖∂L/∂h‖, and |cos(W, ∇W)|, for batch norm without ε."""
     task = ScaleLaw(width=64, batch=32, tuning=(), confirmation=SEEDS[:1])
     return task.exponents(mlp(Scheme("exact", _exact), 32), SEEDS[0])
 
@@ -85,9 +110,9 @@ def scale_law() -> tuple[float, float, float]:
 _WIDE = "width 1000, 40 layers"
 
 
-ROWS: tuple[Row, ...] = (
+CASES: tuple[KnownCase, ...] = (
     *(
-        Row(
+        KnownCase(
             "gradient_growth",
             f"{scheme}, {activation}, batch {batch}, {_WIDE}",
             partial(growth, SCHEMES[scheme], activation.lower(), batch),
@@ -103,7 +128,7 @@ ROWS: tuple[Row, ...] = (
         )
     ),
     *(
-        Row(
+        KnownCase(
             "gradient_growth",
             f"batchnorm, {activation}, batch {batch}, {_WIDE}: over the theory",
             partial(over_theory, activation, batch),
@@ -111,7 +136,7 @@ ROWS: tuple[Row, ...] = (
         )
         for activation, batch in (("leaky_relu", 24), ("erf", 48))
     ),
-    Row(
+    KnownCase(
         "gradient_growth",
         "batchnorm, hidden weights × 10 over × 1",
         lambda: (
@@ -120,37 +145,39 @@ ROWS: tuple[Row, ...] = (
         ),
         absolute(1, 1e-3),
     ),
-    Row(
+    KnownCase(
         "gradient_growth",
         "residual-batchnorm, 17 layers: first over last",
         partial(residual_ratio, 17),
         relative(31.8, 0.1),
     ),
-    Row(
+    KnownCase(
         "gradient_growth",
         "residual-batchnorm, 257 layers: first over last",
         partial(residual_ratio, 257),
         relative(1619, 0.1),
     ),
-    Row(
+    KnownCase(
         "first_step",
         "batchnorm, γ and β frozen, 100 layers, rate .1: ‖W_2‖ grows by",
         lambda: first_step()["growth"],
         at_least(1e5),
     ),
-    Row(
+    KnownCase(
         "first_step",
         "relative gradient of layer 2 over the last",
         lambda: first_step()["value"],
         Accept(1e-4, 1e-5, 1e-3),
     ),
-    Row("overflow_depth", "batchnorm, batch 128, width 256: Σ g² in float32", overflow, relative(226, 0.15)),
-    Row("scale_law", "exponent of the weight gradient", lambda: scale_law()[0], absolute(-1, 1e-4)),
-    Row(
+    KnownCase(
+        "overflow_depth", "batchnorm, batch 128, width 256: Σ g² in float32", overflow, relative(226, 0.15)
+    ),
+    KnownCase("scale_law", "exponent of the weight gradient", lambda: scale_law()[0], absolute(-1, 1e-4)),
+    KnownCase(
         "scale_law",
         "exponent of the gradient before the normalizer",
         lambda: scale_law()[1],
         absolute(-1, 1e-4),
     ),
-    Row("scale_law", "|cos(W, ∇W)|", lambda: scale_law()[2], absolute(0, 1e-4)),
+    KnownCase("scale_law", "|cos(W, ∇W)|", lambda: scale_law()[2], absolute(0, 1e-4)),
 )

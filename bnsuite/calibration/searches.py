@@ -1,4 +1,4 @@
-"""Searches, rates, clocks and intervals where the answer is known."""
+"""Known cases of searches, rates and intervals."""
 
 import math
 from functools import partial
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnsuite.calibration._row import SEEDS, Row, absolute, at_most, relative, value_of
+from bnsuite.calibration._case import SEEDS, KnownCase, absolute, at_most, relative, value_of
 from bnsuite.datasets import Dataset
 from bnsuite.engine.train import Velocity, training_step
 from bnsuite.protocol.climb import Probe, climb
@@ -20,22 +20,22 @@ from bnsuite.tasks.time_to_accuracy import TimeToAccuracy
 
 
 def stable_rate(momentum: float) -> float:
-    """λ times the largest rate at which training on λ θ² / 2 does not diverge, by counting, λ = 7."""
+    """Count stable rates of training on λ θ² / 2 and multiply the largest one by λ = 7."""
     sharpness = torch.tensor([7.0, 2.0, 0.5], dtype=torch.float64)
     rates = log_grid(0.1 / 7, 400, 800)
     params = {"theta": torch.ones(len(rates), 3, dtype=torch.float64)}
     velocity: Velocity | None = None
-    nothing = torch.zeros(len(rates), 1, dtype=torch.long)
+    no_data = torch.zeros(len(rates), 1, dtype=torch.long)
     for _ in range(1500):
         stepped = training_step(
-            lambda params, x: params["theta"].unsqueeze(1),
+            lambda params, _x: params["theta"].unsqueeze(1),
             params,
             velocity,
-            nothing,
-            nothing,
+            no_data,
+            no_data,
             torch.tensor(rates, dtype=torch.float64),
             momentum,
-            loss=lambda theta, y: (sharpness * theta.square()).sum((-1, -2)) / 2,
+            loss=lambda theta, _y: (sharpness * theta.square()).sum((-1, -2)) / 2,
         )
         velocity = stepped.velocity
     stable = int((params["theta"].norm(dim=1) <= math.sqrt(3)).sum())
@@ -43,7 +43,7 @@ def stable_rate(momentum: float) -> float:
 
 
 class Countdown(nn.Module):
-    """Right about every test example from the 38th training step on: x holds the label."""
+    """Network that is right about every test example from the 38th training step on; x holds the label."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,15 +59,16 @@ class Countdown(nn.Module):
 
 
 class _Countdowns:
-    """A family of nothing else."""
+    """Family whose networks are all `Countdown`."""
 
     name = "countdown"
 
-    def build(self, *args: object, **kwargs: object) -> nn.Module:
+    def build(self, *args: object, **kwargs: object) -> nn.Module:  # noqa: ARG002
         return Countdown()
 
 
 def steps_to_target() -> float:
+    """Measure the steps of `Countdown` to the target accuracy."""
     y = torch.arange(64) % 4
     x = nn.functional.one_hot(y, 4).float().view(64, 1, 1, 4)
     family: Any = _Countdowns()
@@ -79,7 +80,7 @@ def steps_to_target() -> float:
 
 
 def searches_inside(trials: int = 2000) -> float:
-    """Share of searches over depth whose every bracket holds its seed's own threshold."""
+    """Estimate the share of searches over depth in which every bracket holds its seed's threshold."""
     draw = np.random.default_rng(0)
     inside = 0
     for _ in range(trials):
@@ -88,37 +89,46 @@ def searches_inside(trials: int = 2000) -> float:
         def passes(probe: Probe, thresholds: Any = thresholds) -> list[bool]:
             return [bool(probe.depth <= threshold) for threshold in thresholds]
 
-        found = climb(4, 128, 1.13, passes)
+        result = climb(4, 128, 1.13, passes)
         inside += all(
             (b.passed or 0) <= threshold and (b.failed is None or threshold < b.failed)
-            for b, threshold in zip(found.brackets, thresholds, strict=True)
+            for b, threshold in zip(result.brackets, thresholds, strict=True)
         )
     return inside / trials
 
 
-def coverage(trials: int = 20_000) -> float:
-    """How often the interval of the median of 6 draws from a skewed law holds the median."""
+def interval_coverage(trials: int = 20_000) -> float:
+    """Estimate how often the interval from 6 draws of a skewed distribution holds its median."""
     interval = median_interval(6)
     draws = np.sort(np.random.default_rng(0).lognormal(size=(trials, 6)))
     return float(((draws[:, interval.low] <= 1) & (draws[:, interval.high] >= 1)).mean())
 
 
 def false_positives(trials: int = 4000) -> float:
-    """How often the paired test tells apart what does not differ, 6 pairs."""
+    """Estimate how often the paired test separates 6 pairs of one distribution."""
     draws = np.random.default_rng(0).laplace(size=(trials, 6))
     return float(np.mean([sign_flip_p(differences) < ALPHA for differences in draws]))
 
 
-ROWS: tuple[Row, ...] = (
-    Row("stable_lr", "a quadratic: rate · λ, plain SGD", partial(stable_rate, 0.0), relative(2, 0.02)),
-    Row(
+CASES: tuple[KnownCase, ...] = (
+    KnownCase("stable_lr", "a quadratic: rate · λ, plain SGD", partial(stable_rate, 0.0), relative(2, 0.02)),
+    KnownCase(
         "time_to_accuracy",
         "a quadratic: rate · λ, Nesterov .9: 2(1 + m)/(1 + 2m)",
         partial(stable_rate, 0.9),
         relative(3.8 / 2.8, 0.02),
     ),
-    Row("time_to_accuracy", "a network that is right from step 38 on", steps_to_target, absolute(38, 0)),
-    Row("max_depth", "known thresholds inside their brackets", searches_inside, absolute(1, 0)),
-    Row("intervals", "coverage of the interval of the median, n = 6", coverage, absolute(0.96875, 0.015)),
-    Row("intervals", "false positives of the paired test, n = 6", false_positives, at_most(ALPHA + 0.015)),
+    KnownCase(
+        "time_to_accuracy", "a network that is right from step 38 on", steps_to_target, absolute(38, 0)
+    ),
+    KnownCase("max_depth", "known thresholds inside their brackets", searches_inside, absolute(1, 0)),
+    KnownCase(
+        "intervals",
+        "coverage of the interval of the median, n = 6",
+        interval_coverage,
+        absolute(0.96875, 0.015),
+    ),
+    KnownCase(
+        "intervals", "false positives of the paired test, n = 6", false_positives, at_most(ALPHA + 0.015)
+    ),
 )

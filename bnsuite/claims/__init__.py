@@ -1,1 +1,1 @@
-"""Claims: what was said about batch normalization, and the verdict of the records. No torch."""
+"""Claims about batch normalization, and the verdict of the records on each. No torch."""

@@ -1,10 +1,10 @@
-"""What the two threads claim, and the rule by which records decide each claim."""
+"""Catalogue of the claims of the two threads, each with the rule by which records decide it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnsuite import format
-from bnsuite.claims.judge import Claim, Evidence, Finding, Need, Part, Reader
+from bnsuite.claims.judge import Claim, Evidence, Finding, Need, Reader, Requirement
 from bnsuite.records import CALIBRATION, is_number, is_positive
 
 YANG = "https://arxiv.org/abs/1902.08129"
@@ -21,25 +21,26 @@ DEPTHS: Mapping[int, Settings] = {8: SHALLOW, 24: DEEP, 48: DEEPER}
 SMALL_BATCH: Settings = (("batch", 8),)
 
 
-def times(a: Evidence, b: Evidence) -> float:
-    """a over b, of the medians; 0 where one is missing."""
+def _quotient(a: Evidence, b: Evidence) -> float:
+    """Divide the median of a by that of b; 0 if one is missing."""
     return a.value / b.value if a.value is not None and b.value else 0.0
 
 
-def text(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return format.number(value)
 
 
 def _asked(r: Reader, need: Need, name: str) -> str:
-    """A setting that a record was measured at, as text."""
+    """Read a setting of a record, as text."""
     return format.plain(r.record(need).settings.get(name))
 
 
-def _finding(parts: Mapping[str, bool], words: str, measured: Sequence[Evidence]) -> Finding:
-    return Finding(words, tuple(Part(*part) for part in parts.items()), tuple(measured))
+def _with_evidence(parts: Mapping[str, bool], words: str, measured: Sequence[Evidence]) -> Finding:
+    return Finding(words, tuple(Requirement(*part) for part in parts.items()), tuple(measured))
 
 
 def smoother_in_training(r: Reader) -> Finding:
+    """Judge whether batch norm lowers effective β and the changes of loss and gradient, in training."""
     bn, none = Need("smoothness", BN, SHALLOW), Need("smoothness", NONE, SHALLOW)
     quantities = {
         "": ("effective β", "1/learning rate"),
@@ -57,10 +58,11 @@ def smoother_in_training(r: Reader) -> Finding:
     higher = [name for key, (name, _) in quantities.items() if r.below(none, bn, key)]
     words = f"{_asked(r, bn, 'depth')} layers, both at the same rate of {_asked(r, bn, 'rate')}."
     words += f" With batch norm higher: {', '.join(higher)}." if higher else ""
-    return _finding(parts, words, shown)
+    return _with_evidence(parts, words, shown)
 
 
 def one_over_scale(r: Reader) -> Finding:
+    """Judge whether the gradient right before batch norm goes as one over the scale of its input."""
     need = Need("scale_law")
     weights = r.evidence(need, "‖∂L/∂W‖", "", "exponent")
     hidden = r.evidence(need, "‖∂L/∂h‖", "hidden_exponent", "exponent")
@@ -72,11 +74,10 @@ def one_over_scale(r: Reader) -> Finding:
     }
     words = (
         "The weights before the normalizer multiplied by a, the gradient goes as a to the "
-        f"{text(weights.value)}, "
-        "as it must where the normalizer does not see the scale; without one as a to the "
-        f"{text(bare.value)}."
+        f"{_number(weights.value)}, as it must where the normalizer does not see the scale; without one as a "
+        f"to the {_number(bare.value)}."
     )
-    return _finding(parts, words, [weights, hidden, bare])
+    return _with_evidence(parts, words, [weights, hidden, bare])
 
 
 GROWTHS = {
@@ -89,23 +90,23 @@ GROWTHS = {
 
 
 def explosion(r: Reader) -> Finding:
+    """Judge whether gradients grow exponentially with depth, for each activation and batch size."""
     shown = {name: r.evidence(need, name) for name, need in GROWTHS.items()}
     none = r.evidence(Need("gradient_growth", NONE), "none, ReLU, batch 128")
-    parts = {f"{name}: a rate above 1": one.low is not None and one.low > 1 for name, one in shown.items()}
-    slowest = min(shown.values(), key=lambda one: one.value or 0)
+    parts = {f"{name}: a rate above 1": rate.low is not None and rate.low > 1 for name, rate in shown.items()}
+    slowest = min(shown.values(), key=lambda rate: rate.value or 0)
     theory = r.record(Need("gradient_growth")).derived.get("theory")
     width, depth = (_asked(r, GROWTHS["ReLU, batch 128"], name) for name in ("width", "depth"))
     words = (
         f"Width {width}, {depth} layers, γ = 1. Slowest: {slowest}, to the power of the depth "
-        "nevertheless. ReLU at batch "
-        f"128: {text(shown['ReLU, batch 128'].value)}, {format.plain(theory)} in theory; without "
-        "normalization "
-        f"{text(none.value)}."
+        f"nevertheless. ReLU at batch 128: {_number(shown['ReLU, batch 128'].value)}, {format.plain(theory)} "
+        f"in theory; without normalization {_number(none.value)}."
     )
-    return _finding(parts, words, [*shown.values(), none])
+    return _with_evidence(parts, words, [*shown.values(), none])
 
 
 def nan_at_150(r: Reader) -> Finding:
+    """Judge whether 50 layers train, and whether gradients overflow by 150 layers."""
     sizes = {"batch 128": Need("overflow_depth"), "batch 8": Need("overflow_depth", BN, SMALL_BATCH)}
     names = {
         "": "Σg² overflows, float32",
@@ -113,7 +114,7 @@ def nan_at_150(r: Reader) -> Finding:
         "half": "Σg² overflows, float16",
         "half_nonfinite": "a gradient is not finite, float16",
     }
-    found = {
+    depths = {
         (size, key): r.derived(need, f"{name}, {size}", key, "layers")
         if key
         else r.evidence(need, f"{name}, {size}")
@@ -122,9 +123,10 @@ def nan_at_150(r: Reader) -> Finding:
     }
 
     def by_150(key: str) -> bool:
-        both = [found[size, key] for size in sizes]
+        both = [depths[size, key] for size in sizes]
         return any(
-            one.value is not None and one.value <= 150 and one.outcome.bound != "lower" for one in both
+            depth.value is not None and depth.value <= 150 and depth.outcome.bound != "lower"
+            for depth in both
         )
 
     trained = r.evidence(Need("max_depth"), "batchnorm trains to")
@@ -134,44 +136,45 @@ def nan_at_150(r: Reader) -> Finding:
         "a gradient is not finite by 150 layers, in float32": by_150("nonfinite"),
         "or in float16, at batch 8 or 128": by_150("half_nonfinite"),
     }
-    one = {key: found["batch 128", key].reading for key in names}
+    large = {key: depths["batch 128", key].reading for key in names}
     words = (
-        f"At batch 128 in float32 the squares of the gradients overflow from {one['']} on and a "
-        "gradient itself "
-        f"from {one['nonfinite']}; in float16 from {one['half']} and {one['half_nonfinite']}. At batch 8 in "
-        f"float32 from {found['batch 8', ''].reading} and {found['batch 8', 'nonfinite'].reading}. "
+        f"At batch 128 in float32 the squares of the gradients overflow from {large['']} on and a "
+        f"gradient itself from {large['nonfinite']}; in float16 from {large['half']} and "
+        f"{large['half_nonfinite']}. "
+        f"At batch 8 in float32 from {depths['batch 8', ''].reading} and "
+        f"{depths['batch 8', 'nonfinite'].reading}. "
         f"Trainable in 200 steps: {trained.reading} with batch norm, {control.reading} without."
     )
-    return _finding(parts, words, [*found.values(), trained, control])
+    return _with_evidence(parts, words, [*depths.values(), trained, control])
 
 
 def _along_depth(r: Reader, key: str) -> tuple[dict[int, str], list[Evidence]]:
-    """By depth whether batch norm is smoother, less smooth, or not told apart; and the numbers."""
-    found, shown = {}, []
+    """Compare at each depth: batch norm is smoother, less smooth or not told apart; with the numbers."""
+    comparisons, shown = {}, []
     for depth, settings in DEPTHS.items():
         bn, none = (Need("smoothness", scheme, settings) for scheme in (BN, NONE))
         for need in (bn, none):
             shown.append(
                 r.evidence(need, f"{need.scheme}, {depth} layers, effective β", key, "1/learning rate")
             )
-        found[depth] = (
+        comparisons[depth] = (
             "less smooth"
             if r.below(none, bn, key)
             else "smoother"
             if r.below(bn, none, key)
             else "not told apart"
         )
-    return found, shown
+    return comparisons, shown
 
 
 def _ceiling(r: Reader) -> str:
-    """What β can be at most, from the settings of the deep networks: √2 over the shortest step."""
+    """Say how large β can be, √2 over the shortest step, from the settings of the deep networks."""
     settings = r.record(Need("smoothness", BN, DEEP)).settings
     rate, reach = settings.get("rate"), settings.get("reach")
     steps = [step for step in reach if is_positive(step)] if isinstance(reach, list) else []
     if not is_positive(rate) or not steps:
         return ""
-    most = text(2**0.5 / (rate * min(steps)))
+    most = _number(2**0.5 / (rate * min(steps)))
     return (
         f" β can be no larger than some √2 over the shortest step, {most}: values near it say that the "
         "gradient is lost altogether within that step."
@@ -179,19 +182,22 @@ def _ceiling(r: Reader) -> str:
 
 
 def sharper_at_init(r: Reader) -> Finding:
-    found, shown = _along_depth(r, "effective_beta_at_init")
+    """Judge at each depth whether batch norm is less smooth at initialization."""
+    comparisons, shown = _along_depth(r, "effective_beta_at_init")
     parts = {
-        f"{depth} layers: less smooth with batch norm": it == "less smooth" for depth, it in found.items()
+        f"{depth} layers: less smooth with batch norm": comparison == "less smooth"
+        for depth, comparison in comparisons.items()
     }
-    words = f"With batch norm, at initialization: {_list(found)}.{_ceiling(r)}"
-    return _finding(parts, words, shown)
+    words = f"With batch norm, at initialization: {_by_depth(comparisons)}.{_ceiling(r)}"
+    return _with_evidence(parts, words, shown)
 
 
-def _list(found: Mapping[int, str]) -> str:
-    return ", ".join(f"{it} at {depth} layers" for depth, it in found.items())
+def _by_depth(comparisons: Mapping[int, str]) -> str:
+    return ", ".join(f"{comparison} at {depth} layers" for depth, comparison in comparisons.items())
 
 
 def vanishing_after_a_step(r: Reader) -> Finding:
+    """Judge whether one step makes weights huge and the relative gradient of layer 2 vanish."""
     need = Need("first_step")
     before = r.evidence(need, "relative gradient, layer 2 over last, before", "before", "ratio")
     after = r.evidence(need, "relative gradient, layer 2 over last, after", "", "ratio")
@@ -205,29 +211,31 @@ def vanishing_after_a_step(r: Reader) -> Finding:
     }
     words = (
         f"{_asked(r, need, 'depth')} layers, one step at rate {_asked(r, need, 'rate')}: ‖W_2‖ grows "
-        f"{text(weights.value)} times, and layer 2 then moves {text(after.value)} times as fast as the last, "
-        f"relative to its weights; its gradient itself is {text(plain.value)} of the last layer’s."
+        f"{_number(weights.value)} times, and layer 2 then moves {_number(after.value)} times as fast as the "
+        f"last, relative to its weights; its gradient itself is {_number(plain.value)} of the last layer’s."
     )
-    return _finding(parts, words, [before, after, weights, plain])
+    return _with_evidence(parts, words, [before, after, weights, plain])
 
 
 def helpful_below_harmful_above(r: Reader) -> Finding:
-    found, shown = _along_depth(r, "")
+    """Judge whether batch norm is smoother in training at small depth and less smooth at large depth."""
+    comparisons, shown = _along_depth(r, "")
     depth = r.evidence(Need("max_depth"), "batchnorm trains to")
     control = r.evidence(Need("max_depth", NONE), "none trains to")
     parts = {
-        "smoother in training at 8 layers": found[8] == "smoother",
-        "smoother at 24 layers": found[24] == "smoother",
-        "less smooth at 48 layers": found[48] == "less smooth",
+        "smoother in training at 8 layers": comparisons[8] == "smoother",
+        "smoother at 24 layers": comparisons[24] == "smoother",
+        "less smooth at 48 layers": comparisons[48] == "less smooth",
     }
     words = (
-        f"With batch norm, in training: {_list(found)}. Trainable in 200 steps: {depth.reading} "
+        f"With batch norm, in training: {_by_depth(comparisons)}. Trainable in 200 steps: {depth.reading} "
         f"with it, {control.reading} without.{_ceiling(r)}"
     )
-    return _finding(parts, words, [*shown, depth, control])
+    return _with_evidence(parts, words, [*shown, depth, control])
 
 
 def residual_cure(r: Reader) -> Finding:
+    """Judge whether residual connections slow the growth of gradients and let deeper networks train."""
     growth = {scheme: r.evidence(Need("gradient_growth", scheme), scheme) for scheme in (RESIDUAL, BN)}
     ends = {
         scheme: r.evidence(
@@ -242,64 +250,68 @@ def residual_cure(r: Reader) -> Finding:
         "the gradient grows less a layer": r.below(
             Need("gradient_growth", RESIDUAL), Need("gradient_growth", BN)
         ),
-        "over 40 layers it grows to less than a hundredth": 0 < times(ends[RESIDUAL], ends[BN]) < 0.01,
+        "over 40 layers it grows to less than a hundredth": 0 < _quotient(ends[RESIDUAL], ends[BN]) < 0.01,
         "deeper networks train": r.below(Need("max_depth", BN), Need("max_depth", RESIDUAL)),
     }
     words = (
-        f"Over 40 layers the squared gradient grows {text(ends[RESIDUAL].value)} times in place of "
-        f"{text(ends[BN].value)} (a power of the depth, in theory, in place of an exponential), and "
+        f"Over 40 layers the squared gradient grows {_number(ends[RESIDUAL].value)} times in place of "
+        f"{_number(ends[BN].value)} (a power of the depth, in theory, in place of an exponential), and "
         f"{depth[RESIDUAL].reading} train in place of {depth[BN].reading}."
     )
-    return _finding(parts, words, [*growth.values(), *ends.values(), *depth.values()])
+    return _with_evidence(parts, words, [*growth.values(), *ends.values(), *depth.values()])
 
 
 def higher_rates(r: Reader) -> Finding:
+    """Judge whether batch norm trains at more than twice the stable rate."""
     bn, none = Need("stable_lr"), Need("stable_lr", NONE)
     shown = [r.evidence(bn, BN), r.evidence(none, NONE)]
-    factor = times(*shown)
+    factor = _quotient(*shown)
     parts = {"a higher stable rate": r.below(none, bn), "more than twice as high": factor > 2}
-    return _finding(
+    return _with_evidence(
         parts,
-        f"{_asked(r, bn, 'depth')} layers: {text(factor)} times the rate of the network without.",
+        f"{_asked(r, bn, 'depth')} layers: {_number(factor)} times the rate of the network without.",
         shown,
     )
 
 
 def fourteen_times(r: Reader) -> Finding:
+    """Judge whether batch norm needs fewer steps, by more than half of the paper’s factor."""
     bn, none = Need("time_to_accuracy"), Need("time_to_accuracy", NONE)
     shown = [r.evidence(bn, BN), r.evidence(none, NONE)]
-    factor = times(shown[1], shown[0])
+    factor = _quotient(shown[1], shown[0])
     parts = {"fewer steps": r.below(bn, none), "more than 7 times fewer, half of the paper’s 14": factor > 7}
     words = (
-        f"{_asked(r, bn, 'depth')} layers, each at its best rate: {text(factor)} times fewer steps; 14 in "
+        f"{_asked(r, bn, 'depth')} layers, each at its best rate: {_number(factor)} times fewer steps; 14 in "
         "the paper, on ImageNet."
     )
-    return _finding(parts, words, shown)
+    return _with_evidence(parts, words, shown)
 
 
 CENTERING = "softmax regression, d = 100, inputs of mean {}"
-"""The rows of the calibration that the claim on centering reads."""
+"""Experiment of the calibration that the claim on centering reads, by the mean of its inputs."""
 
 
-def centering(r: Reader) -> Finding:
+def centered_inputs(r: Reader) -> Finding:
+    """Judge whether centered inputs lower λ_max of softmax regression to less than half."""
     rows = {str(row.get("experiment")): row for row in r.record(Need(CALIBRATION, NONE)).trace}
     shown = []
     for mean in ("0", ".5"):
         value = rows.get(CENTERING.format(mean), {}).get("measured")
         known = float(value) if is_number(value) else None
         shown.append(Evidence(f"λ_max, inputs of mean {mean}", known, unit="1/learning rate"))
-    if any(one.value is None for one in shown):
+    if any(sharpness.value is None for sharpness in shown):
         return Finding("The calibration has no reading of softmax regression.")
-    factor = times(shown[1], shown[0])
+    factor = _quotient(shown[1], shown[0])
     words = (
-        "Softmax regression at zero on 100 inputs of deviation 1, one draw, from the "
-        "calibration: centering them "
-        f"divides λ_max, and with it multiplies the largest stable rate 2/λ_max, by {text(factor)}."
+        "Softmax regression at zero on 100 inputs of deviation 1, one draw, from the calibration: "
+        "centering them divides λ_max, and with it multiplies the largest stable rate 2/λ_max, by "
+        f"{_number(factor)}."
     )
-    return _finding({"λ_max falls to less than half": factor > 2}, words, shown)
+    return _with_evidence({"λ_max falls to less than half": factor > 2}, words, shown)
 
 
 def no_outliers(r: Reader) -> Finding:
+    """Judge whether batch norm lowers λ_1/λ_C and leaves no outliers."""
     bn, none = Need("spectrum"), Need("spectrum", NONE)
     ratios = [r.evidence(need, f"{need.scheme}, λ_1/λ_C") for need in (bn, none)]
     counts = [
@@ -311,14 +323,15 @@ def no_outliers(r: Reader) -> Finding:
         "outliers without it, none with it": (counts[1].low or 0) >= 1 > (counts[0].high or 0),
     }
     words = (
-        f"At matched loss, {_asked(r, bn, 'depth')} layers: {text(counts[1].value)} outliers without, "
-        f"{text(counts[0].value)} "
-        f"with batch norm; λ_1/λ_C {text(ratios[1].value)} and {text(ratios[0].value)}."
+        f"At matched loss, {_asked(r, bn, 'depth')} layers: {_number(counts[1].value)} outliers without, "
+        f"{_number(counts[0].value)} with batch norm; λ_1/λ_C {_number(ratios[1].value)} and "
+        f"{_number(ratios[0].value)}."
     )
-    return _finding(parts, words, [*ratios, *counts])
+    return _with_evidence(parts, words, [*ratios, *counts])
 
 
 def mean_shifts(r: Reader) -> Finding:
+    """Judge whether the top eigenspace lies in the span of the gradients of the outputs’ means."""
     bn, none = Need("mean_shift"), Need("mean_shift", NONE)
     share = r.evidence(none, f"{NONE}, share in the means’ span")
     chance = r.evidence(none, f"{NONE}, in a random span of that size", "means.random", "fraction")
@@ -331,23 +344,22 @@ def mean_shifts(r: Reader) -> Finding:
         "with batch norm less of it lies there": r.below(bn, none),
     }
     words = (
-        f"{_asked(r, bn, 'depth')} layers at matched loss. Without normalization {text(share.value)} of the "
-        "top eigenspace lies in "
-        f"the span of the gradients of the outputs’ means, {text(chance.value)} in a random one; "
-        "with that span "
-        f"projected out {text(left.value)} of λ_max is left. With batch norm the share is "
-        f"{text(with_norm.value)}."
+        f"{_asked(r, bn, 'depth')} layers at matched loss. Without normalization {_number(share.value)} of "
+        "the top eigenspace lies in the span of the gradients of the outputs’ means, "
+        f"{_number(chance.value)} in a random one; with that span projected out {_number(left.value)} of "
+        f"λ_max is left. With batch norm the share is {_number(with_norm.value)}."
     )
-    return _finding(parts, words, [share, chance, more, with_norm, left])
+    return _with_evidence(parts, words, [share, chance, more, with_norm, left])
 
 
 def not_at_init(r: Reader) -> Finding:
+    """Judge whether the comparison at initialization differs from that in training."""
     before, first = _along_depth(r, "effective_beta_at_init")
     after, later = _along_depth(r, "")
     shown = [
-        one._replace(label=f"{one.label} {when}")
-        for found, when in ((first, "at initialization"), (later, "in training"))
-        for one in found
+        evidence._replace(label=f"{evidence.label} {when}")
+        for measured, when in ((first, "at initialization"), (later, "in training"))
+        for evidence in measured
     ]
     turned = [depth for depth in DEPTHS if {before[depth], after[depth]} == {"smoother", "less smooth"}]
     needs = [Need("spectrum", NONE), Need("spectrum")]
@@ -362,13 +374,11 @@ def not_at_init(r: Reader) -> Finding:
         "the outliers without normalization grow in training": grows,
     }
     words = (
-        f"Along the gradient batch norm is {_list(before)} at initialization, and {_list(after)} "
-        "in training. "
-        f"λ_1/λ_C goes from {text(ratios[0].value)} to {text(ratios[1].value)} without "
-        "normalization and from "
-        f"{text(ratios[2].value)} to {text(ratios[3].value)} with batch norm."
+        f"Along the gradient batch norm is {_by_depth(before)} at initialization, and {_by_depth(after)} "
+        f"in training. λ_1/λ_C goes from {_number(ratios[0].value)} to {_number(ratios[1].value)} without "
+        f"normalization and from {_number(ratios[2].value)} to {_number(ratios[3].value)} with batch norm."
     )
-    return _finding(parts, words, [*shown, *ratios])
+    return _with_evidence(parts, words, [*shown, *ratios])
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -466,7 +476,7 @@ CLAIMS: tuple[Claim, ...] = (
         PAGE,
         "top_eigenvalue of softmax regression, from the calibration",
         (Need(CALIBRATION, NONE),),
-        centering,
+        centered_inputs,
     ),
     Claim(
         "P4",
@@ -496,4 +506,4 @@ CLAIMS: tuple[Claim, ...] = (
         not_at_init,
     ),
 )
-"""Every claim of the two threads, Yang’s (Y) and Page’s (P)."""
+"""All claims of the two threads, Yang’s (Y) and Page’s (P)."""

@@ -1,4 +1,4 @@
-"""Claims: what was said about batch normalization, and what the records say. No verdict is typed in."""
+"""Verdicts on claims, computed from records by the rule of each claim; no verdict is written by hand."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,13 @@ HOLDS, CONDITION, FAILS, UNMEASURED = (
 
 
 class Need(NamedTuple):
-    """A record that a claim is judged by; `settings` leave the profile's own."""
+    """Record that a claim is judged by.
+
+    Attributes:
+        task: name of the task.
+        scheme: name of the scheme.
+        settings: settings other than the profile's own, as (name, value).
+    """
 
     task: str
     scheme: str = "batchnorm"
@@ -27,9 +33,16 @@ class Need(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """A measured number with its interval. Those of one claim that share a unit are drawn together.
+    """Measured number with its interval; numbers of one claim that share a unit are drawn in one figure.
 
-    `outcome` says how the value is to be read: beside `capped` it is a lower bound.
+    Attributes:
+        label: text that names it.
+        value: the number; None: not measured.
+        low: lower end of its interval; None: open, or not known.
+        high: upper end.
+        unit: its unit.
+        n: number of seeds.
+        outcome: how the value is to be read: with `capped` it is a lower bound.
     """
 
     label: str
@@ -42,7 +55,7 @@ class Evidence(NamedTuple):
 
     @property
     def reading(self) -> str:
-        """The value as it is to be read: 29 layers, ≥ 64 layers."""
+        """Value as text with its sign and unit: 29 layers, ≥ 64 layers."""
         unit = self.unit if self.unit in format.COUNTED else ""
         return f"{format.SIGNS.get(self.outcome, '')}{format.number(self.value, unit)} {unit}".strip()
 
@@ -51,35 +64,45 @@ class Evidence(NamedTuple):
         return " ".join(filter(None, (self.label, self.reading, ends)))
 
 
-class Part(NamedTuple):
-    """One condition of a claim, in words, and whether the records meet it."""
+class Requirement(NamedTuple):
+    """One condition of a claim as text, and whether the records meet it."""
 
     words: str
     ok: bool
 
 
 class Finding(NamedTuple):
-    """What a rule makes of the records: the claim holds where every part does."""
+    """Result of a rule; the claim holds if every part does."""
 
     condition: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Requirement, ...] = ()
     measured: tuple[Evidence, ...] = ()
 
     @property
     def verdict(self) -> str:
+        """Verdict, as the board shows it."""
         if not self.parts:
             return UNMEASURED
         met = [part.ok for part in self.parts]
         return HOLDS if all(met) else CONDITION if any(met) else FAILS
 
 
-Found = Mapping[Need, Record]
+RecordsByNeed = Mapping[Need, Record]
 Rule = Callable[["Reader"], Finding]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence that can be true or false, where it is from, and the rule by which records decide."""
+    """Sentence that can be true or false, with its source and the rule by which records decide it.
+
+    Attributes:
+        id: letter of its thread and number.
+        claim: the sentence.
+        source: its address.
+        experiment: text that describes what is measured.
+        needs: records that the rule reads.
+        rule: reader of these records → finding.
+    """
 
     id: str
     claim: str
@@ -90,7 +113,7 @@ class Claim:
 
 
 class Judged(NamedTuple):
-    """A claim with its finding."""
+    """Claim with its finding and the profile of its records."""
 
     claim: Claim
     finding: Finding
@@ -98,16 +121,17 @@ class Judged(NamedTuple):
 
     @property
     def command(self) -> str:
-        """Measures what the claim needs and judges it."""
+        """Command that measures what the claim needs and judges it."""
         return f"bnsuite claims --profile {self.profile} --only {self.claim.id}"
 
     def as_json(self) -> dict[str, Any]:
+        """Convert to what `bnsuite claims --json` prints."""
         return {
             "id": self.claim.id,
             "claim": self.claim.claim,
             "source": self.claim.source,
             "experiment": self.claim.experiment,
-            "measured": [one._asdict() for one in self.finding.measured],
+            "measured": [evidence._asdict() for evidence in self.finding.measured],
             "verdict": self.finding.verdict,
             "condition": self.finding.condition,
             "parts": [part._asdict() for part in self.finding.parts],
@@ -115,30 +139,38 @@ class Judged(NamedTuple):
         }
 
 
-def _inside(detail: Any, path: str) -> Any:
+def _at_path(detail: Any, path: str) -> Any:
     for key in path.split("."):
         detail = detail.get(key) if isinstance(detail, dict) else None
     return detail
 
 
 class Reader:
-    """The records of one claim, read seed by seed."""
+    """Records of one claim, read seed by seed."""
 
-    def __init__(self, found: Found) -> None:
-        self._found = found
+    def __init__(self, records: RecordsByNeed) -> None:
+        self._records = records
 
     def record(self, need: Need) -> Record:
-        return self._found[need]
+        """Return the record that a need names."""
+        return self._records[need]
 
     def seeds(self, need: Need, key: str = "") -> dict[int, float]:
-        """By seed the value, or a number of the detail (`means.share`); a seed without is left out."""
-        pairs = [(s.seed, _inside(s.detail, key) if key else s.value) for s in self.record(need).samples]
+        """Read seed → value, or a number of the detail (`means.share`); seeds without one are left out."""
+        pairs = [(s.seed, _at_path(s.detail, key) if key else s.value) for s in self.record(need).samples]
         return {
             seed: float(v) for seed, v in pairs if isinstance(v, (int, float)) and not isinstance(v, bool)
         }
 
     def evidence(self, need: Need, label: str, key: str = "", unit: str = "") -> Evidence:
-        """Median over seeds and its interval, of the value or of a number of the detail."""
+        """Read the value, or the median over seeds of a number of the detail, with its interval.
+
+        Args:
+            need: record to read.
+            label: text that names the number.
+            key: path in the detail (`means.share`); empty: the value.
+            unit: unit; empty: that of the record.
+        """
         record = self.record(need)
         if not key:
             ends = record.low, record.high
@@ -151,14 +183,28 @@ class Reader:
         return Evidence(label, middle, values[ranks.low], values[ranks.high], unit, n)
 
     def derived(self, need: Need, label: str, key: str, unit: str = "") -> Evidence:
-        """A number that stands beside the value, a bound where its outcome says so."""
-        beside = self.record(need).derived
-        value, outcome = beside.get(key), beside.get(f"{key}_outcome")
+        """Read a derived number, a bound if its outcome says so.
+
+        Args:
+            need: record to read.
+            label: text that names the number.
+            key: name of the derived number.
+            unit: its unit.
+        """
+        derived = self.record(need).derived
+        value, outcome = derived.get(key), derived.get(f"{key}_outcome")
         known = Outcome(outcome) if outcome in set(Outcome) else Outcome.OK
         return Evidence(label, float(value) if is_number(value) else None, unit=unit, outcome=known)
 
     def below(self, a: Need, b: Need, key: str = "", other: str | None = None) -> bool:
-        """Whether a lies below b by the paired test over common seeds; what has no value there is no help."""
+        """Tell whether a lies below b by the paired test over common seeds with a value.
+
+        Args:
+            a: record that should be lower.
+            b: record that should be higher.
+            key: path in the detail; empty: the value.
+            other: path in the detail of b; None: `key`.
+        """
         lower, upper = self.seeds(a, key), self.seeds(b, key if other is None else other)
         return differs_upwards([upper[seed] - lower[seed] for seed in sorted(lower.keys() & upper.keys())])
 
@@ -170,19 +216,27 @@ def judge(
     family: str = "mlp",
     dataset: str = "digits",
 ) -> list[Judged]:
-    """Every claim with the verdict that its rule gives for the newest records of one track."""
+    """Judge every claim by the newest records of one track.
+
+    Args:
+        claims: claims to judge.
+        records: records of any track.
+        profile: profile of the track.
+        family: its family of networks.
+        dataset: name of its data set; of several under one name, the one with most records counts.
+    """
     kept = sorted((r for r in records if _in_track(r, profile, family, dataset)), key=age)
     checksums = Counter(r.provenance.dataset_checksum for r in kept if r.task != CALIBRATION)
-    for checksum, _ in checksums.most_common(1):  # other data may bear the same name
+    for checksum, _ in checksums.most_common(1):  # another data set may have this name
         kept = [r for r in kept if r.task == CALIBRATION or r.provenance.dataset_checksum == checksum]
-    return [Judged(claim, _finding(claim, kept), profile) for claim in claims]
+    return [Judged(claim, _apply_rule(claim, kept), profile) for claim in claims]
 
 
 def judge_largest(claims: Sequence[Claim], kept: Iterable[Kept]) -> list[Judged]:
-    """At the largest profile that has a record, none where none has; what others submitted has no say."""
-    records = [one.record for one in kept if one.origin != "submitted"]
-    there = {record.profile.split("+")[0] for record in records if record.task != CALIBRATION}
-    profile = next((profile for profile in PROFILES if profile in there), None)
+    """Judge every claim at the largest profile with a record that is not submitted; empty: there is none."""
+    records = [record for record, origin in kept if origin != "submitted"]
+    measured = {record.profile.split("+")[0] for record in records if record.task != CALIBRATION}
+    profile = next((profile for profile in PROFILES if profile in measured), None)
     return judge(claims, records, profile) if profile else []
 
 
@@ -192,19 +246,20 @@ def _in_track(record: Record, profile: str, family: str, dataset: str) -> bool:
     return (record.profile.split("+")[0], record.family, record.dataset) == (profile, family, dataset)
 
 
-def _finding(claim: Claim, kept: Sequence[Record]) -> Finding:
-    found = {need: newest for need in claim.needs if (newest := _newest(need, kept))}
-    missing = [need for need in claim.needs if need not in found]
+def _apply_rule(claim: Claim, kept: Sequence[Record]) -> Finding:
+    records = {need: newest for need in claim.needs if (newest := _newest(need, kept))}
+    missing = [need for need in claim.needs if need not in records]
     if missing:
         return Finding(f"{len(missing)} of {len(claim.needs)} records are missing.")
-    few = [n for n, r in found.items() if r.n < MIN_SEEDS and r.task != CALIBRATION and r.value is not None]
+    measured = [r for r in records.values() if r.task != CALIBRATION and r.value is not None]
+    few = [record for record in measured if record.n < MIN_SEEDS]
     if few:
-        return Finding(f"{few[0].task} has {found[few[0]].n} seeds, and a verdict needs {MIN_SEEDS}.")
-    without = [need for need, record in found.items() if record.value is None]
+        return Finding(f"{few[0].task} has {few[0].n} seeds, and a verdict needs {MIN_SEEDS}.")
+    without = [record for record in records.values() if record.value is None]
     if without:
-        need = without[0]
-        return Finding(f"{need.task} of {need.scheme} has no value: {found[need].outcome.sentence}.")
-    return claim.rule(Reader(found))
+        first = without[0]
+        return Finding(f"{first.task} of {first.scheme} has no value: {first.outcome.sentence}.")
+    return claim.rule(Reader(records))
 
 
 def _newest(need: Need, kept: Sequence[Record]) -> Record | None:
@@ -212,9 +267,9 @@ def _newest(need: Need, kept: Sequence[Record]) -> Record | None:
 
 
 def answers(record: Record, need: Need) -> bool:
-    """Whether the record is of this task and scheme, at these settings and otherwise at the profile's own."""
+    """Tell whether a record has a need's task, scheme and settings, and otherwise its profile's settings."""
     if (record.task, record.scheme) != (need.task, need.scheme):
         return False
-    changed = {part.partition("=")[0] for part in record.profile.split("+")[1:]}
+    changed = {setting.partition("=")[0] for setting in record.profile.split("+")[1:]}
     wanted = dict(need.settings)
     return changed <= wanted.keys() and all(record.settings.get(k) == v for k, v in wanted.items())

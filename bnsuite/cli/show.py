@@ -1,4 +1,4 @@
-"""Commands that show what is there: board, list, schema."""
+"""Commands `board`, `list` and `schema`."""
 
 import json
 from collections.abc import Callable
@@ -19,14 +19,14 @@ def list_(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     markdown: Annotated[
-        bool, typer.Option(help="Of schemes: the formula of every part, as leaderboard/SCHEMES.md has them.")
+        bool, typer.Option(help="For schemes: print the formulas of all parts, as in leaderboard/SCHEMES.md.")
     ] = False,
 ) -> None:
     """List schemes, tasks, families, datasets or profiles; one per line, with a tab, for programs."""
     from bnsuite.names import UnknownNameError, lookup
 
     try:
-        found = lookup("kind", kind, _tables())()
+        descriptions = lookup("kind", kind, _tables())()
     except UnknownNameError as error:
         fail(str(error))
     if markdown and kind == "schemes":
@@ -35,14 +35,14 @@ def list_(
         print(catalogue(), end="")
         return
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(descriptions, indent=1))
         return
     console = Console()
     if not console.is_terminal:
-        print("\n".join(f"{name}\t{about}" for name, about in found.items()))
+        print("\n".join(f"{name}\t{about}" for name, about in descriptions.items()))
         return
     table = Table.grid(padding=(0, 3))
-    for name, about in found.items():
+    for name, about in descriptions.items():
         table.add_row(f"[bold]{name}[/]", escape(about))
     console.print(table)
 
@@ -54,7 +54,7 @@ def _tables() -> dict[str, Callable[[], dict[str, str]]]:
         def about(name: str) -> str:
             try:
                 return find_scheme(name).about
-            except ValueError as error:  # one that an installed package brings
+            except ValueError as error:  # the scheme of an installed package
                 return str(error)
 
         return {name: about(name) for name in scheme_names()}
@@ -75,7 +75,7 @@ def _tables() -> dict[str, Callable[[], dict[str, str]]]:
     def datasets() -> dict[str, str]:
         from bnsuite.datasets import DATASETS
 
-        return {name: known.about for name, known in DATASETS.items()}
+        return {name: dataset.about for name, dataset in DATASETS.items()}
 
     def profiles() -> dict[str, str]:
         from bnsuite.profiles import load_profile, profile_names
@@ -96,7 +96,7 @@ def board(
         list[Path] | None,
         typer.Option(
             "--records",
-            help="Folder of records; repeatable. By default results/ and what is published in the checkout.",
+            help="Folder of records; repeatable. By default results/ and the checkout's published records.",
         ),
     ] = None,
     out: Annotated[
@@ -123,11 +123,11 @@ def board(
         missing = [folder for folder in records if not folder.is_dir()]
         if missing:
             fail(f"{missing[0]}: no such folder. Give the folder of a run's records, such as results.")
-        sources = [Source(folder, _origin(folder)) for folder in records]
+        sources = [Source(folder, _folder_origin(folder)) for folder in records]
     else:
         own = [Path("results"), *(leaderboard / name for name in ("records", "verification") if checkout)]
         sent = [path for path in leaderboard.glob("submissions/[!._]*") if path.is_dir() or path.is_symlink()]
-        sources = [Source(folder, _origin(folder)) for folder in own if folder.is_dir()]
+        sources = [Source(folder, _folder_origin(folder)) for folder in own if folder.is_dir()]
         sources += [Source(path / "records", "submitted") for path in sorted(sent)]
     left_out: list[str] = []
     try:
@@ -146,7 +146,7 @@ def board(
         print(f"The board is at {index}. Open it in a browser: {index.resolve().as_uri()}")
 
 
-def _origin(folder: Path) -> Any:
+def _folder_origin(folder: Path) -> Any:
     parts = folder.resolve().parts
     if "submissions" in parts:
         return "submitted"

@@ -18,6 +18,7 @@ from bnsuite.engine.stack import Stack, can_stack
 from bnsuite.engine.train import Loss, Parameters, mean_cross_entropy, trainable, vector_of
 
 MINIBATCHES_AT_ONCE = 16
+"""Number of minibatches in one forward pass."""
 
 
 class GradientOperator(CurvatureOperator):  # type: ignore[misc]  # the library ships no types
@@ -71,8 +72,8 @@ class HessianOperator(GradientOperator):
 
     Args:
         network: a network in training mode; neither its parameters nor its buffers are changed.
-        x, y: inputs (M, N, …) and class indices (M, N), on the network's device and in its dtype; a single
-            minibatch is x[None], y[None].
+        x: inputs (M, N, …), on the network's device and in its dtype; a single minibatch is x[None].
+        y: class indices (M, N), or the targets of `loss` (M, N, …).
         stacked: whether minibatches may share one `vmap`; None: as `can_stack` finds on the first of them.
         loss: (logits (m, N, classes), y (m, N, …)) → (m,), one mean per minibatch; None: cross-entropy.
 
@@ -119,8 +120,13 @@ def outputs(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield some of the minibatches x (M, N, …) at a time: their indices (m,) and logits (m, N, classes).
 
-    Each minibatch has its own batch statistics. The logits are a function of `params` (P,), which stands in
-    for the network's own parameters.
+    Each minibatch has its own batch statistics. The logits are a function of `params`.
+
+    Args:
+        network: network in training mode.
+        params: vector (P,) that replaces the network's own parameters.
+        x: inputs (M, N, …).
+        stacked: whether minibatches may share one `vmap`.
     """
     named = unflatten(params, network)
     for part in torch.split(torch.arange(len(x), device=x.device), MINIBATCHES_AT_ONCE):
@@ -139,8 +145,8 @@ def unflatten(vector: Tensor, network: nn.Module) -> Parameters:
 class Eigenvalue(NamedTuple):
     """Eigenvalue λ with a bound on its error.
 
-    `residual` is ‖Hv − λv‖ / |λ|, computed from the returned unit vector where there is one, otherwise
-    estimated by Lanczos. For a symmetric H some eigenvalue lies within residual · |λ| of λ.
+    `residual` is ‖Hv − λv‖ / |λ|, computed from the returned unit vector if there is one, otherwise estimated
+    by Lanczos. For a symmetric H some eigenvalue lies within residual · |λ| of λ.
     """
 
     value: float
@@ -222,7 +228,8 @@ def extreme_eigenvalues(
 
     Args:
         operator: a symmetric operator.
-        top, bottom: how many eigenvalues are wanted at each end.
+        top: number of eigenvalues wanted from the largest down.
+        bottom: number of eigenvalues wanted from the smallest up.
         seed: seed of the Gaussian start, which is drawn on the CPU in float64.
         tolerance: largest residual ‖Hv − λv‖ / |λ| that is aimed at.
         max_products: limit on the steps of Lanczos.
@@ -251,7 +258,11 @@ def mixed_precision_eigenvalues(
 
     Args:
         hessian: builds the operator in a given precision; one operator is kept at a time.
-        top, bottom, seed, tolerance, max_products: as in `extreme_eigenvalues`.
+        top: number of eigenvalues wanted from the largest down.
+        bottom: number of eigenvalues wanted from the smallest up.
+        seed: seed of the Gaussian start, which is drawn on the CPU in float64.
+        tolerance: largest residual ‖Hv − λv‖ / |λ| that is aimed at.
+        max_products: limit on the steps of Lanczos in each precision.
     """
     spent = 0
     try:
@@ -272,7 +283,10 @@ def _search(
     operator: CurvatureOperator, top: int, bottom: int, seed: int, tolerance: float, max_products: int
 ) -> Ritz:
     if not 1 <= top + bottom <= operator.size:
-        raise ValueError(f"wanted {top} + {bottom} eigenvalues of an operator of size {operator.size}")
+        raise ValueError(
+            f"an operator of size {operator.size} has 1 to {operator.size} eigenvalues: got {top} + {bottom} "
+            "wanted ones. Change top or bottom."
+        )
     for ritz in islice(lanczos(operator, seed), max(1, max_products)):
         m = len(ritz.values)
         wanted = [*range(m - 1, max(m - 1 - top, -1), -1), *range(min(bottom, m))]
@@ -307,18 +321,18 @@ def certified(operator: CurvatureOperator, vector: Tensor) -> Eigenvalue:
     return Eigenvalue(value, residual, vector)
 
 
-def second_opinion(operator: CurvatureOperator, products: int, *, seed: int) -> float:
+def eigenthings_lambda_max(operator: CurvatureOperator, products: int, *, seed: int) -> float:
     """Compute λ_max by the Lanczos of hessian-eigenthings, which shares no code with `extreme_eigenvalues`.
 
     Args:
         operator: a symmetric operator.
-        products: number of its steps (at most the operator's size are taken); it does not stop by itself.
+        products: number of steps, which it takes in full (at most the operator's size).
         seed: seed of its Gaussian start.
     """
-    found = hessian_eigenthings.lanczos(
+    result = hessian_eigenthings.lanczos(
         operator, k=1, max_iter=min(products, operator.size), which="LA", reorthogonalize=True, seed=seed
     )
-    return float(found.eigenvalues[0])
+    return float(result.eigenvalues[0])
 
 
 class Density(NamedTuple):
@@ -354,7 +368,7 @@ class Density(NamedTuple):
 
 
 def _mean(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over rows (k, …) and its standard error, NaN for a single row."""
+    """Compute the mean over rows (k, …) and its standard error, NaN for a single row."""
     mean = rows.mean(0)
     squares = ((rows - mean) ** 2).sum(0)
     return mean, (squares / (len(rows) - 1) / len(rows)).sqrt() if len(rows) > 1 else mean * math.nan
@@ -390,6 +404,6 @@ def spectral_density(operator: CurvatureOperator, order: int, seeds: Sequence[in
         missing = order - len(ritz.values)
         rows.append((np.pad(ritz.values, (0, missing), "edge"), np.pad(ritz.vectors[0] ** 2, (0, missing))))
     nodes, weights = (
-        torch.as_tensor(np.stack(each), dtype=torch.float64) for each in zip(*rows, strict=True)
+        torch.as_tensor(np.stack(column), dtype=torch.float64) for column in zip(*rows, strict=True)
     )
     return Density(nodes, weights)

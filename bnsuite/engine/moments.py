@@ -36,11 +36,11 @@ def output_moments(network: nn.Module, x: Tensor, *, stacked: bool) -> Moments:
     params = vector_of(network).requires_grad_()
     f = torch.cat([logits for _, logits in outputs(network, params, x, stacked=stacked)]).flatten(0, 1)
     deviations = f - f.mean(0)
-    found = [
-        torch.stack([torch.autograd.grad(one, params, retain_graph=True)[0] for one in moment])
+    gradients = [
+        torch.stack([torch.autograd.grad(of_class, params, retain_graph=True)[0] for of_class in moment])
         for moment in (f.mean(0), (deviations**2).mean(0))
     ]
-    return Moments(*found)
+    return Moments(*gradients)
 
 
 def orthonormal(rows: Tensor, cutoff: float = 1e-8) -> Tensor:

@@ -94,7 +94,7 @@ def second_opinion(job: Job) -> SecondOpinion | None:
     if not isinstance(job.task, TopEigenvalue) or not isinstance(job.scheme, Scheme):
         return None
     device = torch.device(job.cell.device)
-    subject = Subject(job.scheme, FAMILIES[job.cell.family], job.data.load().to(device), lambda _: None)
+    subject = Subject(job.scheme, FAMILIES[job.cell.family], job.data.load().to(device), lambda _line: None)
     with reproducible(device):
         values = job.task.second_opinion(subject)
     return SecondOpinion(job.task.confirmation[0], *values) if values else None

@@ -46,7 +46,7 @@ class Problem:
         trainable(model)  # on the model itself: a copy of a parameter has no hooks
         self.batches = _minibatches(data)
         for x, y in self.batches:
-            _check(model, x, y)
+            _check_minibatch(model, x, y)
         self.network = copy.deepcopy(model).to(dtype)
         _set_mode(self.network, mode)
         self._loss = copy.deepcopy(loss).to(dtype) if isinstance(loss, nn.Module) else loss
@@ -124,7 +124,7 @@ def _minibatches(data: Any) -> list[Minibatch]:
     return [(x, y) for x, y in batches]
 
 
-def _check(model: nn.Module, x: Inputs, y: Tensor) -> None:
+def _check_minibatch(model: nn.Module, x: Inputs, y: Tensor) -> None:
     if isinstance(x, Tensor):
         check_examples(x, y, labels=False)
     for part in [x] if isinstance(x, Tensor) else x.values() if isinstance(x, Mapping) else x:

@@ -15,7 +15,7 @@ from bnsuite.instruments._problem import Data, Loss, Mode, Problem
 from bnsuite.names import lookup
 
 SHOWN = 8
-"""Layers that the text of a profile lists; of more, the first and the last half of these."""
+"""Number of layers that the text of a profile lists: half of them from each end if there are more."""
 
 
 class Layer(NamedTuple):
@@ -41,8 +41,8 @@ class GradientProfile:
         growth: β of ‖∂L/∂h_l‖² ∝ β^(−l), the factor per layer towards the input, by the least-squares line
             through log ‖∂L/∂h_l‖² over all layers l; None: a gradient is 0 or not finite. Above 1 gradients
             explode towards the input, below 1 they vanish.
-        residual: root mean square of what the line leaves of log ‖∂L/∂h_l‖²; e^residual is the typical
-            factor by which a layer is off the law.
+        residual: root mean square of the residuals of log ‖∂L/∂h_l‖²; e^residual is the typical factor by
+            which a layer is off the line.
     """
 
     layers: tuple[Layer, ...]
@@ -84,9 +84,9 @@ def gradient_growth(
     to the function. Source: G. Yang et al., arXiv 1902.08129.
 
     Args:
-        model: any module; see `bnsuite.sharpness`, also for the next two.
+        model: any module; see `bnsuite.sharpness` for its limits.
         loss: (outputs, targets) → the mean over the minibatch.
-        data: one minibatch (x, y), or several of any sizes.
+        data: one minibatch (x, y), or several of any sizes; see `bnsuite.sharpness`.
         layers: names of modules in `model.named_modules()`; None: every innermost module with a parameter
             of more than one dimension (in a network of residual blocks, name the blocks).
         mode: "train", "eval", or None: training mode as each submodule has it.
@@ -162,8 +162,8 @@ def _is_around(name: str, others: Iterable[str]) -> bool:
     return any(other != name and (not name or other.startswith(f"{name}.")) for other in others)
 
 
-def _keep(outputs: dict[str, list[Tensor]], name: str, _: nn.Module, __: object, output: Any) -> Any:
-    """Keep what a layer gives (of a tuple its first part); pass on a copy, which the next may overwrite."""
+def _keep(outputs: dict[str, list[Tensor]], name: str, _module: nn.Module, _args: object, output: Any) -> Any:
+    """Store a layer's output (of a tuple its first part) and pass on a copy, which may be overwritten."""
     first = output[0] if isinstance(output, tuple) else output
     outputs.setdefault(name, []).append(first)
     return (first.clone(), *output[1:]) if isinstance(output, tuple) else first.clone()

@@ -66,8 +66,8 @@ def max_stable_lr(
         train: learning rate → the loss before each step, as numbers; it should start from the same network
             and see the same batches at every rate. A run that diverges may end early, with NaN or infinity
             as its last loss, or raise OverflowError or FloatingPointError.
-        low: smallest rate, above 0.
-        high: largest rate, `low` or above.
+        low: smallest rate of the grid, above 0.
+        high: largest rate, at least `low`.
         per_decade: rates per decade.
         loss_ratio: largest final loss, as a share of the first one; unused with a `target`.
         target: largest final loss, in units of the loss.
@@ -82,8 +82,8 @@ def max_stable_lr(
     ...         losses.append(5 * theta**2)
     ...         theta -= rate * 10 * theta
     ...     return losses
-    >>> found = max_stable_lr(train, low=0.01, high=1)
-    >>> round(found.value, 3), round(found.next, 3), str(found.outcome)
+    >>> stable = max_stable_lr(train, low=0.01, high=1)
+    >>> round(stable.value, 3), round(stable.next, 3), str(stable.outcome)
     (0.178, 0.215, 'ok')
     """
     if not 0 < low <= high < math.inf or per_decade < 1:

@@ -82,8 +82,8 @@ def sharpness(
     >>> from torch import nn
     >>> model = nn.Linear(2, 1, bias=False)
     >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    >>> found = sharpness(model, nn.MSELoss(), (x, torch.zeros(2, 1)))  # H = 2 xᵀx / N = diag(1, 4)
-    >>> round(found.value, 6), found.residual < 1e-3
+    >>> result = sharpness(model, nn.MSELoss(), (x, torch.zeros(2, 1)))  # H = 2 xᵀx / N = diag(1, 4)
+    >>> round(result.value, 6), result.residual < 1e-3
     (4.0, True)
     """
     if top < 1:

@@ -26,9 +26,9 @@ def spectrum(
     Source: B. Ghorbani et al., arXiv 1901.10159.
 
     Args:
-        model: any module; see `bnsuite.sharpness`, also for the next two.
+        model: any module; see `bnsuite.sharpness` for its limits.
         loss: (outputs, targets) → the mean over the minibatch.
-        data: one minibatch (x, y), or several of any sizes.
+        data: one minibatch (x, y), or several of any sizes; see `bnsuite.sharpness`.
         order: number of nodes per probe, at most the number P of trainable parameters.
         probes: number of random starts; standard errors need 2 at least.
         mode: "train", "eval", or None: training mode as each submodule has it.

@@ -1,1 +1,1 @@
-"""Protocol: the rules by which traces become values. Tasks and audit both follow them. No torch."""
+"""Protocol: rules that turn traces into values, for tasks and audit alike. No torch."""

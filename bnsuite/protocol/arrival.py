@@ -12,34 +12,34 @@ from bnsuite.protocol.search import (
     Count,
     Fault,
     Findings,
+    LaneRow,
     Positive,
-    Row,
     Search,
     Share,
     Strict,
     differences,
     grid,
-    number,
     phase_of,
-    read,
+    read_part,
+    rounded,
 )
 from bnsuite.records import Json, Measurement, Outcome, Sample
 
-ROUNDS, STEPS_A_ROUND = 10, 5
+ROUNDS, STEPS_PER_ROUND = 10, 5
 """Rounds of the race against `batchnorm` that gives the seconds, and training steps per round."""
 
 Flag = Annotated[bool, Field(strict=True)]
 
 
-class ArrivalRow(Row):
-    """Lane of a race to the target: its steps, None where it did not arrive."""
+class ArrivalRow(LaneRow):
+    """Lane of a race to the target, with its steps; None: it did not arrive."""
 
     outcome: Literal[Outcome.OK, Outcome.TIMEOUT, Outcome.NONFINITE]
     steps: Count | None
 
 
 class ConfirmedRow(ArrivalRow):
-    """Lane with its accuracies (4 digits) at every evaluation, None from its death on."""
+    """Lane with its accuracies (4 digits) at every evaluation; None once a loss is not finite."""
 
     every: Count
     accuracy: list[Share | None]
@@ -66,11 +66,15 @@ class _Costs(_Derived):
 class ArrivalSearch(Search[ArrivalRow]):
     """Race to the target on the tuning seeds at every rate, then on the confirmation seeds at the fastest.
 
-    Which of two rates of equal mean steps is taken, the accuracies in tuning say, which no trace has.
+    Of two rates with equal mean steps the task takes the one of higher accuracy in tuning, which no trace
+    has.
 
     Attributes:
-        chosen: rate of confirmation, where it is known; None: the fastest, ties to the first.
-        duration_s: seconds that the measurement took by a clock of one's own; None: not known.
+        target: test accuracy to reach.
+        every: steps between evaluations.
+        batch: training examples per step.
+        chosen: rate of confirmation; None: the fastest, ties to the first.
+        duration_s: seconds that the measurement took by the auditor's clock; None: not known.
     """
 
     target: Share
@@ -90,7 +94,7 @@ class ArrivalSearch(Search[ArrivalRow]):
         return Batch("confirm", grid([self.chosen or self.fastest(trace)[0]], self.confirmation))
 
     def fastest(self, trace: Sequence[ArrivalRow]) -> list[float]:
-        """Rates of fewest mean steps over the tuning seeds, a miss counting +inf."""
+        """Find the rates of fewest mean steps over the tuning seeds, a miss counting +inf."""
         steps: dict[float, list[int | None]] = {}
         for row in phase_of(trace, "tune"):
             steps.setdefault(row.rate, []).append(row.steps)
@@ -98,7 +102,14 @@ class ArrivalSearch(Search[ArrivalRow]):
         return [rate for rate, mean in means.items() if mean == min(means.values())]
 
     def row(self, phase: str, seed: int, rate: float, curve: Sequence[float]) -> ArrivalRow:
-        """Row of a lane from its accuracies at every evaluation, the last at the target or at its end."""
+        """Build the row of a lane.
+
+        Args:
+            phase: "tune" or "confirm".
+            seed: seed of the lane.
+            rate: its learning rate.
+            curve: its accuracies at every evaluation, the last at the target or at its end.
+        """
         common = {
             "phase": phase,
             "rate": rate,
@@ -109,11 +120,11 @@ class ArrivalSearch(Search[ArrivalRow]):
         if phase != "confirm":
             return ArrivalRow.model_validate(common)
         return ConfirmedRow.model_validate(
-            {**common, "every": self.every, "accuracy": [number(value, 4) for value in curve]}
+            {**common, "every": self.every, "accuracy": [rounded(value, 4) for value in curve]}
         )
 
     def reached(self, curve: Sequence[float]) -> int | None:
-        """Steps to the target, None if it was not reached."""
+        """Count the steps to the target; None: not reached."""
         return len(curve) * self.every if curve and curve[-1] >= self.target else None
 
     def _outcome(self, curve: Sequence[float]) -> Outcome:
@@ -123,8 +134,8 @@ class ArrivalSearch(Search[ArrivalRow]):
         return Outcome.TIMEOUT if survived else Outcome.NONFINITE
 
     def sample(self, row: ArrivalRow, best: float) -> Sample:
-        """Sample of a seed whose highest accuracy was `best`."""
-        detail: dict[str, Json] = {"best_accuracy": number(best)}
+        """Build a sample from the row of its seed and the highest accuracy `best`."""
+        detail: dict[str, Json] = {"best_accuracy": rounded(best)}
         if row.dead:
             return Sample(seed=row.seed, value=None, outcome=row.outcome, detail=detail)
         if row.steps is None:
@@ -142,17 +153,17 @@ class ArrivalSearch(Search[ArrivalRow]):
             yield from self._curve_faults(row)
 
     def _curve_faults(self, row: ConfirmedRow) -> Iterator[Fault]:
-        """The curve ends with the first evaluation at the target, with the budget, or with a death."""
-        target = number(self.target, 4) or 0.0  # so points are rounded: one at it may have been below
+        """Check that a curve ends at the target, with the budget, or where a loss is not finite."""
+        target = rounded(self.target, 4) or 0.0  # rounded like the points: one at the target may lie below it
         most = self.steps // self.every
-        *before, last = row.accuracy or [None]
-        early = [value for value in (before if row.steps else row.accuracy) if value is not None]
+        *earlier, last = row.accuracy or [None]
+        below = [value for value in (earlier if row.steps else row.accuracy) if value is not None]
         if row.every != self.every:
             yield Fault("every", row.every, f"{self.every}")
         if len(row.accuracy) > most:
             yield Fault("accuracy", len(row.accuracy), f"at most {most} points")
-        if any(value > target for value in early):
-            yield Fault("accuracy", max(early), f"below {target} earlier")
+        if any(value > target for value in below):
+            yield Fault("accuracy", max(below), f"below {target} before the end")
         if row.steps is not None:
             steps = len(row.accuracy) * self.every
             if row.steps != steps:
@@ -164,10 +175,10 @@ class ArrivalSearch(Search[ArrivalRow]):
             yield Fault("outcome", row.outcome, must)
         alive = row.accuracy[: len(row.accuracy) - row.accuracy.count(None)]
         if None in alive:
-            yield Fault("accuracy", None, "a number before a death")
+            yield Fault("accuracy", None, "a number until a loss is not finite")
 
     def objections(self, measured: Measurement, trace: Sequence[ArrivalRow]) -> Iterator[str]:
-        derived = read(_Derived if measured.value is None else _Costs, measured.derived, "derived")
+        derived = read_part(_Derived if measured.value is None else _Costs, measured.derived, "derived")
         if derived.rate not in (fastest := self.fastest(trace)):
             yield f"derived.rate: got {derived.rate}, must be the fastest in tuning, {fastest}"
         if derived.target != self.target:
@@ -176,23 +187,23 @@ class ArrivalSearch(Search[ArrivalRow]):
         for row, sample in zip(phase_of(trace, "confirm"), measured.samples, strict=False):
             assert isinstance(row, ConfirmedRow)
             best = max((value for value in row.accuracy if value is not None), default=0.0)
-            told = sample.detail.get("best_accuracy")
-            if isinstance(told, float) and number(told, 4) == best:
-                best = told  # of which the curve has 4 digits
+            reported = sample.detail.get("best_accuracy")
+            if isinstance(reported, float) and rounded(reported, 4) == best:
+                best = reported  # the curve has 4 digits of it
             samples.append(self.sample(row, best))
         yield from differences(measured, Findings(samples, measured.derived))
         if isinstance(derived, _Costs) and measured.value is not None:
             yield from self._cost_objections(derived, measured.value)
 
     def _cost_objections(self, derived: _Costs, steps: float) -> Iterator[str]:
-        """Seconds follow from one another, and are such as a clock can give within the measurement."""
+        """Check that costs follow from each other, and that a clock can give them within the measurement."""
         joules = derived.joules_per_step
-        must = {
+        expected = {
             "examples": steps * self.batch,
             "train_s": derived.seconds_per_step * steps,
             "energy_j": None if joules is None else joules * steps,
         }
-        for name, value in must.items():
+        for name, value in expected.items():
             if (got := getattr(derived, name)) != value:
                 yield f"derived.{name}: got {got}, must be {value}"
         size = derived.examples / derived.epochs
@@ -200,10 +211,11 @@ class ArrivalSearch(Search[ArrivalRow]):
             yield f"derived.epochs: got {derived.epochs}, must be examples over a whole number of them"
         tick = time.get_clock_info("perf_counter").resolution
         if derived.seconds_per_step < tick:
-            yield f"derived.seconds_per_step: got {derived.seconds_per_step}, must be at least a tick, {tick}"
+            got = derived.seconds_per_step
+            yield f"derived.seconds_per_step: got {got}, must be at least a clock's tick, {tick}"
         if derived.eval_s * self.every / steps < tick:
             yield f"derived.eval_s: got {derived.eval_s}, must be at least a clock's tick per evaluation"
-        per_round = derived.seconds_per_step * STEPS_A_ROUND + derived.eval_s * self.every / steps
+        per_round = derived.seconds_per_step * STEPS_PER_ROUND + derived.eval_s * self.every / steps
         least = ROUNDS // 2 * per_round  # half of the rounds are no shorter than the median one
         if self.duration_s is not None and least > self.duration_s + 1e-3:
             yield (
@@ -214,5 +226,5 @@ class ArrivalSearch(Search[ArrivalRow]):
 
 
 def mean_steps(arrivals: Sequence[int | None]) -> float:
-    """Mean steps to the target over seeds, a miss counting +inf."""
+    """Compute the mean steps to the target over seeds, a miss counting +inf."""
     return sum(steps or math.inf for steps in arrivals) / len(arrivals)

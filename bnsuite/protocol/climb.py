@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Probe(NamedTuple):
-    """Depth to try next; with `tune` its best rate is searched first, otherwise a known rate serves."""
+    """Depth to try next; with `tune` its best rate is searched first, otherwise a known rate is used."""
 
     depth: int
     tune: bool
@@ -41,12 +41,13 @@ def climb(low: int, high: int, ratio: float, attempt: Callable[[Probe], Sequence
     """Search for the greatest passing depth in low … high.
 
     Args:
-        low, high: ends of the ladder; 1 ≤ low ≤ high.
+        low: lowest rung of the ladder, at least 1.
+        high: highest rung, at least `low`.
         ratio: bisection ends when fail / pass is at most this; above 1.
         attempt: probe → whether each seed passes at its depth.
 
     Raises:
-        ValueError: a ladder that cannot be.
+        ValueError: impossible rungs or ratio.
     """
     tried: dict[int, Sequence[bool]] = {}
     while probe := next_probe(tried, low, high, ratio):
@@ -61,8 +62,14 @@ def next_probe(tried: Tried, low: int, high: int, ratio: float) -> Probe | None:
     (a majority passing there makes the climb `non_monotone`); then the gap between the last pass and the
     first fail of the majority is bisected, geometrically, to `ratio`.
 
+    Args:
+        tried: results so far.
+        low: lowest rung of the ladder, at least 1.
+        high: highest rung, at least `low`.
+        ratio: bisection ends when fail / pass is at most this; above 1.
+
     Raises:
-        ValueError: a ladder that cannot be.
+        ValueError: impossible rungs or ratio.
     """
     if not 1 <= low <= high or ratio <= 1:
         raise ValueError(f"a ladder needs 1 <= low <= high and ratio > 1: got {low}, {high}, {ratio}")
@@ -88,7 +95,13 @@ def next_probe(tried: Tried, low: int, high: int, ratio: float) -> Probe | None:
 
 
 def climbed(tried: Tried, low: int, high: int) -> Climb:
-    """Read the result of a climb that has ended from all that it tried."""
+    """Read the result of a climb that has ended.
+
+    Args:
+        tried: every depth that was tried.
+        low: lowest rung of the ladder.
+        high: highest rung.
+    """
     rungs = ladder(low, high)
     first_fail = next((rung for rung in rungs if not _majority(tried[rung])), high)
     above = _above(rungs, first_fail)
@@ -98,7 +111,7 @@ def climbed(tried: Tried, low: int, high: int) -> Climb:
 
 
 def ladder(low: int, high: int) -> list[int]:
-    """Rungs of a climb: low, 2 low, 4 low, … and at last `high` itself.
+    """List the rungs of a climb: low, 2 low, 4 low, … and finally `high`.
 
     >>> ladder(4, 48)
     [4, 8, 16, 32, 48]
@@ -110,7 +123,7 @@ def ladder(low: int, high: int) -> list[int]:
 
 
 def bracket(passes_at: Mapping[int, bool]) -> Bracket:
-    """Bracket of one seed from all depths at which it was tried."""
+    """Find the bracket of one seed from all depths at which it was tried."""
     passes = [depth for depth, ok in passes_at.items() if ok]
     fails = [depth for depth, ok in passes_at.items() if not ok]
     if not passes:
@@ -127,5 +140,5 @@ def _above(rungs: Sequence[int], rung: int) -> int | None:
 
 
 def _majority(passes: Sequence[bool]) -> bool:
-    """Whether at least half of the seeds pass: a depth fails when a majority of them does."""
+    """Tell whether at least half of the seeds pass: a depth fails when a majority of them fails."""
     return 2 * sum(passes) >= len(passes)

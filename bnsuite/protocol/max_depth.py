@@ -10,8 +10,8 @@ from bnsuite.protocol.search import (
     Fate,
     Fault,
     Findings,
+    LaneRow,
     Real,
-    Row,
     Search,
     Share,
     Whole,
@@ -19,13 +19,13 @@ from bnsuite.protocol.search import (
     differences,
     grid,
     middle,
-    number,
+    rounded,
 )
 from bnsuite.records import Json, Measurement, Outcome, Sample
 
 
-class DepthRow(Row):
-    """Lane of `max_depth`: its mean loss and accuracy over the last 10 % of steps, None for a dead one."""
+class DepthRow(LaneRow):
+    """Lane of `max_depth` with its mean loss and accuracy over the last 10 % of steps; None: not finite."""
 
     outcome: Fate
     depth: Whole
@@ -34,7 +34,7 @@ class DepthRow(Row):
 
 
 class _State(NamedTuple):
-    """A climb as far as its trace goes."""
+    """State of a climb after its trace."""
 
     passes: dict[int, list[bool]]  # depth → whether each confirmation seed trains
     best: dict[int, float]  # depth → best rate of the tuning seeds
@@ -46,13 +46,18 @@ class DepthSearch(Search[DepthRow]):
 
     At each depth the tuning seeds choose the best of `rates` among lanes that trained (none: the depth
     fails); each confirmation seed then passes or fails at that rate.
+
+    Attributes:
+        depths: lowest and highest rung of the ladder.
+        ratio: bisection ends when fail / pass is at most this.
+        target: accuracy at which a lane is trained.
     """
 
     depths: tuple[Whole, Whole]
     ratio: Real
     target: Real
 
-    def row_type(self, phase: str) -> type[DepthRow]:
+    def row_type(self, phase: str) -> type[DepthRow]:  # noqa: ARG002
         return DepthRow
 
     def faults(self, row: DepthRow) -> Iterator[Fault]:
@@ -60,7 +65,7 @@ class DepthSearch(Search[DepthRow]):
             if row.dead != (value is None):
                 yield Fault(field, value, "None iff nonfinite")
         if row.accuracy is not None:
-            target = number(self.target, 4) or 0.0  # so accuracies are rounded: one at it may be below
+            target = rounded(self.target, 4) or 0.0  # like accuracies: one at the target may lie below it
             ok = row.outcome is Outcome.OK
             if row.accuracy < target if ok else row.accuracy > target:
                 must = f"ok iff the accuracy {row.accuracy} is at least {self.target}"
@@ -112,7 +117,7 @@ class DepthSearch(Search[DepthRow]):
     def _rate(
         self, probe: Probe, rows: dict[tuple[str, int], list[DepthRow]], best: dict[int, float]
     ) -> float | None:
-        """Best rate at the probe's depth, noted in `best`; untuned, that of the deepest shallower depth."""
+        """Find the best rate at a depth and note it in `best`; untuned, that of the next shallower depth."""
         if not probe.tune:
             known = [depth for depth in best if depth < probe.depth]
             return best[max(known)] if known else None

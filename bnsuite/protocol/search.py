@@ -1,8 +1,7 @@
-"""Searches: what each asks for next, given its trace, and what its trace says. No torch.
+"""Search: frozen settings with pure functions of a trace. No torch.
 
-A search is a frozen set of settings with pure functions of a trace: `wanted` names the lanes to train next,
-`score` reads samples and derived values. A task trains what is wanted; the audit takes the rows from a
-record and scores them again.
+`wanted` names the lanes to train next; `score` reads samples and derived values from the trace. A task trains
+the lanes; the audit takes their rows from a record and scores them again.
 """
 
 import math
@@ -24,7 +23,7 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
 Fate = Literal[Outcome.OK, Outcome.STUCK, Outcome.NONFINITE]
-"""How a lane ends that has a budget of steps and a goal."""
+"""Outcome of a lane that has a budget of steps and a goal."""
 
 
 class Lane(NamedTuple):
@@ -35,7 +34,7 @@ class Lane(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Lanes that a search asks for next, and the depth of their networks where the search chooses it."""
+    """Lanes that a search asks for next, and the depth of their networks if the search chooses it."""
 
     phase: str
     lanes: list[Lane]
@@ -48,8 +47,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Row(Strict):
-    """One lane in a trace."""
+class LaneRow(Strict):
+    """Row of a trace: one lane and its outcome."""
 
     phase: str
     rate: Real
@@ -58,14 +57,16 @@ class Row(Strict):
 
     @property
     def lane(self) -> Lane:
+        """Seed and rate."""
         return Lane(self.seed, self.rate)
 
     @property
     def dead(self) -> bool:
-        """Whether the lane left the finite numbers."""
+        """Whether a loss of the lane was not finite."""
         return self.outcome is Outcome.NONFINITE
 
     def as_json(self) -> dict[str, Json]:
+        """Convert to the form that traces have in records."""
         return self.model_dump(mode="json")
 
 
@@ -85,15 +86,22 @@ class Fault(NamedTuple):
 
 
 class FaultError(Exception):
-    """Part of a record that cannot be followed further; the message is the objection."""
+    """Raised at a part of a record from which an audit cannot go on; the message is the objection."""
 
 
-RowT = TypeVar("RowT", bound=Row)
+RowT = TypeVar("RowT", bound=LaneRow)
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Search(BaseModel, ABC, Generic[RowT]):
-    """Settings of a search, from those of a task or of a record; other settings are ignored."""
+    """Settings of a search, from those of a task or of a record; other settings are ignored.
+
+    Attributes:
+        tuning: seeds for the choice of a rate.
+        confirmation: seeds of the samples.
+        rates: learning rates of the tuning lanes.
+        steps: training steps per lane.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -104,7 +112,7 @@ class Search(BaseModel, ABC, Generic[RowT]):
 
     @abstractmethod
     def row_type(self, phase: str) -> type[RowT]:
-        """Type of the rows of a phase."""
+        """Return the type of the rows of a phase."""
 
     @abstractmethod
     def wanted(self, trace: Sequence[RowT]) -> Batch | None:
@@ -112,14 +120,14 @@ class Search(BaseModel, ABC, Generic[RowT]):
 
     @abstractmethod
     def faults(self, row: RowT) -> Iterator[Fault]:
-        """Contradictions between the fields of one row, and with the settings."""
+        """Find contradictions between the fields of one row, and with the settings."""
 
     @abstractmethod
     def objections(self, measured: Measurement, trace: Sequence[RowT]) -> Iterator[str]:
-        """Objections to a measurement whose trace was followed: where, what was got, what it must be."""
+        """Find objections to a measurement whose trace was followed: where, what was got, what it must be."""
 
     def follow(self, attempt: Callable[[Batch], Sequence[RowT]]) -> list[RowT]:
-        """Run the search to its end: `attempt(batch)` gives a row per lane, in order. Returns the trace."""
+        """Run the search to its end and return its trace; `attempt(batch)` gives a row per lane, in order."""
         trace: list[RowT] = []
         while (batch := self.wanted(trace)) is not None:
             trace += attempt(batch)
@@ -127,15 +135,20 @@ class Search(BaseModel, ABC, Generic[RowT]):
 
 
 def phase_of(trace: Sequence[RowT], phase: str) -> list[RowT]:
-    """Rows of one phase."""
+    """Select the rows of one phase."""
     return [row for row in trace if row.phase == phase]
 
 
-def read(model: type[Model], value: object, where: str) -> Model:
+def read_part(model: type[Model], value: object, where: str) -> Model:
     """Read a part of a record as a model.
 
+    Args:
+        model: model that the part must fit.
+        value: the part.
+        where: its place in the record, for the message.
+
     Raises:
-        FaultError: where it is, what was got, and what it must be.
+        FaultError: it does not fit; says where, what was got, and what it must be.
     """
     try:
         return model.model_validate(value)
@@ -146,26 +159,26 @@ def read(model: type[Model], value: object, where: str) -> Model:
 
 
 def differences(measured: Measurement, must: Findings) -> Iterator[str]:
-    """Objections where samples and derived values are not those that follow from the trace."""
-    for one, other in zip(measured.samples, must.samples, strict=False):
+    """Find samples and derived values that do not follow from the trace."""
+    for sample, expected in zip(measured.samples, must.samples, strict=False):
         for name in Sample.model_fields:
-            if (a := getattr(one, name)) != (b := getattr(other, name)):
-                yield f"samples[seed {other.seed}].{name}: got {a}, must be {b}, as the trace has it"
-    got, wanted = measured.derived, must.derived
-    for name in sorted({*got, *wanted}):
-        if name not in wanted:
-            yield f"derived.{name}: got {got[name]!r:.80}, must not be there"
-        elif name not in got or got[name] != wanted[name]:
-            yield f"derived.{name}: got {got.get(name)!r:.80}, must be {wanted[name]!r:.80}"
+            if (got := getattr(sample, name)) != (wanted := getattr(expected, name)):
+                yield f"samples[seed {expected.seed}].{name}: got {got}, must be {wanted}, as in the trace"
+    derived, must_derive = measured.derived, must.derived
+    for name in sorted({*derived, *must_derive}):
+        if name not in must_derive:
+            yield f"derived.{name}: got {derived[name]!r:.80}, must not be there"
+        elif name not in derived or derived[name] != must_derive[name]:
+            yield f"derived.{name}: got {derived.get(name)!r:.80}, must be {must_derive[name]!r:.80}"
 
 
-def number(value: float, digits: int = 6) -> float | None:
-    """Round a value to significant digits, as traces hold it; None where it is not finite."""
+def rounded(value: float, digits: int = 6) -> float | None:
+    """Round a value to significant digits, as in traces; None: it is not finite."""
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
 def over_seeds(samples: Sequence[Sample], *path: str) -> list[float]:
-    """Numbers in the details of samples at a path of names; seeds without one are left out."""
+    """Collect the numbers at a path of names in the details of samples; seeds without one are left out."""
     numbers = []
     for sample in samples:
         value: Json = sample.detail
@@ -177,13 +190,18 @@ def over_seeds(samples: Sequence[Sample], *path: str) -> list[float]:
 
 
 def middle(samples: Sequence[Sample], *path: str) -> float | None:
-    """Median over seeds of the numbers at a path of names; None where no seed has one."""
+    """Compute the median over seeds of the numbers at a path of names; None: no seed has one."""
     numbers = over_seeds(samples, *path)
     return median(numbers) if numbers else None
 
 
 def log_grid(start: float, per_decade: int, count: int) -> list[float]:
-    """start · 10^{k / per_decade}, k = 0 … count − 1.
+    """Compute the rates start · 10^{k / per_decade}, k = 0 … count − 1.
+
+    Args:
+        start: first rate.
+        per_decade: rates per decade.
+        count: number of rates.
 
     >>> log_grid(0.01, 2, 3)
     [0.01, 0.0316227766016838, 0.1]
@@ -192,15 +210,17 @@ def log_grid(start: float, per_decade: int, count: int) -> list[float]:
 
 
 def grid(rates: Sequence[float], seeds: Sequence[int]) -> list[Lane]:
-    """One lane per rate and seed."""
+    """Build one lane per rate and seed, rate by rate."""
     return [Lane(seed, rate) for rate in rates for seed in seeds]
 
 
 def best_rate(lanes: Sequence[Lane], losses: Sequence[float | None], allowed: Sequence[bool]) -> float | None:
-    """Rate of lowest mean final loss over its seeds, ties to the smaller; None if no rate is allowed.
+    """Find the rate of lowest mean final loss over its seeds, ties to the smaller; None: no rate is allowed.
 
-    A rate is allowed where any of its lanes is; a lane that died (None, or not finite) makes its mean
-    infinite.
+    Args:
+        lanes: seeds and rates.
+        losses: final loss of each lane; None, or a loss that is not finite, makes its rate's mean infinite.
+        allowed: whether each lane is allowed; a rate is if any of its lanes is.
     """
     mean: dict[float, float] = {}
     for rate in {lane.rate for lane, ok in zip(lanes, allowed, strict=True) if ok}:

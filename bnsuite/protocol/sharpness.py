@@ -1,4 +1,4 @@
-"""Search of `top_eigenvalue`: rates are tuned; each λ follows from the details of its own sample."""
+"""Search of `top_eigenvalue`: rates are tuned; each λ_max follows from the detail of its own sample."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -18,7 +18,7 @@ from bnsuite.protocol.search import (
     differences,
     middle,
     over_seeds,
-    read,
+    read_part,
 )
 from bnsuite.protocol.stable_lr import RateRow, RateTuning, rate_objections
 from bnsuite.records import Json, Measurement, Outcome, Sample
@@ -27,13 +27,13 @@ WINDOW = 5
 """Steps over which the loss is averaged to decide that a checkpoint is reached."""
 
 EDGE = 0.5
-"""rate · λ/2 above which the rate, not the loss, sets λ (1 is the edge of stability)."""
+"""Value of rate · λ_max/2 above which the rate, not the loss, sets λ_max (1 is the edge of stability)."""
 
 HALVINGS = 8
-"""Times that the rate of a checkpoint is halved, at most; the steps of its budget double each time."""
+"""Upper limit on halvings of a checkpoint's rate; each doubles the budget of steps."""
 
 SLACK = 1e-9
-"""Relative rounding of eigenvalues that are equal but for it."""
+"""Largest relative difference, by rounding, of equal eigenvalues."""
 
 
 class _AtInit(Strict):
@@ -67,7 +67,15 @@ class _Detail(_Extras):
 
 
 class SharpnessSearch(RateTuning):
-    """Tuning of the scheme's own best rate, and the rules that every λ_max keeps."""
+    """Tuning of the scheme's own best rate, and the rules that every λ_max follows.
+
+    Attributes:
+        rate: learning rate of a checkpoint, before it is halved.
+        tolerance: largest residual of a λ_max.
+        max_products: limit on the steps of Lanczos.
+        eigenvalues: number of eigenvalues listed for the first seed; 0: as many as classes.
+        beside: number of seeds, from the first, with λ_max at other checkpoints.
+    """
 
     rate: Positive
     tolerance: Positive
@@ -76,15 +84,15 @@ class SharpnessSearch(RateTuning):
     beside: Annotated[int, Field(strict=True, ge=0)]
 
     def sample(self, seed: int, detail: Mapping[str, Json]) -> Sample:
-        """λ_max within |λ| · residual; `unconverged` where the residual is above the tolerance."""
-        found = _Detail.model_validate(detail)
-        value, error = found.eigenvalues[0], abs(found.eigenvalues[0]) * found.residual
-        if found.residual > self.tolerance:
+        """Build a sample: λ_max ± |λ_max| · residual; `unconverged` with a residual above the tolerance."""
+        checked = _Detail.model_validate(detail)
+        value, error = checked.eigenvalues[0], abs(checked.eigenvalues[0]) * checked.residual
+        if checked.residual > self.tolerance:
             return Sample(seed=seed, value=None, outcome=Outcome.UNCONVERGED, detail=dict(detail))
         return Sample(seed=seed, value=value, low=value - error, high=value + error, detail=dict(detail))
 
     def derived(self, trace: Sequence[RateRow], samples: Sequence[Sample]) -> dict[str, Json]:
-        """Best rate, medians over seeds at the other checkpoints, and the largest residual of any λ_max."""
+        """Derive the best rate, medians over seeds at the other checkpoints, and the largest residual."""
         places = (("residual",), ("at_init", "residual"), ("at_best_rate", "residual"))
         return {
             "best_rate": self.best(trace),
@@ -101,61 +109,62 @@ class SharpnessSearch(RateTuning):
         for i, sample in enumerate(measured.samples):
             where = f"samples[seed {sample.seed}].detail"
             ended_before = sample.outcome in (Outcome.STUCK, Outcome.NONFINITE)
-            found = read(_Extras if ended_before else _Detail, sample.detail, where)
-            yield from (f"{where}.{line}" for line in _extras(found, i < self.beside, best))
-            if isinstance(found, _Detail):
+            detail = read_part(_Extras if ended_before else _Detail, sample.detail, where)
+            yield from (f"{where}.{line}" for line in _extras(detail, i < self.beside, best))
+            if isinstance(detail, _Detail):
                 listed = (self.eigenvalues or self.classes) if i == 0 else 1
-                yield from (f"{where}.{line}" for line in self._checkpoint(found, listed))
+                yield from (f"{where}.{line}" for line in self._checkpoint(detail, listed))
                 rescored.append(self.sample(sample.seed, sample.detail))
             else:
                 gone = Sample(seed=sample.seed, value=None, outcome=sample.outcome, detail=sample.detail)
                 rescored.append(gone)
         yield from differences(measured, Findings(rescored, self.derived(trace, measured.samples)))
 
-    def _checkpoint(self, found: _Detail, listed: int | None) -> Iterator[str]:
-        """Objections to the checkpoint of one seed; `listed` eigenvalues are asked for."""
-        most = {self.rate / 2**k: self.steps * 2**k for k in range(HALVINGS + 1)}  # steps by rate
-        if found.rate not in most:
-            yield f"rate: got {found.rate}, must be {self.rate} / 2^k, k from 0 to {HALVINGS}"
-        elif not WINDOW <= found.step <= most[found.rate]:
-            yield f"step: got {found.step}, must be from {WINDOW} to {most[found.rate]} at rate {found.rate}"
-        top, bottom = found.eigenvalues, found.lambda_min
-        if found.rate * top[0] / 2 > EDGE:
-            most_sharp = 2 * EDGE / found.rate
-            yield f"eigenvalues: got {top[0]}, must be at most {most_sharp}, where its rate bears it"
-        if found.residuals[:1] != [found.residual]:
-            first = found.residuals[:1]
-            yield f"residual: got {found.residual}, must be that of the first eigenvalue, {first}"
-        yield from self._counts(found, listed)
+    def _checkpoint(self, detail: _Detail, listed: int | None) -> Iterator[str]:
+        """Find objections to the checkpoint of one seed, for which `listed` eigenvalues are wanted."""
+        budgets = {self.rate / 2**k: self.steps * 2**k for k in range(HALVINGS + 1)}  # steps by rate
+        if detail.rate not in budgets:
+            yield f"rate: got {detail.rate}, must be {self.rate} / 2^k, k from 0 to {HALVINGS}"
+        elif not WINDOW <= detail.step <= budgets[detail.rate]:
+            must = f"from {WINDOW} to {budgets[detail.rate]} at rate {detail.rate}"
+            yield f"step: got {detail.step}, must be {must}"
+        top, bottom = detail.eigenvalues, detail.lambda_min
+        if detail.rate * top[0] / 2 > EDGE:
+            most_sharp = 2 * EDGE / detail.rate
+            yield f"eigenvalues: got {top[0]}, must be at most {most_sharp}, allowed by its rate"
+        if detail.residuals[:1] != [detail.residual]:
+            first = detail.residuals[:1]
+            yield f"residual: got {detail.residual}, must be that of the first eigenvalue, {first}"
+        yield from self._counts(detail, listed)
         ends = [*top, bottom] if bottom is not None else top
         slack = SLACK * max(map(abs, ends))
         if any(b > a + slack for a, b in pairwise(ends)):
             yield f"eigenvalues: got {ends}, must descend, and lambda_min last"
 
-    def _counts(self, found: _Detail, listed: int | None) -> Iterator[str]:
-        """Objections to counts: a product per Ritz value of Lanczos, and one per certified end."""
-        n, below = len(found.eigenvalues), found.lambda_min is not None
-        if len(found.residuals) != n or (found.lambda_min_residual is not None) != below:
-            got = len(found.residuals)
+    def _counts(self, detail: _Detail, listed: int | None) -> Iterator[str]:
+        """Find objections to counts: a product per Ritz value of Lanczos, and one per certified end."""
+        n, below = len(detail.eigenvalues), detail.lambda_min is not None
+        if len(detail.residuals) != n or (detail.lambda_min_residual is not None) != below:
+            got = len(detail.residuals)
             yield f"residuals: got {got}, must be one for each of {n} eigenvalues and lambda_min"
-        steps, most = found.products - 1 - below, self.max_products
+        steps, most = detail.products - 1 - below, self.max_products
         if not 1 <= steps <= max(1, most):
-            yield f"products: got {found.products}, must be from {2 + below} to {most + 1 + below}"
+            yield f"products: got {detail.products}, must be from {2 + below} to {most + 1 + below}"
         if listed is not None and n != min(listed, steps):
-            yield f"eigenvalues: got {n}, must be {min(listed, steps)} at {found.products} products"
+            yield f"eigenvalues: got {n}, must be {min(listed, steps)} at {detail.products} products"
         if listed is not None and below != (listed > 1):
-            yield f"lambda_min: got {found.lambda_min}, must be {'there' if listed > 1 else 'left out'}"
+            yield f"lambda_min: got {detail.lambda_min}, must be {'there' if listed > 1 else 'left out'}"
 
 
-def _extras(found: _Extras, wanted: bool, best: float | None) -> Iterator[str]:
-    """Objections to λ at initialization and at the best rate, which the first seeds alone have."""
-    if (found.at_init is not None) != wanted:
-        yield f"at_init: got {found.at_init}, must be {'there' if wanted else 'left out'}"
-    if (there := found.at_best_rate) is None:
+def _extras(detail: _Extras, wanted: bool, best: float | None) -> Iterator[str]:
+    """Find objections to λ_max at initialization and at the best rate, which only the first seeds have."""
+    if (detail.at_init is not None) != wanted:
+        yield f"at_init: got {detail.at_init}, must be {'there' if wanted else 'left out'}"
+    if (at_best := detail.at_best_rate) is None:
         return
     if not wanted:
         yield "at_best_rate: got one, must be left out"
-    if there.rate != best:
-        yield f"at_best_rate.rate: got {there.rate}, must be the best rate {best}"
-    elif there.edge != there.rate * there.value / 2:
-        yield f"at_best_rate.edge: got {there.edge}, must be {there.rate * there.value / 2}, rate · λ/2"
+    if at_best.rate != best:
+        yield f"at_best_rate.rate: got {at_best.rate}, must be the best rate {best}"
+    elif at_best.edge != at_best.rate * at_best.value / 2:
+        yield f"at_best_rate.edge: got {at_best.edge}, must be {at_best.rate * at_best.value / 2}, rate · λ/2"

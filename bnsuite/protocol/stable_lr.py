@@ -1,4 +1,4 @@
-"""Searches over rates: the best one, for `top_eigenvalue` too, and the stable ones above it."""
+"""Searches over rates: the best rate, for `top_eigenvalue` too, and the stable rates above it."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,22 +10,22 @@ from bnsuite.protocol.search import (
     Fate,
     Fault,
     Findings,
+    LaneRow,
     Positive,
-    Row,
     Search,
     Whole,
     best_rate,
     differences,
     grid,
     log_grid,
-    number,
     phase_of,
+    rounded,
 )
 from bnsuite.records import Json, Measurement, Outcome, Sample
 
 
-class RateRow(Row):
-    """Lane that differs from others in rate and seed: its first loss, and its mean over the last 10 %."""
+class RateRow(LaneRow):
+    """Lane with its first loss and its mean loss over the last 10 % of steps; None: not finite."""
 
     outcome: Fate
     loss: AtLeast0 | None
@@ -37,7 +37,7 @@ class RateTuning(Search[RateRow]):
 
     Attributes:
         loss_ratio: a lane has learned at a loss of at most loss_ratio · ln C.
-        classes: C; None where it is not known.
+        classes: C; None: not known.
     """
 
     loss_ratio: Positive = 0.5
@@ -48,16 +48,16 @@ class RateTuning(Search[RateRow]):
         """Loss of a lane that has learned, in nats."""
         return self.loss_ratio * math.log(self.classes) if self.classes else None
 
-    def row_type(self, phase: str) -> type[RateRow]:
+    def row_type(self, phase: str) -> type[RateRow]:  # noqa: ARG002
         return RateRow
 
     def faults(self, row: RateRow) -> Iterator[Fault]:
         if row.dead != (row.loss is None):
             yield Fault("outcome", row.outcome, "nonfinite iff there is no final loss")
         if not row.dead and row.first_loss is None:
-            yield Fault("first_loss", None, "a number where one survived")
+            yield Fault("first_loss", None, "a number, as the lane stayed finite")
         if self.limit is not None and row.loss is not None:
-            limit = number(self.limit) or 0.0  # as losses are rounded
+            limit = rounded(self.limit) or 0.0  # rounded like losses
             ok = row.outcome is Outcome.OK
             if row.loss > limit if ok else row.loss < limit:
                 yield Fault("outcome", row.outcome, f"ok iff the loss {row.loss} is at most {limit}")
@@ -66,14 +66,18 @@ class RateTuning(Search[RateRow]):
         return None if trace else Batch("tune", grid(self.rates, self.tuning))
 
     def best(self, trace: Sequence[RateRow]) -> float | None:
-        """Best rate among those of which a lane survived."""
+        """Find the best rate among those of which a lane stayed finite."""
         tuned = phase_of(trace, "tune")
         alive = [not row.dead for row in tuned]
         return best_rate([row.lane for row in tuned], [row.loss for row in tuned], alive)
 
 
 class RateSearch(RateTuning):
-    """Count of the stable rates among the two decades from the best rate upwards."""
+    """Count of the stable rates in the two decades from the best rate upwards.
+
+    Attributes:
+        per_decade: number of rates per decade.
+    """
 
     per_decade: Whole
 
@@ -110,26 +114,26 @@ class RateSearch(RateTuning):
         return log_grid(best, self.per_decade, 2 * self.per_decade + 1)
 
     def _median_of_largest(self, rows: Sequence[RateRow]) -> float | None:
-        """Lower median over seeds of the largest of these rates; a seed without one counts as smallest."""
+        """Compute the lower median over seeds of their largest rate; 0 for seeds without rows."""
         largest = (max((r.rate for r in rows if r.seed == seed), default=0.0) for seed in self.confirmation)
         return median_low(largest) or None
 
 
 def rate_objections(rows: Sequence[RateRow]) -> Iterator[str]:
-    """Objections where rows contradict each other.
+    """Find rows that contradict each other.
 
-    One limit of the loss parts the lanes that learned from those that are stuck, and a seed starts at one
-    loss whatever its rate.
+    Lanes that learned and lanes that are stuck lie on either side of one loss, and a seed starts at one loss
+    whatever its rate.
     """
     learned = max((r.loss for r in rows if r.outcome is Outcome.OK and r.loss is not None), default=0.0)
     stuck = min((r.loss for r in rows if r.outcome is Outcome.STUCK and r.loss is not None), default=math.inf)
     if learned > stuck:
-        yield f"trace.outcome: got ok at a loss of {learned} and stuck at {stuck}, must part at one limit"
+        yield f"trace.outcome: got ok at a loss of {learned} and stuck at {stuck}, must be split by one limit"
     starts: dict[int, float] = {}
     for i, row in enumerate(rows):
         if row.first_loss is not None:
             start = starts.setdefault(row.seed, row.first_loss)
-            # the sums behind one number may run in another order in a stack of another height
+            # a stack of another size may add the terms of a loss in another order
             if not math.isclose(row.first_loss, start, rel_tol=1e-3):
                 must = f"{start}, that of its seed at the first rate"
                 yield f"trace[{i}].first_loss: got {row.first_loss}, must be {must}"

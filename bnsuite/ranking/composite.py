@@ -1,4 +1,4 @@
-"""Composite: the ranked tasks in one number that no other entry can move, with its bounds."""
+"""Composite: the ranked tasks in one number with bounds, which no other entry can change."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,10 +9,10 @@ from bnsuite.records import Record, Sample
 from bnsuite.specs import RANKED, SPECS
 
 CLIP = 2.0
-"""A task gives at most this many of its scale units, and at least minus this many."""
+"""Largest magnitude of a task's score, in its scale units."""
 
 SCALED = ("none", "layernorm", "residual-batchnorm")
-"""The reference schemes over whose ratios to batchnorm a scale is taken."""
+"""Reference schemes whose ratios to batchnorm give the scale of a task."""
 
 
 class Scales(NamedTuple):
@@ -23,7 +23,7 @@ class Scales(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A score known to lie in [low, high]; `value` takes every bound as met."""
+    """Score that is known to lie in [low, high]; `value` is its value if every bound is met exactly."""
 
     value: float
     low: float
@@ -31,7 +31,7 @@ class Score(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """How the value is to be read: exactly, at least, at most, or open on both sides."""
+        """Sign before the value: none (exact), ≥, ≤, or ~ (open on both sides)."""
         below, above = self.low < self.value, self.high > self.value
         return "~" if below and above else "≥" if above else "≤" if below else ""
 
@@ -40,40 +40,57 @@ FROZEN = Scales(1, {name: spec.scale for name, spec in SPECS.items() if spec.sca
 """Scales of suite version 1."""
 
 
-def _push(one: Record | Sample) -> int:
-    """Where the truth may lie beyond the value: above (1), below (-1), or nowhere (0)."""
-    return {"lower": 1, "upper": -1, None: 0}[one.outcome.bound]
+def _open_side(measured: Record | Sample) -> int:
+    """Tell on which side of the value the truth may lie: above (1), below (-1), or neither (0)."""
+    return {"lower": 1, "upper": -1, None: 0}[measured.outcome.bound]
 
 
-def task_score(one: Record | Sample, reference: Record, unit: float) -> Score | None:
-    """± log2(value / reference) / unit, clipped to ±2; positive is better.
+def task_score(measured: Record | Sample, reference: Record, unit: float) -> Score | None:
+    """Compute ± log2(value / reference) / unit, clipped to ±2; positive is better.
 
-    A bound opens the score on the side that it leaves open, a bounded reference on the other; what lies
-    beyond the clip is exact again. None where there is no value, or no logarithm.
+    A bound opens the score on the side that it leaves open, a bounded reference on the other; a score beyond
+    the clip is exact again.
+
+    Args:
+        measured: record, or sample of a record.
+        reference: record of the reference scheme.
+        unit: scale of the task.
+
+    Returns:
+        None if a value is missing, or not positive.
     """
-    if one is reference:
+    if measured is reference:
         return Score(0.0, 0.0, 0.0)
-    if one.value is None or reference.value is None or min(one.value, reference.value) <= 0:
+    if measured.value is None or reference.value is None or min(measured.value, reference.value) <= 0:
         return None
     sign = 1 if reference.better == "higher" else -1
-    point = sign * math.log2(one.value / reference.value) / unit
-    pushes = (sign * _push(one), -sign * _push(reference))
-    ends = (point, -math.inf if -1 in pushes else point, math.inf if 1 in pushes else point)
+    point = sign * math.log2(measured.value / reference.value) / unit
+    open_sides = (sign * _open_side(measured), -sign * _open_side(reference))
+    ends = (point, -math.inf if -1 in open_sides else point, math.inf if 1 in open_sides else point)
     return Score(*(max(-CLIP, min(CLIP, end)) for end in ends))
 
 
 def mean_score(scores: Iterable[Score | None]) -> Score | None:
-    """The mean over the ranked tasks, its bounds with it; None unless every task has a score."""
-    found = [score for score in scores if score is not None]
-    if len(found) < len(RANKED):
+    """Average scores and their bounds over the ranked tasks; None: a task has no score."""
+    known = [score for score in scores if score is not None]
+    if len(known) < len(RANKED):
         return None
-    return Score(*(sum(parts) / len(RANKED) for parts in zip(*found, strict=True)))
+    return Score(*(sum(numbers) / len(RANKED) for numbers in zip(*known, strict=True)))
 
 
 def composite(
     records: Mapping[str, Record], references: Mapping[str, Record], scales: Scales
 ) -> Score | None:
-    """The composite of one entry: the mean of its task scores."""
+    """Compute the composite of one entry, the mean of its task scores.
+
+    Args:
+        records: task → record of the entry.
+        references: task → record of the reference scheme.
+        scales: units of the tasks.
+
+    Returns:
+        None if a ranked task has no score.
+    """
     tasks = [task for task in RANKED if task in records and task in references]
     return mean_score(task_score(records[task], references[task], scales.units[task]) for task in tasks)
 
@@ -81,9 +98,14 @@ def composite(
 def seed_composites(
     records: Mapping[str, Record], references: Mapping[str, Record], scales: Scales
 ) -> dict[int, Score]:
-    """The composite of each seed that all ranked tasks share, against the reference's medians.
+    """Compute the composite of each seed that all ranked tasks share, against the reference's medians.
 
-    A seed without a value scores the worst that there is, -2.
+    A seed without a value scores −2, the worst score.
+
+    Args:
+        records: task → record of the entry.
+        references: task → record of the reference scheme.
+        scales: units of the tasks.
     """
     if any(task not in records or task not in references for task in RANKED):
         return {}
@@ -98,19 +120,20 @@ def seed_composites(
 
 
 def derive_scales(records: Iterable[Record]) -> Scales:
-    """The scales that the records of one track give: per task, over `SCALED`,
+    """Derive the scale of each task from the records of one track.
 
-    unit = sqrt(mean of log2(value / value of batchnorm)²), a bound taken at its value.
+    unit = sqrt(mean over `SCALED` of log2(value / value of batchnorm)²), with bounds at their value.
 
-    Raises ValueError where the records are of several tracks, or a reference scheme lacks a value.
+    Raises:
+        ValueError: the records are of several tracks, or a reference scheme has no positive value.
     """
     kept = [Kept(record, "published") for record in records if record.scheme in (*SCALED, REFERENCE)]
-    tracks = {track_of(one.record) for one in kept}
+    tracks = {track_of(record) for record, _ in kept}
     if len(tracks) != 1:
         raise ValueError(f"scales are derived from the records of 1 track: got {len(tracks)}")
     units = {}
     for task in [task for task in RANKED if task in tasks_of(kept)]:
-        group = [one for one in kept if one.record.task == task]
+        group = [k for k in kept if k.record.task == task]
         reference = standard(group).record
         values = {entry.scheme: shown[task].value for entry, shown in newest(group).items()}
         ratios = [(values.get(scheme) or 0) / (reference.value or math.inf) for scheme in SCALED]

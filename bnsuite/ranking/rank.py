@@ -1,4 +1,4 @@
-"""Rank intervals: the places that an entry may hold, from what the paired test can tell apart."""
+"""Rank intervals: the places that an entry may have, by the paired test."""
 
 import math
 from collections import Counter
@@ -10,16 +10,16 @@ from bnsuite.records import Record
 from bnsuite.statistics import MIN_SEEDS, differs_upwards
 
 PENALTY = 2.0
-"""A seed without a value stands this factor beyond the worst value of the pair that is compared."""
+"""Factor beyond the worst value of two records at which a seed without a value counts."""
 
 TOLERANCE = 0.1
-"""Seconds of a step are told apart beyond this factor: by so much a clock may move without a flag."""
+"""Relative difference of seconds per step up to which they are equal: clock drift that raises no flag."""
 
 T = TypeVar("T", bound=Hashable)
 
 
 class Rank(NamedTuple):
-    """All the places that an entry may hold."""
+    """Lowest and highest place that an entry may have."""
 
     low: int
     high: int
@@ -29,18 +29,18 @@ class Rank(NamedTuple):
 
 
 def rank_intervals(items: Sequence[T], beats: Callable[[T, T], bool]) -> dict[T, Rank]:
-    """Per item [1 + number that beat it, N − number that it beats]."""
-    beaten = {one: [other for other in items if beats(one, other)] for one in items}
+    """Compute for each of N items [1 + number that beat it, N − number that it beats]."""
+    beaten = {item: [other for other in items if beats(item, other)] for item in items}
     above = Counter(loser for losers in beaten.values() for loser in losers)
-    return {one: Rank(1 + above[one], len(items) - len(beaten[one])) for one in items}
+    return {item: Rank(1 + above[item], len(items) - len(beaten[item])) for item in items}
 
 
 def log_advantages(a: Record, b: Record) -> list[float]:
-    """Per common seed, by how much a is better than b: ± log(a / b); bounds enter at their value.
+    """Compute by how much a is better than b on each common seed: ± log(a / b), with bounds at their value.
 
-    A seed without a value takes the worst value that either of the two has on these seeds, times `PENALTY`
-    in the bad direction. The rule treats a and b alike, so the sign-flip test stays exact, and it looks
-    at no third entry. Empty where no seed has a value, or one has no logarithm.
+    A seed without a value takes the worst value that either record has on these seeds, times `PENALTY` in
+    the bad direction. The rule treats a and b alike, so the sign-flip test stays exact, and it depends on no
+    third entry. Empty if no seed has a value, or a value is not positive.
     """
     sign = 1 if a.better == "higher" else -1
     of_b = {sample.seed: sample.value for sample in b.samples}
@@ -57,21 +57,21 @@ def log_advantages(a: Record, b: Record) -> list[float]:
 
 
 def task_ranks(records: Mapping[T, Record]) -> dict[T, Rank]:
-    """Rank intervals of the records of one task that have a value and at least `MIN_SEEDS` seeds."""
+    """Rank the records of one task that have a value and at least `MIN_SEEDS` seeds."""
     items = [key for key, record in records.items() if record.value is not None and record.n >= MIN_SEEDS]
     return rank_intervals(items, lambda a, b: differs_upwards(log_advantages(records[a], records[b])))
 
 
 def seconds_ranks(records: Mapping[T, Record]) -> dict[T, Rank]:
-    """Rank intervals of the training seconds to the target, a seed's steps times the seconds of a step.
+    """Rank the training seconds to the target, steps of each seed times seconds per step.
 
-    Only of accelerators that were idle and did not drift, each among the records of machines like its own.
+    Only records of accelerators that were idle and did not drift are ranked, among those of equal machines.
     """
     paces = {key: pace for key, record in records.items() if (pace := _pace(record)) is not None}
     machines: dict[tuple[str | None, ...], list[T]] = {}
     for key in paces:
-        made = records[key].provenance
-        machines.setdefault((made.gpu, made.driver, made.cpu, made.torch), []).append(key)
+        where = records[key].provenance
+        machines.setdefault((where.gpu, where.driver, where.cpu, where.torch), []).append(key)
 
     def beats(a: T, b: T) -> bool:
         faster = math.log(paces[b]) - math.log(paces[a]) - math.log1p(TOLERANCE)
@@ -81,21 +81,21 @@ def seconds_ranks(records: Mapping[T, Record]) -> dict[T, Rank]:
 
 
 def _pace(record: Record) -> float | None:
-    """Seconds of a step, None where they cannot be ranked."""
-    beside = record.derived
-    pace = beside.get("seconds_per_step")
-    settled = beside.get("idle") is True and beside.get("drift") is False
+    """Read the seconds per step of a record; None: they cannot be ranked."""
+    derived = record.derived
+    pace = derived.get("seconds_per_step")
+    settled = derived.get("idle") is True and derived.get("drift") is False
     if record.device == "cpu" or record.value is None or record.n < MIN_SEEDS or not settled:
         return None
     return pace if isinstance(pace, float) and pace > 0 else None
 
 
 def overall_ranks(composites: Mapping[T, Mapping[int, Score]]) -> dict[T, Rank]:
-    """Rank intervals on per-seed composites: a beats b where its low ends lie above b's high ends."""
+    """Rank composites per seed: a beats b if its low ends lie above b's high ends."""
 
     def beats(a: T, b: T) -> bool:
         of_a, of_b = composites[a], composites[b]
         common = sorted(of_a.keys() & of_b.keys())
         return a != b and differs_upwards([of_a[seed].low - of_b[seed].high for seed in common])
 
-    return rank_intervals([key for key, found in composites.items() if len(found) >= MIN_SEEDS], beats)
+    return rank_intervals([key for key, by_seed in composites.items() if len(by_seed) >= MIN_SEEDS], beats)

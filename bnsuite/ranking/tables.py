@@ -1,4 +1,4 @@
-"""Tables: the rows of a track with their rank intervals and composites, in the order of the ranks."""
+"""Tables: rows of a track with rank intervals and composites, by rank."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,17 @@ from bnsuite.verification import Tier
 
 @dataclass(frozen=True)
 class Row:
-    """An entry with all that its row shows.
+    """Row of a table: an entry with all that is shown of it.
 
-    `foreign`: tasks measured under other settings, never ranked. `tier`: of what others sent in.
+    Attributes:
+        entry: the entry.
+        records: task → its newest record.
+        ranks: ranked task → rank interval.
+        composite: mean of the task scores; None: a ranked task has no score.
+        overall: rank interval on composites; None: not ranked.
+        reference: whether ratios are taken to this entry.
+        foreign: tasks measured with other settings, never ranked.
+        tier: how far a submitted entry is confirmed; None: it was not submitted.
     """
 
     entry: Entry
@@ -46,14 +54,21 @@ class Row:
 
     @property
     def coverage(self) -> int:
-        """Ranked tasks of which the entry has a comparable value."""
+        """Number of ranked tasks in which the entry has a comparable value."""
         comparable = [self.records[task] for task in RANKED if task in self.records.keys() - self.foreign]
         return sum(record.value is not None for record in comparable)
 
 
 @dataclass(frozen=True)
 class Table:
-    """One track: its rows in order, per task the record that says what is asked, and the references."""
+    """Table of one track.
+
+    Attributes:
+        track: the track.
+        rows: its rows, in order.
+        standards: task → record that defines its question.
+        references: ranked task → record that ratios are taken to.
+    """
 
     track: Track
     rows: tuple[Row, ...]
@@ -62,26 +77,40 @@ class Table:
 
     @property
     def asked(self) -> list[Record]:
-        """What the ranked tasks ask."""
+        """Records that define the questions of the ranked tasks."""
         return [record for task, record in self.standards.items() if task in RANKED]
 
     @property
     def ranked(self) -> bool:
+        """Whether a row has a rank."""
         return any(row.ranks for row in self.rows)
 
 
 def make_tables(kept: Sequence[Kept], scales: Scales, reruns: Sequence[Record] = ()) -> list[Table]:
-    """One table a track; the order of `kept` does not matter. `reruns` confirm what others sent in."""
-    return [make_table(track, found, scales, reruns) for track, found in by_track(kept).items()]
+    """Make one table per track.
+
+    Args:
+        kept: records, in any order.
+        scales: units of the composite.
+        reruns: records that confirm submitted ones.
+    """
+    return [make_table(track, of_track, scales, reruns) for track, of_track in by_track(kept).items()]
 
 
 def make_table(track: Track, kept: Sequence[Kept], scales: Scales, reruns: Sequence[Record] = ()) -> Table:
-    """The table of the records of one track."""
+    """Make the table of one track.
+
+    Args:
+        track: the track.
+        kept: its records, in any order.
+        scales: units of the composite.
+        reruns: records that confirm submitted ones.
+    """
     standards = {task: standard([k for k in kept if k.record.task == task]) for task in tasks_of(kept)}
-    asked = {task: one.record for task, one in standards.items()}
-    owned = {task: one for task, one in standards.items() if task in RANKED and is_reference(one)}
-    references = {task: one.record for task, one in owned.items()}
-    owners = {entry_of(one) for one in owned.values()}
+    asked = {task: k.record for task, k in standards.items()}
+    owned = {task: k for task, k in standards.items() if task in RANKED and is_reference(k)}
+    references = {task: k.record for task, k in owned.items()}
+    owners = {entry_of(k) for k in owned.values()}
     shown = newest(kept)
     comparable = {
         entry: {task: record for task, record in records.items() if same_question(record, asked[task])}
@@ -116,16 +145,16 @@ def _scores(
 
 
 def _order(row: Row) -> tuple[bool, int, float, bool, Entry]:
-    """By the low end of the overall rank, then composite; without a rank by name, the incomplete last."""
+    """Order by the low end of the overall rank, then composite; then unranked and incomplete rows by name."""
     if row.overall is None or row.composite is None:
         return True, 0, 0.0, row.composite is None, row.entry
     return False, row.overall.low, -row.composite.value, False, row.entry
 
 
 def by_task(rows: Sequence[Row], task: str) -> list[Row]:
-    """The rows with a record of a task in its own order: by the low end of its rank, then value, then name.
+    """Select rows with a record of a task and order them by the low end of its rank, then value, then name.
 
-    Those without a rank follow by name, those without a value last.
+    Rows without a rank follow by name, rows without a value last.
     """
 
     def order(row: Row) -> tuple[bool, int, float, bool, Entry]:

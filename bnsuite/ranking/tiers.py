@@ -1,4 +1,4 @@
-"""Tiers: how far a submitted number is confirmed, from the records that others made of the same cells."""
+"""Tiers: how far a submitted entry is confirmed by records that others measured of its cells."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,11 +11,11 @@ TIERS: Mapping[Tier, str] = {
     "re-run": "measured again by the maintainers, from the code that was sent in",
     "re-run elsewhere": "measured again on a machine of another kind",
 }
-"""From the least confirmed to the most, and what each says."""
+"""Tier → its meaning, from the least confirmed to the most."""
 
 
 def entry_tier(records: Mapping[str, Record], reruns: Sequence[Record]) -> Tier:
-    """The tier of an entry: the lowest over its ranked records, by task; where it has none, over all."""
+    """Find the tier of an entry: the lowest of its ranked records, or of all records if none is ranked."""
     ranked = [record for task, record in records.items() if task in RANKED]
-    found = [tier(record, reruns) for record in ranked or records.values()]
-    return min(found, key=list(TIERS).index)
+    tiers = [tier(record, reruns) for record in ranked or records.values()]
+    return min(tiers, key=list(TIERS).index)

@@ -10,18 +10,18 @@ from bnsuite.records.store import age as age
 from bnsuite.specs import RANKED
 
 Origin = Literal["published", "submitted", "local", "verification"]
-"""How a record came to be. Those of a verification stand in no table: they confirm what others sent in."""
+"""Where a record is from. Records of a verification are in no table: they confirm submitted ones."""
 
 REFERENCE = "batchnorm"
-"""The scheme that ratios are taken to."""
+"""Scheme that ratios are taken to."""
 
 ORIGINS: tuple[Origin, ...] = ("published", "local", "submitted")
-"""Those that stand in tables, by whose word comes first."""
+"""Origins shown in tables, by priority."""
 PROFILES = ("full", "standard", "quick")  # then any other, then smoke
 
 
 class Kept(NamedTuple):
-    """A record, and where it lay."""
+    """Record and its origin."""
 
     record: Record
     origin: Origin
@@ -29,11 +29,15 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True, order=True)
 class Track:
-    """Records that may be compared. Never mixed: one table each.
+    """Key of records that may be compared; records of different tracks are never in one table.
 
     Attributes:
-        checksum: SHA-256 of the data set, which is another one under the same name where it differs.
-        mark: first digits of the checksum, where the name alone does not tell the data set from another.
+        suite_version: version of the suite.
+        profile: name of the profile, with changed settings.
+        family: family of the networks.
+        dataset: name of the data set.
+        checksum: SHA-256 of the data set, which tells apart data sets of one name.
+        mark: first digits of the checksum if the name alone is ambiguous.
     """
 
     suite_version: int
@@ -48,17 +52,17 @@ class Track:
 
     @property
     def data(self) -> str:
-        """What the data set is called: digits, or digits (3069f954)."""
+        """Name of the data set, with its mark: digits, or digits (3069f954)."""
         return f"{self.dataset} ({self.mark})" if self.mark else self.dataset
 
     @property
     def budget(self) -> str:
-        """The profile, and the settings that were given in place of its own: quick, batch=16."""
+        """Profile and settings that were changed: quick, batch=16."""
         return ", ".join(self.profile.split("+"))
 
 
 class Entry(NamedTuple):
-    """A row: one scheme on one kind of device from one origin."""
+    """Key of a row: one scheme on one kind of device from one origin."""
 
     scheme: str
     device: str
@@ -66,29 +70,31 @@ class Entry(NamedTuple):
 
 
 def track_of(record: Record) -> Track:
+    """Find the track of a record."""
     checksum = record.provenance.dataset_checksum
     return Track(record.suite_version, record.profile, record.family, record.dataset, checksum)
 
 
 def entry_of(kept: Kept) -> Entry:
+    """Find the entry of a record."""
     return Entry(kept.record.scheme, kept.record.device, kept.origin)
 
 
 def by_track(kept: Iterable[Kept]) -> dict[Track, list[Kept]]:
-    """Records by track: newest suite first, the largest profile first, `smoke` last, changed ones after.
+    """Group records by track: newest suite first, then the largest profile, `smoke` last, changed ones after.
 
-    Tracks that only others measured come last. Calibrations measure no scheme: they are in none.
+    Tracks with submitted records alone come last. Calibrations measure no scheme and have no track.
     """
     tracks: dict[Track, list[Kept]] = defaultdict(list)
-    for one in kept:
-        if one.record.task != CALIBRATION:
-            tracks[track_of(one.record)].append(one)
+    for k in kept:
+        if k.record.task != CALIBRATION:
+            tracks[track_of(k.record)].append(k)
 
     def order(track: Track) -> tuple[bool, int, bool, int, Track]:
         places = {profile: place for place, profile in enumerate(PROFILES)}
         profile, *changed = track.profile.split("+")
         place = places.get(profile, 9 + (profile == "smoke"))
-        foreign = all(one.origin == "submitted" for one in tracks[track])
+        foreign = all(k.origin == "submitted" for k in tracks[track])
         return foreign, -track.suite_version, bool(changed), place, track
 
     marks = _marks(tracks)
@@ -96,45 +102,46 @@ def by_track(kept: Iterable[Kept]) -> dict[Track, list[Kept]]:
 
 
 MARK = 8
-"""Digits of a checksum that tell two data sets of one name apart; more where these are the same."""
+"""Digits of a checksum that are shown; more if they do not tell the data sets of a name apart."""
 
 
 def _marks(tracks: Mapping[Track, Sequence[Kept]]) -> dict[Track, str]:
-    """The mark of each track; none for the only, or the only published, data set of its name."""
+    """Choose the mark of each track; empty for the only, or the only published, data set of its name."""
     checksums: dict[str, set[str]] = defaultdict(set)
     published: dict[str, set[str]] = defaultdict(set)
     for track, kept in tracks.items():
         checksums[track.dataset].add(track.checksum)
-        if any(one.origin == "published" for one in kept):
+        if any(k.origin == "published" for k in kept):
             published[track.dataset].add(track.checksum)
 
     def plain(track: Track) -> bool:
         return {track.checksum} in (checksums[track.dataset], published[track.dataset])
 
     def mark(track: Track) -> str:
-        same = checksums[track.dataset]
-        digits = next((k for k in range(MARK, 64) if len({one[:k] for one in same}) == len(same)), 64)
+        same_name = checksums[track.dataset]
+        shortened = ((n, {checksum[:n] for checksum in same_name}) for n in range(MARK, 64))
+        digits = next((n for n, marks in shortened if len(marks) == len(same_name)), 64)
         return track.checksum[:digits] or "none"
 
     return {track: "" if plain(track) else mark(track) for track in tracks}
 
 
 def newest(kept: Iterable[Kept]) -> dict[Entry, dict[str, Record]]:
-    """What is shown: per entry and task, the newest record, whatever its outcome."""
+    """Find the newest record per entry and task, whatever its outcome; tables show these."""
     shown: dict[Entry, dict[str, Record]] = defaultdict(dict)
-    for one in sorted(kept, key=lambda k: age(k.record)):
-        shown[entry_of(one)][one.record.task] = one.record
+    for k in sorted(kept, key=lambda k: age(k.record)):
+        shown[entry_of(k)][k.record.task] = k.record
     return {entry: shown[entry] for entry in sorted(shown)}
 
 
 def tasks_of(kept: Iterable[Kept]) -> list[str]:
-    """Tasks that have a record: the ranked ones in their order, then the others by name."""
-    found = {one.record.task for one in kept}
-    return [task for task in RANKED if task in found] + sorted(found - set(RANKED))
+    """List the tasks that have a record: ranked ones in their order, then the others by name."""
+    tasks = {record.task for record, _ in kept}
+    return [task for task in RANKED if task in tasks] + sorted(tasks - set(RANKED))
 
 
 def same_question(a: Record, b: Record) -> bool:
-    """Whether two records of a track measured the same thing: nothing else is ever ranked together."""
+    """Tell whether two records of a track answer one question; only these are ranked together."""
     return (a.task, a.task_version, a.unit, a.better, a.settings) == (
         b.task,
         b.task_version,
@@ -145,23 +152,24 @@ def same_question(a: Record, b: Record) -> bool:
 
 
 def standard(kept: Sequence[Kept]) -> Kept:
-    """The record of one task in one track that defines its question, and its ratio where it can.
+    """Choose the record that defines the question of one task in one track, and the reference if it is one.
 
-    Published batchnorm first, local batchnorm next, a submitted one never; CPU first. Its newest record
-    says what is asked; the earliest with a value that asks the same is the reference, so that measuring
-    again moves no score. Where there is no batchnorm, the first of the others says what is asked.
+    Published batchnorm comes first, then local batchnorm, never a submitted one; a CPU comes before a GPU.
+    The newest of these records defines the question; the earliest with a value that answers this question is
+    the reference, so that measuring again changes no score. Without batchnorm, another scheme's record
+    defines the question.
     """
 
-    def place(one: Kept) -> tuple[bool, int, str]:
-        eligible = one.record.scheme == REFERENCE and one.origin != "submitted"
-        return not eligible, ORIGINS.index(one.origin), one.record.device
+    def place(k: Kept) -> tuple[bool, int, str]:
+        eligible = k.record.scheme == REFERENCE and k.origin != "submitted"
+        return not eligible, ORIGINS.index(k.origin), k.record.device
 
     first = min(map(place, kept))
-    group = sorted((one for one in kept if place(one) == first), key=lambda k: age(k.record))
-    valued = [one for one in group if one.record.value is not None] or group
-    return next(one for one in valued if same_question(one.record, valued[-1].record))
+    group = sorted((k for k in kept if place(k) == first), key=lambda k: age(k.record))
+    valued = [k for k in group if k.record.value is not None] or group
+    return next(k for k in valued if same_question(k.record, valued[-1].record))
 
 
-def is_reference(one: Kept) -> bool:
-    """Whether a task's standard is also a number to take ratios to."""
-    return one.record.scheme == REFERENCE and one.origin != "submitted" and one.record.value is not None
+def is_reference(kept: Kept) -> bool:
+    """Tell whether ratios can be taken to the standard of a task."""
+    return kept.record.scheme == REFERENCE and kept.origin != "submitted" and kept.record.value is not None

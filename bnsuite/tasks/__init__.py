@@ -1,4 +1,4 @@
-"""Tasks: one file per question. `TASKS` has their classes by name, from the specifications."""
+"""Tasks: one file per question. `TASKS` has their classes by name, as `specs` lists them."""
 
 from importlib import import_module
 
@@ -8,11 +8,11 @@ from bnsuite.tasks._task import Subject, Task
 
 def _class(spec: TaskSpec) -> type[Task]:
     module, _, name = spec.runner.partition(":")
-    found: type[Task] = getattr(import_module(f"{__name__}.{module}"), name)
-    return found
+    task_class: type[Task] = getattr(import_module(f"{__name__}.{module}"), name)
+    return task_class
 
 
 TASKS: dict[str, type[Task]] = {name: _class(spec) for name, spec in SPECS.items()}
-"""Class of every task by name."""
+"""Task name → class."""
 
 __all__ = ["TASKS", "Subject", "Task"]

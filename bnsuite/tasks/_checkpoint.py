@@ -1,4 +1,4 @@
-"""At matched loss: where the curvature tasks look, and how a network comes there."""
+"""Checkpoints at matched loss, where the curvature tasks measure, and the training that leads there."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,38 +21,45 @@ from bnsuite.tasks._guessing import frequencies_reach
 from bnsuite.tasks._task import Subject, Task, added
 
 PARTITION_SEED = 0
-"""Of the frozen partition of the training set into minibatches."""
+"""Seed of the frozen partition of the training set into minibatches."""
 
 
 class Checkpoint(NamedTuple):
-    """A network and the step at which it stood."""
+    """Network and the training step at which it was taken."""
 
     network: nn.Module
     step: int
 
 
 class Partition(NamedTuple):
-    """The training set in minibatches of training size, in float64, without a shorter remainder."""
+    """Training set in M minibatches of N examples, the training size, in float64; a remainder is left out."""
 
     x: Tensor  # (M, N, …)
     y: Tensor  # (M, N)
 
 
 Measure = Callable[[Lane, Checkpoint], Sample | None]
-"""The sample of a lane at its checkpoint; None where its rate was too large for its curvature."""
+"""(lane, checkpoint) → sample; None: the lane's rate was too large for its curvature."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedLoss(Task):
-    """A task on the Hessian at matched loss.
+    """Task on the Hessian at matched loss.
 
     The checkpoint is the first step of plain SGD at `rate` at which the loss, mean over 5 steps, is at
-    most `loss_ratio` · ln C; where rate · λ/2 > ½ there, training starts again at half the rate, so that λ
-    is the loss's own and not 2 / rate. Never reached in `steps` · 2^k steps after k halvings, as far as
-    `steps` steps go at the first rate: `stuck`. So is what is too sharp after `HALVINGS` of them.
+    most `loss_ratio` · ln C. If rate · λ_max/2 > ½ there, training starts again at half the rate, so that
+    λ_max is a property of the loss and not 2 / rate. After k halvings the budget is `steps` · 2^k steps, as
+    far as `steps` steps go at the first rate. A seed that does not reach the loss within it, or is still too
+    sharp after `HALVINGS` halvings, is `stuck`.
 
     Attributes:
-        minibatches: of the partition, from its first, that the Hessian is taken over; 0 for all.
+        rate: learning rate of the first try.
+        steps: budget at that rate.
+        tolerance: largest residual ‖Hv − λv‖ / |λ| of an eigenvalue.
+        max_products: limit on the steps of Lanczos.
+        loss_ratio: loss of the checkpoint, in units of ln C.
+        minibatches: number of minibatches of the partition, from its first, that the Hessian is taken over;
+            0: all.
     """
 
     depth: int = 8
@@ -67,23 +74,24 @@ class MatchedLoss(Task):
         super().__post_init__()
         if self.steps < WINDOW:
             raise ValueError(
-                f"steps of {self.spec.name}: got {self.steps}, wanted {WINDOW} at least, over which the loss "
+                f"steps of {self.spec.name}: got {self.steps}, wanted at least {WINDOW}, over which the loss "
                 "is averaged. Try steps=400."
             )
 
     @property
     def phi(self) -> Factory:
-        """φ of the networks."""
+        """Activation φ of the networks."""
         return softplus
 
-    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
+    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:  # noqa: ARG002
         return frequencies_reach(self.spec.name, train, self.loss_ratio)
 
     def limit(self, subject: Subject) -> float:
-        """The loss of the checkpoint, in nats."""
+        """Compute the loss of the checkpoint, loss_ratio · ln C, in nats."""
         return self.loss_ratio * math.log(subject.data.classes)
 
     def partition(self, subject: Subject) -> Partition:
+        """Build the frozen partition that the Hessian is taken over."""
         examples = Examples(subject.data.train_x, subject.data.train_y, self.batch)
         whole = examples.order(PARTITION_SEED, len(examples.x) // self.batch)
         order = whole[: self.minibatches or None]
@@ -96,12 +104,25 @@ class MatchedLoss(Task):
         partition: Partition,
         dtype: torch.dtype = torch.float64,
     ) -> HessianOperator:
-        """Of the network, which has this precision from now on."""
+        """Build the Hessian at a network; converts the network to `dtype` in place.
+
+        Args:
+            subject: what is measured.
+            network: network of the subject.
+            partition: minibatches over which the loss is taken.
+            dtype: precision of network, inputs and products.
+        """
         x, y = partition
         return HessianOperator(network.to(dtype), x.to(dtype), y, stacked=subject.stacked)
 
     def at_matched_loss(self, subject: Subject, measure: Measure, symbol: str) -> list[Sample]:
-        """One sample a confirmation seed, at the largest rate · 2^-k that its curvature bears."""
+        """Measure one sample per confirmation seed, at the largest rate · 2^-k that its curvature allows.
+
+        Args:
+            subject: what is measured.
+            measure: measures a sample at a checkpoint; None: the rate was too large there.
+            symbol: name of the value, for progress.
+        """
         samples: dict[int, Sample] = {}
         for k in range(HALVINGS + 1):
             rate, steps = self.rate / 2**k, self.steps * 2**k
@@ -110,11 +131,11 @@ class MatchedLoss(Task):
                 break
             reached = self.train(subject, waiting, steps, self.limit(subject))
             for lane in waiting:
-                there = reached[lane.seed]
-                if isinstance(there, Outcome):
-                    sample: Sample | None = Sample(seed=lane.seed, value=None, outcome=there)
+                checkpoint = reached[lane.seed]
+                if isinstance(checkpoint, Outcome):
+                    sample: Sample | None = Sample(seed=lane.seed, value=None, outcome=checkpoint)
                 else:
-                    sample = measure(lane, there)
+                    sample = measure(lane, checkpoint)
                 if sample is None and k < HALVINGS:
                     continue
                 sample = sample or Sample(seed=lane.seed, value=None, outcome=Outcome.STUCK)
@@ -126,18 +147,25 @@ class MatchedLoss(Task):
     def train(
         self, subject: Subject, lanes: Sequence[Lane], steps: int, limit: float | None
     ) -> dict[int, Checkpoint | Outcome]:
-        """By seed, the network at the first step whose windowed loss is at most `limit` (None: the last).
+        """Train lanes up to their checkpoints: seed → the first network at the limit, or an outcome.
 
-        In its place `nonfinite` for a seed that died, `stuck` for one that never came so far.
+        Args:
+            subject: what is trained.
+            lanes: seeds and rates, one lane per seed.
+            steps: budget of each lane.
+            limit: loss, mean over `WINDOW` steps, at which a lane ends; None: it ends with its last step.
+
+        Returns:
+            `Outcome.NONFINITE` for a seed that died, `Outcome.STUCK` for one that did not reach the limit.
         """
         reached: dict[int, Checkpoint | Outcome] = {}
 
         def watch(step: int, stack: Stack, rows: Sequence[Lane], losses: Tensor) -> list[int]:
             if limit is None:
-                there = torch.isfinite(losses[-1]) & (step == steps)
+                at_checkpoint = torch.isfinite(losses[-1]) & (step == steps)
             else:
-                there = (losses[-WINDOW:].mean(0) <= limit) & (len(losses) >= WINDOW)
-            leaving: list[int] = there.nonzero().flatten().tolist()
+                at_checkpoint = (losses[-WINDOW:].mean(0) <= limit) & (len(losses) >= WINDOW)
+            leaving: list[int] = at_checkpoint.nonzero().flatten().tolist()
             for i in leaving:
                 network = stack.network(i)
                 finite = all(bool(torch.isfinite(p).all()) for p in network.parameters())
@@ -146,13 +174,13 @@ class MatchedLoss(Task):
 
         curves = self.sweep(subject, self.depth, lanes, steps, activation=self.phi, watch=watch)
         alive = torch.isfinite(curves.losses).all(0).tolist()
-        fates = (Outcome.STUCK if living else Outcome.NONFINITE for living in alive)
-        return {lane.seed: fate for lane, fate in zip(lanes, fates, strict=True)} | reached
+        outcomes = (Outcome.STUCK if finite else Outcome.NONFINITE for finite in alive)
+        return {lane.seed: outcome for lane, outcome in zip(lanes, outcomes, strict=True)} | reached
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnostic(MatchedLoss):
-    """A task at matched loss that ranks nobody, for any activation.
+    """Unranked task at matched loss, for any activation.
 
     Attributes:
         activation: φ, by its name in `bnsuite.activations`.
@@ -170,15 +198,15 @@ class Diagnostic(MatchedLoss):
 
 
 def too_sharp(lane: Lane, spectrum: Spectrum) -> bool:
-    """Whether rate · λ_max/2 is above `EDGE`."""
+    """Tell whether rate · λ_max/2 is above `EDGE`."""
     return lane.rate * spectrum.top[0].value / 2 > EDGE
 
 
 @torch.no_grad()
-def standing(network: nn.Module, partition: Partition) -> dict[str, Json]:
-    """Mean loss and accuracy over the partition, with the batch statistics of each minibatch."""
+def loss_and_accuracy(network: nn.Module, partition: Partition) -> dict[str, Json]:
+    """Compute mean loss and accuracy over the partition, with the batch statistics of each minibatch."""
     x, y = partition
-    logits = torch.stack([network(part) for part in x])
+    logits = torch.stack([network(minibatch) for minibatch in x])
     return {
         "loss": float(mean_cross_entropy(logits, y).mean()),
         "accuracy": float(accuracy(logits, y).mean()),

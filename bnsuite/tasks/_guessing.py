@@ -1,15 +1,16 @@
-"""Goals that a network reaches without a look at its input, by the label counts alone."""
+"""Goals that a network reaches without using its input, from the label counts alone."""
 
 import math
 from collections.abc import Sequence
 
 
 def majority_reaches(task: str, part: str, counts: Sequence[int], target: float) -> str | None:
-    """Say that one class alone reaches an accuracy, where its share max_k n_k / Σ n_k ≥ target; else None.
+    """Explain that one class alone reaches an accuracy, max_k n_k / Σ n_k ≥ target; None: it does not.
 
     Args:
-        task, part: names for the message.
-        counts: n_k, the labels of each class.
+        task: name of the task, for the message.
+        part: name of the part of the data, for the message.
+        counts: n_k, number of labels of each class.
         target: accuracy.
     """
     share = max(counts) / sum(counts)
@@ -23,12 +24,12 @@ def majority_reaches(task: str, part: str, counts: Sequence[int], target: float)
 
 
 def frequencies_reach(task: str, counts: Sequence[int], loss_ratio: float) -> str | None:
-    """Say that the labels' frequencies p reach a loss, where H(p) = −Σ p ln p ≤ loss_ratio · ln C; else None.
+    """Explain that the labels' frequencies p reach a loss, −Σ p ln p ≤ loss_ratio · ln C; None: they do not.
 
     Args:
-        task: name for the message.
-        counts: the labels of each of the C classes.
-        loss_ratio: the loss, in units of ln C.
+        task: name of the task, for the message.
+        counts: number of labels of each of the C classes.
+        loss_ratio: loss, in units of ln C.
     """
     shares = [count / sum(counts) for count in counts if count]
     entropy = -sum(share * math.log(share) for share in shares)
@@ -43,5 +44,5 @@ def frequencies_reach(task: str, counts: Sequence[int], loss_ratio: float) -> st
 
 
 def _down(number: float) -> float:
-    """The number to three decimals, and never above it: a limit that is said must do."""
+    """Round down to three decimals, so that the limit in a message is strict enough."""
     return math.floor(number * 1000) / 1000

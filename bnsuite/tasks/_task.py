@@ -1,4 +1,4 @@
-"""Task: one question with one unit and one direction; Subject: what it is asked of."""
+"""Task: one question with one unit and one direction. Subject: what a task measures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from bnsuite.engine.stack import can_stack
 from bnsuite.engine.train import PLAIN, Sgd
 from bnsuite.names import lookup
 from bnsuite.networks import Family, Network, UnsupportedError, relu
-from bnsuite.protocol.search import Fate, Row
+from bnsuite.protocol.search import Fate, LaneRow
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.schemes import Factory, Scheme
 from bnsuite.settings import check_together, from_text, valid
@@ -22,13 +22,20 @@ from bnsuite.specs import TaskSpec
 from bnsuite.statistics import summarize
 
 
-def _silent(message: str) -> None:
-    """Report to nobody."""
+def _silent(_message: str) -> None:
+    """Drop a progress report."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a task measures: networks of one scheme and family on one data set, on its device."""
+    """Networks of one scheme and family on one data set, on its device.
+
+    Attributes:
+        scheme: normalization scheme.
+        family: family that builds the networks.
+        data: data set, on the device where the networks are trained.
+        report: called with a line of progress.
+    """
 
     scheme: Scheme
     family: Family
@@ -46,8 +53,18 @@ class Subject:
         seed: int,
         activation: Factory = relu,
     ) -> Network:
-        """A freshly initialized network in training mode."""
-        built = self.family.build(
+        """Build a freshly initialized network in training mode.
+
+        Args:
+            depth: number of layers.
+            width: channels of the hidden layers.
+            seed: seed of its initialization.
+            activation: builds φ; a scheme with its own keeps it.
+
+        Raises:
+            UnsupportedError: the scheme cannot be used in the family.
+        """
+        network = self.family.build(
             self.scheme,
             depth,
             width=width,
@@ -56,14 +73,14 @@ class Subject:
             seed=seed,
             activation=activation,
         )
-        return built.to(self.device)
+        return network.to(self.device)
 
     @cached_property
     def stacked(self) -> bool:
-        """Whether networks of this scheme train stacked, found by trying it on two shallow ones.
+        """Whether networks of this scheme train stacked, found by trying two shallow ones.
 
         Raises:
-            UnsupportedError: a part of the network refuses what it is given, with a ValueError.
+            UnsupportedError: a part of the network refuses its input, with a ValueError.
         """
         x, y = self.data.train_x[:32], self.data.train_y[:32]
         network = self.network(2, 16, seed=0)
@@ -75,32 +92,35 @@ class Subject:
 
 
 def added(default: Any) -> Any:
-    """A setting that came after records were published: at its default it is not among `Task.settings`, so
-    that their keys stay."""
+    """Declare a setting that came after records were published.
+
+    At its default it is left out of `Task.settings`, so the keys of those records stay the same.
+    """
     return field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """A frozen set of settings; calling it on a subject measures, and changes nothing.
+    """Frozen settings of one question; calling a task on a subject measures, and changes nothing.
 
-    Every ranked task gives one sample a confirmation seed; its value is their median. What it tunes, it
-    tunes on tuning seeds alone.
+    Every ranked task gives one sample per confirmation seed; its value is their median. Tuning uses the
+    tuning seeds alone.
 
-    A setting's range is declared in `bnsuite.settings`, where a new one is added too.
+    The ranges of settings are declared in `bnsuite.settings`; a new setting is added there too.
 
     Attributes:
         width: channels of the hidden layers.
-        batch: training examples a step.
-        tuning, confirmation: seeds; disjoint.
+        batch: training examples per step.
+        tuning: seeds for the choice of hyperparameters.
+        confirmation: seeds of the samples; none of them is a tuning seed.
 
     Raises:
-        ValueError: a setting outside its range, or two that cannot be together.
+        ValueError: a setting is out of range, or two contradict each other.
     """
 
     spec: ClassVar[TaskSpec]
     draws: ClassVar[bool] = True
-    """Whether its batches are drawn from the data set, which then holds one at least."""
+    """Whether batches are drawn from the data set, which must then hold at least one."""
 
     width: int
     batch: int
@@ -108,40 +128,43 @@ class Task(ABC):
     confirmation: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            object.__setattr__(self, one.name, valid(self.spec.name, one.name, getattr(self, one.name)))
+        for setting in fields(self):
+            value = valid(self.spec.name, setting.name, getattr(self, setting.name))
+            object.__setattr__(self, setting.name, value)
         check_together(self.spec.name, vars(self))
 
     @property
     def settings(self) -> dict[str, Json]:
-        """Every setting, as JSON, without those that were `added` and have their default."""
+        """All settings as JSON, without those that were `added` and have their default."""
         values = asdict(self)
-        for one in fields(self):
-            if one.metadata.get("added") and values[one.name] == one.default:
-                del values[one.name]
+        for setting in fields(self):
+            if setting.metadata.get("added") and values[setting.name] == setting.default:
+                del values[setting.name]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def parse(cls, name: str, value: object) -> object:
-        """A value for a setting, from what a person wrote: 16 or "16", (0.1, 1.0) or "0.1,1".
+        """Parse the value of a setting as a person writes it: 16 or "16", (0.1, 1.0) or "0.1,1".
 
-        Raises ValueError for a name that is no setting, and for a value outside its range.
+        Raises:
+            ValueError: the name is no setting of this task, or the value is out of range.
         """
         task = cls.spec.name
-        lookup(f"setting of {task}", name, {one.name: one for one in fields(cls)})
+        lookup(f"setting of {task}", name, {setting.name: setting for setting in fields(cls)})
         return from_text(task, name, value) if isinstance(value, str) else valid(task, name, value)
 
-    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
-        """Say which goal of this task a network reaches without a look at its input; None: there is none.
+    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:  # noqa: ARG002
+        """Name the goal of this task that a network reaches without using its input; None: there is none.
 
         Args:
-            train, test: number of labels of each class in the two parts of the data.
+            train: number of labels of each class in the training part of the data.
+            test: number of labels of each class in the test part.
         """
         return None
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Measurement:
-        """Measure."""
+        """Measure a subject."""
 
     def sweep(
         self,
@@ -154,7 +177,17 @@ class Task(ABC):
         sgd: Sgd = PLAIN,
         watch: Watch | None = None,
     ) -> Curves:
-        """Train lanes of the subject's networks at one depth."""
+        """Train lanes of the subject's networks at one depth.
+
+        Args:
+            subject: what is trained.
+            depth: number of layers.
+            lanes: seeds and rates, one network each.
+            steps: training steps.
+            activation: builds φ; a scheme with its own keeps it.
+            sgd: optimizer.
+            watch: called after every step, and names the lanes that end there; see `engine.lanes.sweep`.
+        """
         examples = Examples(subject.data.train_x, subject.data.train_y, self.batch)
         return sweep(
             lambda seed: subject.network(depth, self.width, seed, activation),
@@ -170,16 +203,27 @@ class Task(ABC):
         self,
         samples: Sequence[Sample],
         derived: dict[str, Json] | None = None,
-        trace: Sequence[Row | dict[str, Json]] = (),
+        trace: Sequence[LaneRow | dict[str, Json]] = (),
     ) -> Measurement:
-        """The samples' median, its interval and outcome, with what stands beside."""
+        """Summarize samples by their median, its interval and outcome.
+
+        Args:
+            samples: one per confirmation seed.
+            derived: further values by name.
+            trace: rows of the search.
+        """
         summary = summarize(samples, self.spec.better)
-        rows = tuple(row.as_json() if isinstance(row, Row) else row for row in trace)
+        rows = tuple(row.as_json() if isinstance(row, LaneRow) else row for row in trace)
         return Measurement(**summary._asdict(), samples=tuple(samples), derived=derived or {}, trace=rows)
 
 
 def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Fate]:
-    """ok, stuck or nonfinite for each lane; `passes` judges final loss and final accuracy."""
+    """Decide for each lane whether it is ok, stuck or nonfinite.
+
+    Args:
+        curves: losses and accuracies of the lanes.
+        passes: (final loss, final accuracy) → whether a lane is ok; means over the last 10 % of steps.
+    """
     return [
         Outcome.NONFINITE
         if not bool(torch.isfinite(curves.losses[:, i]).all())

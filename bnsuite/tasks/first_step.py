@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bnsuite.engine.train import train
 from bnsuite.networks import Network
-from bnsuite.protocol.search import number
+from bnsuite.protocol.search import rounded
 from bnsuite.records import Json, Measurement
 from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, norm, ratio, with_medians
@@ -19,13 +19,14 @@ from bnsuite.tasks._task import Subject
 class FirstStep(AtInitialization):
     """(‖∇W_2‖/‖W_2‖) / (‖∇W_L‖/‖W_L‖) after one step W ← W − η ∇W on the first minibatch.
 
-    1: every layer would move by the same share of itself. Where gradients explode at initialization
-    (large at layer 2), the step makes W_2 huge, and under a normalizer that ignores the scale its relative
-    gradient vanishes after. Beside it: the same before the step, ‖∇W_2‖/‖∇W_L‖ before and after, and by
-    which factor ‖W_2‖ grows. In float64, all parameters moved. Source: Yang, on arXiv 1805.11604.
+    At 1 every layer would move by the same share of itself. If gradients explode at initialization (they
+    are large at layer 2), the step makes W_2 huge, and with a normalizer that ignores the scale its relative
+    gradient vanishes afterwards. Derived: the value before the step, ‖∇W_2‖/‖∇W_L‖ before and after, and
+    the factor by which ‖W_2‖ grows. In float64; all parameters are moved. Source: Yang, on arXiv 1805.11604.
 
     Attributes:
-        rate: η.
+        depth: L, the number of layers.
+        rate: η, the learning rate.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["first_step"]
@@ -37,7 +38,7 @@ class FirstStep(AtInitialization):
         super().__post_init__()
         if self.depth < 3:
             raise ValueError(
-                f"depth of {self.spec.name}: got {self.depth}, wanted 3 at least, where layer 2 is not the "
+                f"depth of {self.spec.name}: got {self.depth}, wanted at least 3, where layer 2 is not the "
                 "last. Try depth=100."
             )
 
@@ -51,18 +52,18 @@ class FirstStep(AtInitialization):
             after = _norms(network, x, y)
             value = _relative(after)
             detail = {
-                "before": number(_relative(before)),
-                "gradient_before": number(ratio(before.gradients[1], before.gradients[-1])),
-                "gradient_after": number(ratio(after.gradients[1], after.gradients[-1])),
-                "weight_growth": number(ratio(after.weights[1], before.weights[1])),
+                "before": rounded(_relative(before)),
+                "gradient_before": rounded(ratio(before.gradients[1], before.gradients[-1])),
+                "gradient_after": rounded(ratio(after.gradients[1], after.gradients[-1])),
+                "weight_growth": rounded(ratio(after.weights[1], before.weights[1])),
             }
             samples.append(finite_sample(seed, value, detail))
             subject.report(f"{value:.3g}")
             rows = zip(*before, *after, strict=True)
             for layer, (g, w, g_after, w_after) in enumerate(rows, start=1):
                 row: dict[str, Json] = {"phase": "layers", "seed": seed, "layer": layer}
-                row |= {"gradient": number(g), "gradient_after": number(g_after)}
-                trace.append(row | {"weight": number(w), "weight_after": number(w_after)})
+                row |= {"gradient": rounded(g), "gradient_after": rounded(g_after)}
+                trace.append(row | {"weight": rounded(w), "weight_after": rounded(w_after)})
         return with_medians(self.measurement(samples, trace=trace))
 
 
@@ -78,6 +79,6 @@ def _norms(network: Network, x: Tensor, y: Tensor) -> _Norms:
     return _Norms(gradients, [norm(layer) for layer in network.weights()])
 
 
-def _relative(found: _Norms) -> float:
-    """Relative gradient of layer 2 over that of the last; NaN where the last has none."""
-    return ratio(*(ratio(found.gradients[i], found.weights[i]) for i in (1, -1)))
+def _relative(norms: _Norms) -> float:
+    """Divide the relative gradient of layer 2 by that of the last; NaN if the last has none."""
+    return ratio(*(ratio(norms.gradients[i], norms.weights[i]) for i in (1, -1)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnsuite.engine.clock import race
-from bnsuite.protocol.search import number
+from bnsuite.protocol.search import rounded
 from bnsuite.records import Json, Measurement, Sample
 from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._task import Subject, Task
@@ -19,18 +19,18 @@ MIB = 2**20
 @final
 @dataclass(frozen=True, kw_only=True)
 class LayerCost(Task):
-    """Microseconds of one forward and backward pass of the scheme's normalizer, by itself, in float32.
+    """Microseconds per forward and backward pass of the scheme's normalizer alone, in float32.
 
-    Over shapes (N, C, *S): `batch` examples, `width` channels and its doublings, for the `cnn` the positions
-    of the data set's images. The value is that of the largest shape; a sample is a round, one for each
-    confirmation seed, in which the shapes and an identity take turns, so that a drift of the machine hits
-    all. Beside it the ratio to the identity, the MiB that autograd keeps for the backward pass, joules
-    where NVML counts them, and the flags of a drift and of an idle device (None: not known). Time on a busy
-    machine is no property of a normalizer: shown, never ranked.
+    Shapes are (N, C, *S): `batch` examples, `width` channels and its doublings, and for the `cnn` the
+    positions of the data set's images. The value is that of the largest shape. A sample is a round, one per
+    confirmation seed, in which the shapes and an identity take turns, so that a drift of the machine affects
+    all. Derived: the ratio to the identity, the MiB that autograd keeps for the backward pass, joules if
+    NVML counts them, and whether the clock drifted and the device was idle (None: not known). Time on a busy
+    machine is no property of a normalizer, so it is shown and never ranked.
 
     Attributes:
-        doublings: shapes beside the smallest.
-        repeats: passes a round, of which the mean is taken.
+        doublings: number of shapes larger than the first, each with twice the channels.
+        repeats: passes per round, of which the mean is taken.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["layer_cost"]
@@ -43,7 +43,7 @@ class LayerCost(Task):
         super().__post_init__()
         if len(self.confirmation) < 2:
             raise ValueError(
-                f"confirmation of {self.spec.name}: got 1 seed, wanted 2 at least: rounds that show a drift. "
+                f"confirmation of {self.spec.name}: got 1 seed, wanted at least 2: rounds that show a drift. "
                 "Try confirmation=101,102."
             )
 
@@ -55,44 +55,44 @@ class LayerCost(Task):
         inputs = [torch.randn(shape, generator=draw).to(subject.device).requires_grad_() for shape in shapes]
         layers = [norm(shape[1]).to(subject.device) for shape in shapes]
         runs = [partial(self.repeat, layer, x) for layer, x in zip(layers, inputs, strict=True)]
-        found = race(
+        times = race(
             [*runs, partial(self.repeat, nn.Identity(), inputs[-1])],
             len(self.confirmation),
             subject.device,
             energy=True,
         )
         largest = len(shapes) - 1
-        subject.report(f"{1e6 * found.median(largest) / self.repeats:.3g} µs")
-        rounds = zip(self.confirmation, found.seconds[largest], strict=True)
+        subject.report(f"{1e6 * times.median(largest) / self.repeats:.3g} µs")
+        rounds = zip(self.confirmation, times.seconds[largest], strict=True)
         samples = [Sample(seed=seed, value=1e6 * seconds / self.repeats) for seed, seconds in rounds]
-        memory = [kept(layer, x) / MIB for layer, x in zip(layers, inputs, strict=True)]
+        memory = [saved_bytes(layer, x) / MIB for layer, x in zip(layers, inputs, strict=True)]
         trace: list[dict[str, Json]] = [
             {
                 "phase": "shape",
                 "shape": "×".join(map(str, shape)),
-                "us": number(1e6 * found.median(k) / self.repeats),
+                "us": rounded(1e6 * times.median(k) / self.repeats),
                 "kept_mib": memory[k],
             }
             for k, shape in enumerate(shapes)
         ]
         derived: dict[str, Json] = {
-            "ratio_to_identity": number(found.ratio(largest, largest + 1)),
+            "ratio_to_identity": rounded(times.ratio(largest, largest + 1)),
             "kept_mib": memory[-1],
-            "drift": found.drift(largest),
-            "idle": found.idle,
+            "drift": times.drift(largest),
+            "idle": times.idle,
         }
-        if found.joules:
-            derived["joules_per_pass"] = number(found.joules[largest] / self.repeats)
+        if times.joules:
+            derived["joules_per_pass"] = rounded(times.joules[largest] / self.repeats)
         return self.measurement(samples, derived, trace)
 
     def repeat(self, layer: nn.Module, x: Tensor) -> None:
-        """Forward and backward, to the input and the parameters, `repeats` times."""
+        """Run forward and backward, to the input and the parameters, `repeats` times."""
         for _ in range(self.repeats):
             torch.autograd.grad(layer(x).sum(), [x, *(p for p in layer.parameters() if p.requires_grad)])
 
 
-def kept(layer: nn.Module, x: Tensor) -> int:
-    """Bytes that autograd keeps for the backward pass, each storage once."""
+def saved_bytes(layer: nn.Module, x: Tensor) -> int:
+    """Count the bytes that autograd keeps for the backward pass, each storage once."""
     sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

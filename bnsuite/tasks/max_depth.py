@@ -6,7 +6,7 @@ from typing import ClassVar, final
 
 from bnsuite.engine.lanes import final_mean
 from bnsuite.protocol.max_depth import DepthRow, DepthSearch
-from bnsuite.protocol.search import Batch, number
+from bnsuite.protocol.search import Batch, rounded
 from bnsuite.records import Measurement, Outcome
 from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._guessing import majority_reaches
@@ -25,7 +25,10 @@ class MaxDepth(Task):
 
     Attributes:
         depths: lowest and highest rung of the ladder.
-        ratio: where bisection ends.
+        rates: learning rates of the tuning lanes.
+        steps: training steps per lane.
+        target: training accuracy at which a lane is trained.
+        ratio: bisection ends when fail / pass is at most this.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["max_depth"]
@@ -36,7 +39,7 @@ class MaxDepth(Task):
     target: float = 0.8
     ratio: float = 1.13
 
-    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
+    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:  # noqa: ARG002
         return majority_reaches(self.spec.name, "training", train, self.target)
 
     def __call__(self, subject: Subject) -> Measurement:
@@ -45,7 +48,7 @@ class MaxDepth(Task):
         def attempt(batch: Batch) -> list[DepthRow]:
             assert batch.depth is not None
             curves = self.sweep(subject, batch.depth, batch.lanes, self.steps)
-            outcomes = fates(curves, lambda loss, accuracy: accuracy >= self.target)
+            outcomes = fates(curves, lambda _loss, accuracy: accuracy >= self.target)
             if batch.phase != "tune":
                 passing = outcomes.count(Outcome.OK)
                 subject.report(f"{passing}/{len(outcomes)} seeds train {batch.depth} layers")
@@ -56,8 +59,8 @@ class MaxDepth(Task):
                     depth=batch.depth,
                     rate=lane.rate,
                     seed=lane.seed,
-                    accuracy=number(accuracy, 4),
-                    loss=number(loss),
+                    accuracy=rounded(accuracy, 4),
+                    loss=rounded(loss),
                     outcome=outcome,
                 )
                 for lane, (loss, accuracy), outcome in zip(batch.lanes, means, outcomes, strict=True)

@@ -19,7 +19,7 @@ from bnsuite.tasks._checkpoint import (
     Checkpoint,
     Diagnostic,
     Partition,
-    standing,
+    loss_and_accuracy,
     too_sharp,
 )
 from bnsuite.tasks._task import Subject
@@ -30,11 +30,11 @@ from bnsuite.tasks._task import Subject
 class MeanShift(Diagnostic):
     """Share of the top C − 1 Hessian eigenspace that moves the means of the outputs, at matched loss.
 
-    f_c(x) are the logits, one a class, E and Var their mean and variance over all examples of the
+    f_c(x) are the logits, one per class, E and Var their mean and variance over all examples of the
     partition, Q an orthonormal basis of the span of ∇E[f_1] … ∇E[f_C] in parameter space and V the
-    eigenvectors of λ_1 … λ_k, k = C − 1: the value is ‖Qᵀ V‖²_F / k, from 0 to 1. Beside it the same
-    with ∇Var[f_c] joined, the same for a random subspace of either dimension (about dim / P), and λ_max
-    of (I − QQᵀ) H (I − QQᵀ), over λ_max. Where one of the k residuals is above `tolerance`:
+    eigenvectors of λ_1 … λ_k, k = C − 1: the value is ‖Qᵀ V‖²_F / k, from 0 to 1. Derived: the share with
+    ∇Var[f_c] added to the span, the share for a random subspace of either dimension (about dim / P), and
+    λ_max of (I − QQᵀ) H (I − QQᵀ), over λ_max. A seed with one of the k residuals above `tolerance` is
     `unconverged`. `subspace_error` bounds the sine of the largest angle between V and the true space,
     ‖R‖_F / (λ_k − λ_{k+1}) (Davis & Kahan), R the residual vectors.
 
@@ -47,18 +47,19 @@ class MeanShift(Diagnostic):
     def __call__(self, subject: Subject) -> Measurement:
         if subject.data.classes < 2:
             raise ValueError(
-                f"{self.spec.name} needs 2 classes: {subject.data.name} has {subject.data.classes}"
+                f"{self.spec.name} needs at least 2 classes: got {subject.data.classes} in "
+                f"{subject.data.name}. Use another data set."
             )
         partition = self.partition(subject)
         samples = self.at_matched_loss(
-            subject, lambda lane, there: self._sample(subject, lane, there, partition), "share"
+            subject, lambda lane, checkpoint: self._sample(subject, lane, checkpoint, partition), "share"
         )
         return self.measurement(samples, _derived(samples))
 
     def _sample(
         self, subject: Subject, lane: Lane, checkpoint: Checkpoint, partition: Partition
     ) -> Sample | None:
-        """The sample of one seed; None where the rate was too large for its curvature."""
+        """Measure the sample of one seed; None: the rate was too large for its curvature."""
         network, k = checkpoint.network, subject.data.classes - 1
         operator = self.hessian(subject, network, partition)
         spectrum = self._top(operator, k + 1, lane.seed)
@@ -69,7 +70,7 @@ class MeanShift(Diagnostic):
         detail: dict[str, Json] = {
             "step": checkpoint.step,
             "rate": lane.rate,
-            **standing(network, partition),
+            **loss_and_accuracy(network, partition),
             "eigenvalues": [e.value for e in spectrum.top],
             "residuals": [e.residual for e in spectrum.top],
             "subspace_error": _angle(spectrum, k),
@@ -82,19 +83,19 @@ class MeanShift(Diagnostic):
         means = orthonormal(moments.means)
         both = orthonormal(torch.cat(moments))
         for name, span in (("means", means), ("means_and_variances", both)):
-            detail[name] = self._against(operator, span, vectors, tops[0].value, lane.seed)
-        return Sample(seed=lane.seed, value=_inside(vectors, means), detail=detail)
+            detail[name] = self._share_in(operator, span, vectors, tops[0].value, lane.seed)
+        return Sample(seed=lane.seed, value=_mean_share(vectors, means), detail=detail)
 
-    def _against(
+    def _share_in(
         self, operator: CurvatureOperator, span: Tensor, vectors: Tensor, sharpest: float, seed: int
     ) -> dict[str, Json]:
-        """Shares of the eigenspace in the span and in a random one; λ_max with the span projected out."""
+        """Compute the eigenspace's share in a span and in a random one; λ_max with the span projected out."""
         left = self._top(projected(operator, span), 1, seed).top[0]
-        chance = _inside(vectors, random_orthonormal(len(span), span, seed))
-        found: dict[str, Json] = {"rank": len(span), "share": _inside(vectors, span), "random": chance}
+        chance = _mean_share(vectors, random_orthonormal(len(span), span, seed))
+        shares: dict[str, Json] = {"rank": len(span), "share": _mean_share(vectors, span), "random": chance}
         if left.residual <= self.tolerance:
-            found |= {"lambda_max": left.value, "ratio": left.value / sharpest}
-        return {**found, "residual": left.residual}
+            shares |= {"lambda_max": left.value, "ratio": left.value / sharpest}
+        return {**shares, "residual": left.residual}
 
     def _top(self, operator: CurvatureOperator, count: int, seed: int) -> Spectrum:
         return extreme_eigenvalues(
@@ -107,13 +108,13 @@ class MeanShift(Diagnostic):
         )
 
 
-def _inside(vectors: Tensor, span: Tensor) -> float:
-    """‖Q V‖²_F / k."""
+def _mean_share(vectors: Tensor, span: Tensor) -> float:
+    """Compute ‖Q V‖²_F / k for k rows of V, and Q of orthonormal rows."""
     return float(share(vectors, span).mean())
 
 
 def _angle(spectrum: Spectrum, k: int) -> float | None:
-    """‖R‖_F / (λ_k − λ_{k+1}), None where it says nothing."""
+    """Compute ‖R‖_F / (λ_k − λ_{k+1}); None if it bounds nothing."""
     if len(spectrum.top) <= k:
         return None
     below = spectrum.top[k]
@@ -123,14 +124,16 @@ def _angle(spectrum: Spectrum, k: int) -> float | None:
 
 
 def _derived(samples: Sequence[Sample]) -> dict[str, Json]:
-    """Medians over seeds of what stands beside the value."""
+    """Compute medians over seeds of the numbers in the samples' details."""
     medians = {
         f"{span}_{name}": middle(samples, span, name)
         for span in ("means", "means_and_variances")
         for name in ("share", "random", "rank", "lambda_max", "ratio")
     }
     residuals = [
-        one for span in ("means", "means_and_variances") for one in over_seeds(samples, span, "residual")
+        residual
+        for span in ("means", "means_and_variances")
+        for residual in over_seeds(samples, span, "residual")
     ]
     return {
         "lambda_max": middle(samples, "lambda_max"),

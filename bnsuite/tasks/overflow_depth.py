@@ -22,15 +22,15 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 class OverflowDepth(AtInitialization):
     """Smallest depth at which the sum of the squared gradients overflows at initialization, in float32.
 
-    Σ g² over all parameters, squared and summed in the gradients' own precision, as a clipped norm or a
-    second moment would. Beside it the smallest depth at which a gradient itself is not finite, and both
-    again with network and data in float16. Depths double until a majority of seeds overflows, and are then
-    bisected to `ratio`; none up to the last: `capped`. Source: Yang et al., arXiv 1902.08129.
+    Σ g² over all parameters is squared and summed in the gradients' own precision, as in a clipped norm or
+    a second moment. Derived: the smallest depth at which a gradient itself is not finite, and both depths
+    with network and data in float16. Depths double until a majority of seeds overflows, and are then
+    bisected to `ratio`; a seed that never overflows is `capped`. Source: Yang et al., arXiv 1902.08129.
 
     Attributes:
-        depths: where the ladder starts and ends, in float32.
-        half: the same in float16; (1, 1) leaves it out.
-        ratio: to which the gap is bisected.
+        depths: lowest and highest rung of the ladder in float32.
+        half: lowest and highest rung in float16; (1, 1): float16 is left out.
+        ratio: bisection ends when the gap's ends differ by at most this factor.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["overflow_depth"]
@@ -50,33 +50,41 @@ class OverflowDepth(AtInitialization):
                 return [not overflows(seed, probe.depth, dtype)[which] for seed in self.confirmation]
 
             brackets = climb(*ends, self.ratio, fine).brackets
-            return [_sample(*found, ends) for found in zip(self.confirmation, brackets, strict=True)]
+            by_seed = zip(self.confirmation, brackets, strict=True)
+            return [_sample(seed, bracket, ends) for seed, bracket in by_seed]
 
         searches = {"nonfinite": ("float32", self.depths, 1)}
         if self.half != (1, 1):
             searches |= {"half": ("float16", self.half, 0), "half_nonfinite": ("float16", self.half, 1)}
         samples = search("float32", self.depths, 0)
         derived: dict[str, Json] = {}
-        for name, asked in searches.items():
-            beside = self.measurement(search(*asked))
-            derived[name] = beside.value
-            derived[f"{name}_outcome"] = str(beside.outcome)
+        for name, arguments in searches.items():
+            other = self.measurement(search(*arguments))
+            derived[name] = other.value
+            derived[f"{name}_outcome"] = str(other.outcome)
         return with_medians(self.measurement(samples), **derived)
 
     def overflows(self, subject: Subject, seed: int, depth: int, dtype: torch.dtype) -> tuple[bool, bool]:
-        """Whether Σ g² is infinite, and whether a gradient is not finite."""
+        """Tell whether Σ g² is infinite, and whether a gradient is not finite.
+
+        Args:
+            subject: what is measured.
+            seed: seed of network and minibatch.
+            depth: number of layers.
+            dtype: precision of network and data.
+        """
         network = self.network(subject, depth, seed).to(dtype)
         x, y = self.minibatch(subject, seed)
         loss = mean_cross_entropy(network(x.to(dtype)), y)
-        found = torch.autograd.grad(loss, list(trainable(network).values()), allow_unused=True)
-        gradients = [gradient for gradient in found if gradient is not None]
+        by_parameter = torch.autograd.grad(loss, list(trainable(network).values()), allow_unused=True)
+        gradients = [gradient for gradient in by_parameter if gradient is not None]
         total = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
         broken = not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
         return not math.isfinite(float(total)), broken
 
 
 def _sample(seed: int, bracket: Bracket, ends: tuple[int, int]) -> Sample:
-    """The first depth that overflows, its bracket the last that does not."""
+    """Build a sample: the first depth that overflows, bounded below by the last that does not."""
     if bracket.failed is None:
         return Sample(seed=seed, value=ends[1], outcome=Outcome.CAPPED, low=ends[1])
     if bracket.passed is None:

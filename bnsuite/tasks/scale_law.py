@@ -22,7 +22,7 @@ from bnsuite.tasks._initial import (
 from bnsuite.tasks._task import Subject
 
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""By which the weights of the middle layer are multiplied."""
+"""Factors a by which the weights of the middle layer are multiplied."""
 
 
 @final
@@ -30,10 +30,13 @@ SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 class ScaleLaw(AtInitialization):
     """p in ‖∂L/∂W‖ ∝ a^p, W the weights of the middle layer, multiplied by a = 1 … 16.
 
-    Least-squares line in logarithms, at initialization. A normalizer that its input's scale does not
-    pass has p = −1, BN(ax) = BN(x) and so ∇BN(ax) = ∇BN(x)/a, and W ⟂ ∇W (Euler). Beside it: the exponent
-    of ∂L/∂h at the layer's output, |cos(W, ∇W)|, and both exponents of the same network without its
-    normalizer. Source: Santurkar et al., arXiv 1805.11604, and Yang's note on it.
+    Least-squares line in logarithms, at initialization. A normalizer that ignores the scale of its input
+    has p = −1, since BN(ax) = BN(x) and so ∇BN(ax) = ∇BN(x)/a, and W ⟂ ∇W (Euler). Derived: the exponent of
+    ∂L/∂h at the layer's output, |cos(W, ∇W)|, and both exponents of this network without its normalizer.
+    Source: Santurkar et al., arXiv 1805.11604, and Yang's note on it.
+
+    Attributes:
+        depth: number of layers.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["scale_law"]
@@ -53,35 +56,41 @@ class ScaleLaw(AtInitialization):
         return with_medians(self.measurement(samples))
 
     def exponents(self, subject: Subject, seed: int) -> tuple[float, float, float]:
-        """Exponents of ‖∂L/∂W‖ and ‖∂L/∂h‖ against the scale, and |cos(W, ∇W)| at scale 1."""
+        """Fit the exponents of ‖∂L/∂W‖ and ‖∂L/∂h‖ in the scale, and compute |cos(W, ∇W)| at scale 1."""
         x, y = self.minibatch(subject, seed)
         middle = self.depth // 2
         weights, hidden = list[float](), list[float]()
         cosine = math.nan
         for scale in SCALES:
             network = scaled(self.network(subject, self.depth, seed), middle, scale)
-            found = backward(network, x, y)
-            weights.append(norm(found.weights[middle]))
-            hidden.append(norm(found.hidden[middle]))
+            gradients = backward(network, x, y)
+            weights.append(norm(gradients.weights[middle]))
+            hidden.append(norm(gradients.hidden[middle]))
             if scale == 1:
                 flat = torch.cat([matrix.detach().flatten() for matrix in network.weights()[middle]])
-                cosine = ratio(abs(float(flat @ found.weights[middle])), norm(flat) * weights[0])
+                cosine = ratio(abs(float(flat @ gradients.weights[middle])), norm(flat) * weights[0])
         logs = [math.log(scale) for scale in SCALES]
-        found_slopes = (
+        slopes = (
             slope(logs, [math.log(value) for value in values]) if min(values) > 0 else math.nan
             for values in (weights, hidden)
         )
-        return (*found_slopes, cosine)  # type: ignore[return-value]
+        return (*slopes, cosine)  # type: ignore[return-value]
 
 
 @torch.no_grad()
 def scaled(network: Network, layer: int, scale: float) -> Network:
-    """The network with the weights of one hidden layer (from 0) multiplied."""
+    """Multiply the weights of one hidden layer, in place.
+
+    Args:
+        network: network that is changed and returned.
+        layer: hidden layer, counted from 0.
+        scale: factor a.
+    """
     for matrix in network.weights()[layer]:
         matrix.mul_(scale)
     return network
 
 
 def without_norm(scheme: Scheme) -> Scheme:
-    """The same topology without its normalizer."""
+    """Remove the normalizer from a scheme; its topology stays."""
     return replace(scheme, norm=None)

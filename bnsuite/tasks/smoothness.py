@@ -14,7 +14,7 @@ from bnsuite.engine.curvature import HessianOperator, extreme_eigenvalues, unfla
 from bnsuite.engine.lanes import Examples, Lane
 from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import Loss, mean_cross_entropy, vector_of
-from bnsuite.protocol.search import number
+from bnsuite.protocol.search import rounded
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._initial import AtInitialization, with_medians
@@ -22,10 +22,10 @@ from bnsuite.tasks._task import Subject
 
 
 class Along(NamedTuple):
-    """What moving along the gradient g finds, θ − η g for every step η.
+    """Changes of loss and gradient along the gradient g, at θ − η g for every step η.
 
     Attributes:
-        loss_range: max − min of the loss, where it stands included, in nats.
+        loss_range: max − min of the loss, at θ itself too, in nats.
         gradient_change: max of ‖∇L(θ) − ∇L(θ − η g)‖ / ‖∇L(θ)‖.
         effective_beta: max of ‖∇L(θ) − ∇L(θ − η g)‖ / ‖η g‖, 1/learning rate.
     """
@@ -41,17 +41,19 @@ class Smoothness(AtInitialization):
     """Effective β along the gradient, geometric mean over checkpoints 1, 2, 4, … of training.
 
     At a checkpoint θ with gradient g on the next minibatch the loss is followed along θ − η g, η a few
-    multiples of the common rate; β is the largest change of the gradient over the distance moved, about the
-    curvature in that direction; where the gradient is lost altogether within the shortest step η, a ceiling
-    of some √2/η. All in float64, on one minibatch, in one network at a time: no two runs are compared.
-    Beside it: the range of the loss and the change of the gradient; all three at initialization; λ_max of
-    the same minibatch's loss at initialization and at the end. Source: Santurkar et al., arXiv 1805.11604,
-    section 3.
+    multiples of the common rate. β is the largest change of the gradient over the distance moved, about the
+    curvature in that direction. If the gradient is lost altogether within the shortest step η, β has a
+    ceiling of some √2/η. All in float64, on one minibatch, in one network at a time: no two runs are
+    compared. Derived: the range of the loss and the change of the gradient; all three at initialization;
+    λ_max of this minibatch's loss at initialization and at the end. Source: Santurkar et al.,
+    arXiv 1805.11604, section 3.
 
     Attributes:
-        rate, steps: of plain SGD, the same for every scheme.
-        reach: η over `rate`.
-        beside: confirmation seeds, from the first, at which λ_max is found.
+        depth: number of layers.
+        rate: learning rate of plain SGD, common to all schemes.
+        steps: training steps.
+        reach: η over `rate`, one per point.
+        beside: number of confirmation seeds, from the first, at which λ_max is measured.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["smoothness"]
@@ -73,7 +75,7 @@ class Smoothness(AtInitialization):
             x, y = examples.x[chosen], examples.y[chosen]
             network = network.double()
             along = along_gradient(network, x, y, [self.rate * factor for factor in self.reach])
-            row: dict[str, Json] = {name: number(value) for name, value in along._asdict().items()}
+            row: dict[str, Json] = {name: rounded(value) for name, value in along._asdict().items()}
             if seed in self.confirmation[: self.beside]:
                 operator = HessianOperator(network, x[None], y[None], stacked=False)
                 row["lambda_max"] = extreme_eigenvalues(operator, seed=seed).top[0].value
@@ -92,16 +94,26 @@ class Smoothness(AtInitialization):
         lanes = [Lane(seed, self.rate) for seed in self.confirmation]
         phi = activation(self.activation)
         self.sweep(subject, self.depth, lanes, self.steps, activation=phi, watch=watch)
-        rows = {seed: [row for (of, _), row in trace.items() if of == seed] for seed in self.confirmation}
         checkpoints = 1 + self.steps.bit_length()
-        samples = [_sample(seed, found, checkpoints) for seed, found in rows.items()]
+        samples = [
+            _sample(seed, [row for (row_seed, _), row in trace.items() if row_seed == seed], checkpoints)
+            for seed in self.confirmation
+        ]
         return with_medians(self.measurement(samples, trace=[*trace.values()]))
 
 
 def along_gradient(
     network: nn.Module, x: Tensor, y: Tensor, steps: Sequence[float], loss: Loss = mean_cross_entropy
 ) -> Along:
-    """The loss of one minibatch along its own gradient; the network is not moved."""
+    """Measure loss and gradient of one minibatch along its own gradient; the network is left as it was.
+
+    Args:
+        network: network whose trainable parameters are θ.
+        x: inputs (N, …).
+        y: targets, one per input.
+        steps: η, the factors of the gradient.
+        loss: (outputs, targets) → a scalar.
+    """
 
     def loss_and_gradient(vector: Tensor) -> tuple[float, Tensor]:
         vector = vector.detach().requires_grad_()
@@ -111,9 +123,9 @@ def along_gradient(
 
     start = vector_of(network)
     here, gradient = loss_and_gradient(start)
-    there = [loss_and_gradient(start - eta * gradient) for eta in steps]
-    losses = [here, *(moved for moved, _ in there)]
-    changes = [float((turned - gradient).norm() / gradient.norm()) for _, turned in there]
+    points = [loss_and_gradient(start - eta * gradient) for eta in steps]
+    losses = [here, *(value for value, _ in points)]
+    changes = [float((turned - gradient).norm() / gradient.norm()) for _, turned in points]
     return Along(
         loss_range=max(losses) - min(losses),
         gradient_change=max(changes),
@@ -122,7 +134,7 @@ def along_gradient(
 
 
 def _sample(seed: int, rows: list[dict[str, Json]], checkpoints: int) -> Sample:
-    """From the checkpoints of one seed, the first at initialization; without one it has no value."""
+    """Build a sample from the checkpoints of its seed, the first at initialization; a value needs all."""
 
     def column(name: str) -> list[float]:
         return [value for row in rows[1:] if isinstance(value := row.get(name), float)]

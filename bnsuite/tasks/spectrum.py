@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from bnsuite.engine.curvature import Density, HessianOperator, Spectrum, extreme_eigenvalues, spectral_density
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.moments import share
-from bnsuite.protocol.search import middle, number, over_seeds
+from bnsuite.protocol.search import middle, over_seeds, rounded
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._checkpoint import (
     Checkpoint,
     Diagnostic,
     Partition,
-    standing,
+    loss_and_accuracy,
     too_sharp,
 )
 from bnsuite.tasks._task import Subject
@@ -28,7 +28,7 @@ OUTLIER = 2.0
 """Eigenvalues above this multiple of λ_C are counted as outliers."""
 
 POINTS = 120
-"""Of the density's grid."""
+"""Number of points of the density's grid."""
 
 MARGIN = 3.0
 """Kernel widths by which the grid goes beyond the quadrature's first and last node."""
@@ -39,25 +39,26 @@ MARGIN = 3.0
 class HessianSpectrum(Diagnostic):
     """λ_1 / λ_C of the Hessian at matched loss, C the number of classes.
 
-    With the C − 1 outliers that classification is known for, λ_C is the first of the bulk. Same loss,
-    same partition, same checkpoint as `top_eigenvalue`. λ_1 … λ_{C+1} are certified, each by its own
-    vector; where the residual of λ_1 or of λ_C is above `tolerance`, or λ_C is not positive, the seed is
-    `unconverged`. Beside it the share of a minibatch gradient's energy in the space of the top C,
-    mean over the partition's minibatches of ‖Vᵀ g‖² / ‖g‖².
+    With the C − 1 outliers that classification is known for, λ_C is the first of the bulk. Loss, partition
+    and checkpoint are those of `top_eigenvalue`. λ_1 … λ_{C+1} are certified, each by its own vector; a
+    seed is `unconverged` if the residual of λ_1 or of λ_C is above `tolerance`, or λ_C is not positive.
+    Derived: the share of a minibatch gradient's energy in the space V of the top C eigenvectors, mean over
+    the partition's minibatches of ‖Vᵀ g‖² / ‖g‖².
 
-    For the first confirmation seed the density of all eigenvalues, by stochastic Lanczos quadrature:
-    trace rows "density", x in 1/learning rate, y in learning rate, `error` the standard error over
-    probes. The grid is linear, since the kernel is the same everywhere: 120 points, closer than the
-    kernel's width at the default. Bulk and outliers are both seen where y is drawn to a log scale, an
-    outlier's bump having the area 1/P. Its negative mass is the share of eigenvalues below 0 by more than
-    the kernel's width: nearer to 0 a quadrature of this order does not tell the signs.
+    For the first confirmation seed the density of all eigenvalues is estimated by stochastic Lanczos
+    quadrature: trace rows "density", x in 1/learning rate, y in learning rate, `error` the standard error
+    over probes. The grid is linear, since the kernel has one width everywhere: 120 points, closer than the
+    kernel's width at the default. Bulk and outliers can both be seen if y is drawn to a log scale, since an
+    outlier's bump has the area 1/P. The negative mass is the share of eigenvalues below 0 by more than the
+    kernel's width: nearer to 0 a quadrature of this order cannot tell the signs.
 
     Sources: L. Sagun et al., arXiv 1706.04454; G. Gur-Ari et al., arXiv 1812.04754 (gradients);
     B. Ghorbani et al., arXiv 1901.10159 (density).
 
     Attributes:
-        probes, order: of the quadrature: its Gaussian starts, and its nodes for each.
-        kernel: deviation of the density's Gaussian kernel, as a fraction of the spectrum's width.
+        probes: number of Gaussian starts of the quadrature.
+        order: number of nodes per start.
+        kernel: standard deviation of the density's Gaussian kernel, as a fraction of the spectrum's width.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["spectrum"]
@@ -69,7 +70,8 @@ class HessianSpectrum(Diagnostic):
     def __call__(self, subject: Subject) -> Measurement:
         if subject.data.classes < 2:
             raise ValueError(
-                f"{self.spec.name} needs 2 classes: {subject.data.name} has {subject.data.classes}"
+                f"{self.spec.name} needs at least 2 classes: got {subject.data.classes} in "
+                f"{subject.data.name}. Use another data set."
             )
         partition = self.partition(subject)
         trace: list[dict[str, Json]] = []
@@ -88,7 +90,7 @@ class HessianSpectrum(Diagnostic):
         partition: Partition,
         trace: list[dict[str, Json]],
     ) -> Sample | None:
-        """The sample of one seed; None where the rate was too large for its curvature."""
+        """Measure the sample of one seed; None: the rate was too large for its curvature."""
         network, classes, first = checkpoint.network, subject.data.classes, self.confirmation[0]
         operator = self.hessian(subject, network, partition)
         spectrum = self._top(operator, classes, lane.seed)
@@ -98,7 +100,7 @@ class HessianSpectrum(Diagnostic):
         detail: dict[str, Json] = {
             "step": checkpoint.step,
             "rate": lane.rate,
-            **standing(network, partition),
+            **loss_and_accuracy(network, partition),
             **self._ends(spectrum, classes),
             "gradient_share": self._gradient_share(subject, network, partition, spectrum),
             "at_init": self._ends(
@@ -111,19 +113,19 @@ class HessianSpectrum(Diagnostic):
             left, right = float(density.nodes.min()), float(density.nodes.max())
             width = self.kernel * (right - left)
             mass, error = density.mass(-math.inf, -width)
-            detail |= {"width": width, "negative_mass": mass, "negative_mass_error": number(error)}
-            if width > 0:  # else a multiple of the identity, whose density has no width to be a part of
+            detail |= {"width": width, "negative_mass": mass, "negative_mass_error": rounded(error)}
+            if width > 0:  # else H is a multiple of the identity, whose density has no width
                 grid = torch.linspace(
                     left - MARGIN * width, right + MARGIN * width, POINTS, dtype=torch.float64
                 )
-                trace += _rows(density, grid, width, lane.seed)
-        low, value, high = _ratio(spectrum, classes)
+                trace += _density_rows(density, grid, width, lane.seed)
+        low, value, high = _lambda_ratio(spectrum, classes)
         if value is None or max(_residuals(spectrum, classes)) > self.tolerance:
             return Sample(seed=lane.seed, value=None, outcome=Outcome.UNCONVERGED, detail=detail)
         return Sample(seed=lane.seed, value=value, low=low, high=high, detail=detail)
 
     def _top(self, operator: HessianOperator, classes: int, seed: int) -> Spectrum:
-        """λ_1 … λ_{C+1}, all certified."""
+        """Find λ_1 … λ_{C+1}, all certified."""
         return extreme_eigenvalues(
             operator,
             min(classes + 1, operator.size),
@@ -134,15 +136,15 @@ class HessianSpectrum(Diagnostic):
         )
 
     def _ends(self, spectrum: Spectrum, classes: int) -> dict[str, Json]:
-        """What the certified eigenvalues say; None where λ_C is unsure or not positive."""
+        """Describe the certified eigenvalues; what needs λ_C is None if λ_C is unsure or not positive."""
         values = [e.value for e in spectrum.top]
-        ratio = _ratio(spectrum, classes)[1]
+        ratio = _lambda_ratio(spectrum, classes)[1]
         sure = ratio is not None and max(_residuals(spectrum, classes)) <= self.tolerance
         return {
             "lambda_1": values[0],
             "eigenvalues": list(values),
             "residuals": [e.residual for e in spectrum.top],
-            "residual": number(max(_residuals(spectrum, classes))),
+            "residual": rounded(max(_residuals(spectrum, classes))),
             "products": spectrum.products,
             "ratio": ratio if sure else None,
             "gap": values[classes - 2] / values[classes - 1] if sure else None,
@@ -152,18 +154,18 @@ class HessianSpectrum(Diagnostic):
     def _gradient_share(
         self, subject: Subject, network: nn.Module, partition: Partition, spectrum: Spectrum
     ) -> float | None:
-        """Mean over minibatches of the share of the gradient's energy in the space of the top C."""
+        """Compute the share of the gradient's energy in the space of the top C, mean over minibatches."""
         vectors = _vectors(spectrum)[: subject.data.classes]
         singles = (Partition(x[None], y[None]) for x, y in zip(*partition, strict=True))
         gradients = [self.hessian(subject, network, single).gradient for single in singles]
-        return number(mean(float(share(g.unsqueeze(0), vectors)) for g in gradients))
+        return rounded(mean(float(share(g.unsqueeze(0), vectors)) for g in gradients))
 
 
-def _rows(density: Density, grid: Tensor, width: float, seed: int) -> list[dict[str, Json]]:
-    """The smoothed density on its grid, for the trace."""
+def _density_rows(density: Density, grid: Tensor, width: float, seed: int) -> list[dict[str, Json]]:
+    """Evaluate the smoothed density on its grid, for the trace."""
     columns = (grid, *density.smoothed(grid, width))
     return [
-        {"phase": "density", "seed": seed, "x": number(x), "y": number(y), "error": number(error)}
+        {"phase": "density", "seed": seed, "x": rounded(x), "y": rounded(y), "error": rounded(error)}
         for x, y, error in zip(*(column.tolist() for column in columns), strict=True)
     ]
 
@@ -173,14 +175,14 @@ def _vectors(spectrum: Spectrum) -> Tensor:
 
 
 def _residuals(spectrum: Spectrum, classes: int) -> tuple[float, float]:
-    """Of λ_1 and λ_C; infinite where Lanczos ended before it had so many."""
+    """Residuals of λ_1 and λ_C; infinite if Lanczos ended before it had C eigenvalues."""
     if len(spectrum.top) < classes:
         return math.inf, math.inf
     return spectrum.top[0].residual, spectrum.top[classes - 1].residual
 
 
-def _ratio(spectrum: Spectrum, classes: int) -> tuple[float | None, float | None, float | None]:
-    """λ_1 / λ_C between the bounds that their residuals leave; None where λ_C may not be positive."""
+def _lambda_ratio(spectrum: Spectrum, classes: int) -> tuple[float | None, float | None, float | None]:
+    """Compute λ_1 / λ_C within its bounds, (low, value, high); None: λ_C may not be positive."""
     first, last = _residuals(spectrum, classes)
     if last >= 1 or first >= 1 or spectrum.top[classes - 1].value <= 0:
         return None, None, None
@@ -189,7 +191,7 @@ def _ratio(spectrum: Spectrum, classes: int) -> tuple[float | None, float | None
 
 
 def _derived(samples: Sequence[Sample]) -> dict[str, Json]:
-    """Medians over seeds of what stands beside the value."""
+    """Compute medians over seeds of the numbers in the samples' details."""
     return {
         "gap": middle(samples, "gap"),
         "outliers": middle(samples, "outliers"),

@@ -15,28 +15,34 @@ from bnsuite.engine.clock import race
 from bnsuite.engine.lanes import Examples
 from bnsuite.networks import UnsupportedError
 from bnsuite.networks.recipe import RecipeNetwork, build
-from bnsuite.protocol.search import number
+from bnsuite.protocol.search import rounded
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
 from bnsuite.tasks._task import Subject, Task
 
 PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 WHITENED = 5000
-"""Training images whose patches are whitened."""
+"""Number of training images whose patches the whitening is fitted to."""
 LOOK_BACK, KEPT = 5, 0.75
 """Steps between two averages of Lookahead, and the share of the slow weights that the last one keeps."""
 AT_ONCE = 2000
-"""Test images in one call."""
+"""Number of test images in one call."""
 
 
 def triangle(step: int, steps: int, peak: float) -> float:
-    """η_t / η at step t of T, from 0: a line from 0 up to 1 at `peak` · T, and one down to 0 at T."""
+    """Compute η_t / η at step t of T: a line from 0 up to 1 at peak · T, and one down to 0 at T.
+
+    Args:
+        step: t, from 0.
+        steps: T.
+        peak: share of the steps before the peak.
+    """
     progress = (step + 0.5) / steps
     return min(progress / peak, (1 - progress) / (1 - peak))
 
 
 class Run(NamedTuple):
-    """What one seed came to: losses (steps,) before each step, and seconds without compiling."""
+    """Result of one seed: test accuracy, losses (steps,) before each step, and seconds without compiling."""
 
     accuracy: float
     losses: Tensor
@@ -47,23 +53,28 @@ class Run(NamedTuple):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Speedrun(Task):
-    """Test accuracy after a fixed number of epochs of one fast recipe, the scheme in its slots.
+    """Test accuracy after a fixed number of epochs of one fast recipe, with the scheme in its slots.
 
     The recipe is frozen and made for batch norm: its network (`RecipeNetwork`), alternating mirrors and
     random shifts, label smoothing, SGD with Nesterov momentum and weight decay at a rate that rises
     linearly to its peak and falls to 0, shifts at `shift_rate` times that rate, Lookahead, and logits that
     are the mean over six views at test. Ideas of Page, "How to train your ResNet", 2018-19, and Jordan,
-    arXiv 2404.00498; words, code and numbers are ours. One network a seed, on float32 weights.
+    arXiv 2404.00498; words, code and numbers are ours. One network per seed, with float32 weights.
 
-    `derived` has the seconds of one training and of its test, medians over seeds: whitening and drawing
-    included; loading, building and compiling not.
+    Derived: seconds of one training and of its test, medians over seeds, with whitening and drawing, without
+    loading, building and compiling.
 
     Attributes:
         width: channels of the first two convolutions; the other four have 4 times as many.
-        rate: at its peak, which is at `peak` of all steps.
-        decay: of the weights, not of shifts and gains.
-        translation: pixels of the largest shift.
-        precision: of activations: float32, bfloat16, or auto (bfloat16 on a GPU).
+        epochs: passes over the training set.
+        rate: learning rate at its peak.
+        peak: share of the steps before the peak.
+        shift_rate: learning rate of shifts, as a multiple of that of weights.
+        momentum: Nesterov momentum.
+        decay: weight decay of the weights; shifts and gains have none.
+        smoothing: label smoothing.
+        translation: largest random shift, in pixels.
+        precision: precision of activations: float32, bfloat16, or auto (bfloat16 on a GPU).
         compiled: whether torch compiles the network on a GPU; never on a CPU.
     """
 
@@ -83,7 +94,8 @@ class Speedrun(Task):
     def __call__(self, subject: Subject) -> Measurement:
         if subject.family.name != "cnn":
             raise UnsupportedError(
-                f"speedrun has a convolutional network of its own, family cnn: got {subject.family.name}"
+                f"speedrun has a convolutional network of its own, family cnn: got {subject.family.name}. "
+                "Use --family cnn."
             )
         data, device = subject.data, subject.device
         images = data.train_x.contiguous(memory_format=torch.channels_last)
@@ -104,7 +116,7 @@ class Speedrun(Task):
             {
                 "phase": "confirm",
                 "seed": seed,
-                "loss": [number(float(part.mean())) for part in run.losses.tensor_split(10) if len(part)],
+                "loss": [rounded(float(part.mean())) for part in run.losses.tensor_split(10) if len(part)],
                 "train_s": run.train_s,
                 "eval_s": run.eval_s,
             }
@@ -114,18 +126,28 @@ class Speedrun(Task):
         return self.measurement(samples, derived, trace)
 
     def steps_of(self, examples: Examples) -> int:
-        """Of one training; the short batch of an epoch is left out."""
+        """Count the steps of one training; the short batch of an epoch is left out."""
         return max(1, round(self.epochs * (len(examples.x) // self.batch)))
 
     def dtype(self, device: torch.device) -> torch.dtype:
-        """Of activations."""
+        """Choose the precision of activations."""
         return PRECISIONS[self.precision] or (torch.bfloat16 if device.type == "cuda" else torch.float32)
 
     def compiles(self, device: torch.device) -> bool:
+        """Tell whether the network is compiled."""
         return self.compiled and device.type == "cuda"
 
     def run(self, subject: Subject, examples: Examples, seed: int) -> Run:
-        """Train and test one network; all that is drawn at random is drawn from the seed."""
+        """Train and test one network.
+
+        Args:
+            subject: what is measured.
+            examples: training examples.
+            seed: seed of everything random.
+
+        Raises:
+            UnsupportedError: a part of the network refuses its input, with a ValueError.
+        """
         data, device = subject.data, subject.device
         network = build(subject.scheme, self.width, data.shape, data.classes, seed)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -142,10 +164,12 @@ class Speedrun(Task):
         return Run(accuracy, losses.cpu(), train_s, eval_s)
 
     def _warm_up(self, subject: Subject, network: RecipeNetwork, examples: Examples) -> None:
-        """Two steps and the calls of a test, after which the network is as it was: compiled, kernels chosen.
+        """Run two steps and the calls of a test, so that the network is compiled and kernels are chosen.
+
+        The network's state is then as before.
 
         Raises:
-            UnsupportedError: a part of the network refuses what it is given, with a ValueError.
+            UnsupportedError: a part of the network refuses its input, with a ValueError.
         """
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         test_x = subject.data.test_x
@@ -158,7 +182,14 @@ class Speedrun(Task):
         network.load_state_dict(before)
 
     def train(self, network: RecipeNetwork, examples: Examples, seed: int, steps: int) -> Tensor:
-        """The recipe, on views drawn by the seed: losses (steps,). No step waits for the device."""
+        """Train by the recipe and return the losses (steps,). No step waits for the device.
+
+        Args:
+            network: network that is trained in place.
+            examples: training examples.
+            seed: seed of the views.
+            steps: training steps.
+        """
         network.train()
         network.whiten.fit(examples.x[:WHITENED])
         optimizer = self._optimizer(network)
@@ -179,7 +210,7 @@ class Speedrun(Task):
         return torch.stack(losses)
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """SGD over weights, shifts and gains."""
+        """Build SGD with one group each for weights, shifts and gains."""
         groups: list[dict[str, Any]] = [
             {"params": [], "weight_decay": self.decay},
             {"params": [], "lr": self.rate * self.shift_rate},
@@ -187,7 +218,7 @@ class Speedrun(Task):
         ]
         for name, p in network.named_parameters():
             groups[0 if p.dim() > 1 else 1 if name.endswith("bias") else 2]["params"].append(p)
-        nesterov = self.momentum > 0  # torch has none without
+        nesterov = self.momentum > 0  # torch refuses Nesterov without momentum
         return torch.optim.SGD(groups, lr=self.rate, momentum=self.momentum, nesterov=nesterov, fused=True)
 
     def _logits(self, network: nn.Module, x: Tensor) -> Tensor:
@@ -198,9 +229,14 @@ class Speedrun(Task):
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Mean logits (N, classes) over six views: both sides, unmoved and one pixel along the diagonal."""
+        """Average the logits (N, classes) over six views: both mirrors, moved by −1, 0 and 1 pixels.
+
+        Args:
+            network: network that is put into evaluation mode.
+            x: images (N, C, H, W).
+        """
         network.eval()
-        found = []
+        means = []
         moves = [(side, by) for side in (False, True) for by in (-1, 0, 1)]
         for start in range(0, len(x), AT_ONCE):
             rows = torch.arange(start, min(start + AT_ONCE, len(x)), device=x.device)
@@ -208,22 +244,27 @@ class Speedrun(Task):
             seen = [
                 Views(rows, torch.full_like(rows, side, dtype=torch.bool), by * shifts) for side, by in moves
             ]
-            found.append(torch.stack([self._logits(network, augmented(x, views)) for views in seen]).mean(0))
-        return torch.cat(found)
+            means.append(torch.stack([self._logits(network, augmented(x, views)) for views in seen]).mean(0))
+        return torch.cat(means)
 
 
 def _timed(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    """What it returns, and its seconds."""
-    found: list[Tensor] = []
-    times = race([lambda: found.append(work())], rounds=1, device=device, warmup=0)
-    return found[0], times.median(0)
+    """Call `work` and return its result and its seconds."""
+    results: list[Tensor] = []
+    times = race([lambda: results.append(work())], rounds=1, device=device, warmup=0)
+    return results[0], times.median(0)
 
 
 @torch.no_grad()
 def look_back(network: nn.Module, slow: dict[str, Tensor], kept: float) -> None:
-    """slow ← kept · slow + (1 − kept) · fast, and fast ← slow: Lookahead, running statistics included.
+    """Average by Lookahead: slow ← kept · slow + (1 − kept) · fast, fast ← slow, with running statistics.
 
     Source: Zhang et al., arXiv 1907.08610.
+
+    Args:
+        network: network whose state is `fast`; changed in place.
+        slow: name → slow weights; changed in place.
+        kept: share of the slow weights that is kept.
     """
     fast = network.state_dict()
     for name, tensor in slow.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from bnsuite.engine.lanes import Curves, final_mean
-from bnsuite.protocol.search import Batch, number
+from bnsuite.protocol.search import Batch, rounded
 from bnsuite.protocol.stable_lr import RateRow, RateSearch
 from bnsuite.records import Measurement
 from bnsuite.specs import SPECS, TaskSpec
@@ -22,8 +22,15 @@ class StableLr(Task):
     A lane is stable when every loss is finite and its loss, mean over the last 10 % of `steps` steps, is
     at most `loss_ratio` · ln C. From the best rate b of the tuning seeds, the rates
     b · 10^{k / per_decade} up to two decades above b run on each confirmation seed; with n of them stable,
-    its sample is b · 10^{(n − 1) / per_decade}. (Counted, since the boundary of stability is ragged and a
+    its sample is b · 10^{(n − 1) / per_decade}. (Counted, because the boundary of stability is ragged and a
     first failure is an extreme value.)
+
+    Attributes:
+        rates: learning rates of the tuning lanes.
+        depth: number of layers.
+        steps: training steps per lane.
+        per_decade: number of rates per decade.
+        loss_ratio: loss at which a lane has learned, in units of ln C.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["stable_lr"]
@@ -34,7 +41,7 @@ class StableLr(Task):
     per_decade: int = 12
     loss_ratio: float = added(0.5)
 
-    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
+    def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:  # noqa: ARG002
         return frequencies_reach(self.spec.name, train, self.loss_ratio)
 
     def __call__(self, subject: Subject) -> Measurement:
@@ -51,15 +58,21 @@ class StableLr(Task):
 
 
 def rate_rows(curves: Curves, batch: Batch, limit: float) -> list[RateRow]:
-    """Rows of lanes that differ in rate and seed; one has learned at a final loss of at most `limit`."""
-    outcomes = fates(curves, lambda loss, accuracy: loss <= limit)
+    """Build the rows of lanes that differ in rate and seed.
+
+    Args:
+        curves: losses of the lanes.
+        batch: the lanes and their phase.
+        limit: final loss, in nats, up to which a lane has learned.
+    """
+    outcomes = fates(curves, lambda loss, _accuracy: loss <= limit)
     return [
         RateRow(
             phase=batch.phase,
             rate=lane.rate,
             seed=lane.seed,
-            loss=number(loss),
-            first_loss=number(float(first)),
+            loss=rounded(loss),
+            first_loss=rounded(float(first)),
             outcome=outcome,
         )
         for lane, loss, first, outcome in zip(

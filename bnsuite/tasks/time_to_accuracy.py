@@ -12,7 +12,7 @@ from bnsuite.engine.clock import Contestant, race
 from bnsuite.engine.lanes import Examples, Lane
 from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import Sgd, accuracy, train
-from bnsuite.protocol.arrival import ROUNDS, STEPS_A_ROUND, ArrivalSearch, mean_steps
+from bnsuite.protocol.arrival import ROUNDS, STEPS_PER_ROUND, ArrivalSearch, mean_steps
 from bnsuite.protocol.search import grid, phase_of
 from bnsuite.records import Json, Measurement
 from bnsuite.schemes import SCHEMES, Scheme
@@ -28,12 +28,21 @@ class TimeToAccuracy(Task):
 
     SGD with Nesterov momentum .9 and `warmup` steps of linear warm-up, then a constant rate: of
     `rates`, the one that is fastest on the tuning seeds. Evaluation uses running statistics, every
-    `every` steps. Tuning never sees test data: there the accuracy is that on as many training examples
-    as the test set has. A seed that misses within `steps` is `timeout`, +inf in the median.
+    `every` steps. Tuning never uses test data: its accuracy is that on as many training examples as the
+    test set has. A seed that misses the target within `steps` is `timeout`, +inf in the median.
 
-    `derived` has seconds on this device: one network trained in turn with `batchnorm`, evaluation apart;
-    and joules of training, where NVML counts them. `idle` (None: not known) and `drift` say whether they are
-    a figure of the device; the ratio to `batchnorm` is one anyhow.
+    Derived: seconds on this device, of one network trained in turn with `batchnorm`, evaluation apart; and
+    joules of training if NVML counts them. Seconds describe the device only if it was idle (`idle`; None:
+    not known) and its clock did not drift (`drift`); the ratio to `batchnorm` is meaningful anyway.
+
+    Attributes:
+        rates: learning rates of the tuning lanes.
+        target: test accuracy to reach.
+        steps: training steps per lane, at most.
+        every: steps between evaluations.
+        depth: number of layers.
+        momentum: Nesterov momentum.
+        warmup: steps of linear warm-up.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["time_to_accuracy"]
@@ -47,9 +56,9 @@ class TimeToAccuracy(Task):
     warmup: int = 20
 
     def reached_by_guessing(self, train: Sequence[int], test: Sequence[int]) -> str | None:
-        parts = ("training", train), ("test", test)  # tuned on the one, confirmed on the other
-        told = (majority_reaches(self.spec.name, part, counts, self.target) for part, counts in parts)
-        return next(filter(None, told), None)
+        parts = ("training", train), ("test", test)  # tuned on the first, confirmed on the second
+        messages = (majority_reaches(self.spec.name, part, counts, self.target) for part, counts in parts)
+        return next(filter(None, messages), None)
 
     def __call__(self, subject: Subject) -> Measurement:
         data = subject.data
@@ -77,20 +86,21 @@ class TimeToAccuracy(Task):
 
     @property
     def sgd(self) -> Sgd:
+        """Optimizer of every lane."""
         return Sgd(momentum=self.momentum, warmup=self.warmup)
 
     def _race_to_target(
         self, subject: Subject, lanes: Sequence[Lane], x: Tensor, y: Tensor
     ) -> dict[Lane, list[float]]:
-        """Accuracy at every evaluation of every lane, up to the first at the target; NaN ends a dead one."""
+        """Measure each lane's accuracies, up to the first at the target; NaN ends those of a dead lane."""
         curves: dict[Lane, list[float]] = {lane: [] for lane in lanes}
 
         def watch(step: int, stack: Stack, rows: Sequence[Lane], losses: Tensor) -> list[int]:
             if step % self.every:
                 return []
-            now = accuracy(stack.evaluate(x), y.expand(len(rows), -1)).tolist()
+            accuracies = accuracy(stack.evaluate(x), y.expand(len(rows), -1)).tolist()
             finite = torch.isfinite(losses[-1]).tolist()
-            for lane, value, alive in zip(rows, now, finite, strict=True):
+            for lane, value, alive in zip(rows, accuracies, finite, strict=True):
                 curves[lane][step // self.every - 1 :] = [value if alive else math.nan]
             return [i for i, lane in enumerate(rows) if self._search.reached(curves[lane]) is not None]
 
@@ -98,7 +108,7 @@ class TimeToAccuracy(Task):
         return curves
 
     def _fastest(self, tried: dict[Lane, list[float]]) -> float:
-        """The rate of fewest mean steps over its seeds, a miss counting +inf; then of highest accuracy."""
+        """Choose the rate of fewest mean steps over its seeds (a miss: +inf), then of highest accuracy."""
 
         def order(rate: float) -> tuple[float, float, float]:
             curves = [curve for lane, curve in tried.items() if lane.rate == rate]
@@ -108,11 +118,11 @@ class TimeToAccuracy(Task):
         return min(self.rates, key=order)
 
     def _costs(self, subject: Subject, rate: float, steps: float) -> dict[str, Json]:
-        """Examples, epochs, seconds and joules to the target; seconds of a step over those of `batchnorm`."""
+        """Measure examples, epochs, seconds and joules to the target; ratio of seconds to `batchnorm`."""
         data = subject.data
         examples = Examples(data.train_x, data.train_y, self.batch)
         seed = self.confirmation[0]
-        order = examples.order(seed, STEPS_A_ROUND)
+        order = examples.order(seed, STEPS_PER_ROUND)
         batches = [(examples.x[chosen], examples.y[chosen]) for chosen in order]
 
         def contestant(scheme: Scheme) -> Contestant:
@@ -128,19 +138,19 @@ class TimeToAccuracy(Task):
 
         own, control = contestant(subject.scheme), contestant(SCHEMES["batchnorm"])
         times = race([own, control, evaluate], ROUNDS, subject.device, energy=True)
-        a_step = times.median(0) / STEPS_A_ROUND
+        step_s = times.median(0) / STEPS_PER_ROUND
         costs: dict[str, Json] = {
             "examples": steps * self.batch,
             "epochs": steps * self.batch / len(data.train_x),
-            "seconds_per_step": a_step,
-            "train_s": a_step * steps,
+            "seconds_per_step": step_s,
+            "train_s": step_s * steps,
             "eval_s": times.median(2) * steps / self.every,
             "ratio_to_batchnorm": times.ratio(0, 1),
             "drift": times.drift(1),
             "idle": times.idle,
         }
         if times.joules:
-            joules = times.joules[0] / STEPS_A_ROUND
+            joules = times.joules[0] / STEPS_PER_ROUND
             costs |= {"joules_per_step": joules, "energy_j": joules * steps}
         return costs
 

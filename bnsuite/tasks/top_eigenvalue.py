@@ -8,9 +8,9 @@ from torch import nn
 
 from bnsuite.engine.curvature import (
     Spectrum,
+    eigenthings_lambda_max,
     extreme_eigenvalues,
     mixed_precision_eigenvalues,
-    second_opinion,
 )
 from bnsuite.protocol.search import Batch, Lane
 from bnsuite.protocol.sharpness import SharpnessSearch
@@ -21,7 +21,7 @@ from bnsuite.tasks._checkpoint import (
     Checkpoint,
     MatchedLoss,
     Partition,
-    standing,
+    loss_and_accuracy,
     too_sharp,
 )
 from bnsuite.tasks._task import Subject
@@ -33,17 +33,18 @@ from bnsuite.tasks.stable_lr import rate_rows
 class TopEigenvalue(MatchedLoss):
     """Largest algebraic eigenvalue of the Hessian of the mean loss, at matched loss.
 
-    Over the whole training set in a frozen partition into minibatches of training size (a remainder
-    shorter than a minibatch is left out), batch statistics of each; Softplus(10) for φ; at the checkpoint
-    of `MatchedLoss`. λ_max carries its residual ‖Hv − λv‖ / |λ|, by a product in float64, and one above
-    `tolerance` is `unconverged`; Lanczos runs in float32 where that is enough.
+    The mean is over the whole training set in a frozen partition into minibatches of training size (a
+    remainder shorter than a minibatch is left out), with the batch statistics of each; φ is Softplus(10);
+    the checkpoint is that of `MatchedLoss`. λ_max has a residual ‖Hv − λv‖ / |λ|, by a product in float64;
+    a seed whose residual is above `tolerance` is `unconverged`. Lanczos runs in float32 if that is enough.
 
     Attributes:
-        rates: tried at `tuning_steps` steps for the scheme's own best rate, at which λ is shown beside.
+        rates: learning rates tried for the scheme's own best rate, at which λ_max is derived too.
+        tuning_steps: training steps at each of these rates.
         eigenvalues: how many of the largest are listed for the first confirmation seed, with the smallest
-            if more than 1; 0 for as many as there are classes.
-        beside: confirmation seeds, from the first, at which λ_max is also measured at initialization and
-            at the scheme's own best rate.
+            if more than 1; 0: as many as there are classes.
+        beside: number of confirmation seeds, from the first, at which λ_max is also measured at
+            initialization and at the scheme's own best rate.
     """
 
     spec: ClassVar[TaskSpec] = SPECS["top_eigenvalue"]
@@ -62,14 +63,14 @@ class TopEigenvalue(MatchedLoss):
             return rate_rows(curves, batch, limit)
 
         trace = search.follow(attempt)
-        beside = self._beside(subject, partition, search.best(trace))
+        elsewhere = self._elsewhere(subject, partition, search.best(trace))
 
         def measure(lane: Lane, checkpoint: Checkpoint) -> Sample | None:
             detail = self._detail(subject, lane, checkpoint, partition)
             return None if detail is None else search.sample(lane.seed, detail)
 
         samples = [
-            sample.model_copy(update={"detail": {**beside.get(sample.seed, {}), **sample.detail}})
+            sample.model_copy(update={"detail": {**elsewhere.get(sample.seed, {}), **sample.detail}})
             for sample in self.at_matched_loss(subject, measure, "λ")
         ]
         return self.measurement(samples, search.derived(trace, samples), trace)
@@ -77,8 +78,8 @@ class TopEigenvalue(MatchedLoss):
     def second_opinion(self, subject: Subject) -> tuple[float, float] | None:
         """Measure λ_max of the first confirmation seed by our Lanczos and by that of hessian-eigenthings.
 
-        Both run in float64 on the same Hessian, from their own starts, ours to a residual of 1e-6 and theirs
-        for as many products. None: this seed has no value.
+        Both run in float64 on one Hessian, each from a start of its own, ours to a residual of 1e-6 and
+        theirs for as many products. None: the seed has no value.
         """
         partition = self.partition(subject)
         opinions: list[tuple[float, float]] = []
@@ -90,36 +91,38 @@ class TopEigenvalue(MatchedLoss):
             )
             if too_sharp(lane, ours):
                 return None
-            theirs = second_opinion(operator, ours.products, seed=lane.seed)
+            theirs = eigenthings_lambda_max(operator, ours.products, seed=lane.seed)
             opinions.append((ours.top[0].value, theirs))
             return Sample(seed=lane.seed, value=theirs)
 
         replace(self, confirmation=self.confirmation[:1]).at_matched_loss(subject, ask, "λ")
         return opinions[0] if opinions else None
 
-    def _beside(
+    def _elsewhere(
         self, subject: Subject, partition: Partition, best: float | None
     ) -> dict[int, dict[str, Json]]:
-        """λ_max by seed at initialization, and at the scheme's own best rate after tuning's steps."""
+        """Measure λ_max per seed at initialization and after `tuning_steps` at the best rate."""
         seeds = self.confirmation[: self.beside]
-        found: dict[int, dict[str, Json]] = {}
+        by_seed: dict[int, dict[str, Json]] = {}
         tuned: dict[int, Checkpoint | Outcome] = {}
         if best is not None and seeds:
             lanes = [Lane(seed, best) for seed in seeds]
             tuned = self.train(subject, lanes, self.tuning_steps, None)
         for seed in seeds:
             initial = subject.network(self.depth, self.width, seed, self.phi)
-            found[seed] = {"at_init": _entry(self._spectrum(subject, initial, partition, seed))}
-            if best is not None and isinstance(there := tuned[seed], Checkpoint):
-                spectrum = self._spectrum(subject, there.network, partition, seed)
+            by_seed[seed] = {
+                "at_init": _value_and_residual(self._spectrum(subject, initial, partition, seed))
+            }
+            if best is not None and isinstance(checkpoint := tuned[seed], Checkpoint):
+                spectrum = self._spectrum(subject, checkpoint.network, partition, seed)
                 edge = best * spectrum.top[0].value / 2
-                found[seed]["at_best_rate"] = {**_entry(spectrum), "rate": best, "edge": edge}
-        return found
+                by_seed[seed]["at_best_rate"] = {**_value_and_residual(spectrum), "rate": best, "edge": edge}
+        return by_seed
 
     def _detail(
         self, subject: Subject, lane: Lane, checkpoint: Checkpoint, partition: Partition
     ) -> dict[str, Json] | None:
-        """Detail of one seed's sample; None where the rate was too large for its curvature."""
+        """Measure the detail of one seed's sample; None: the rate was too large for its curvature."""
         network = checkpoint.network
         listed = self.eigenvalues or subject.data.classes if lane.seed == self.confirmation[0] else 1
         spectrum = self._spectrum(subject, network, partition, lane.seed, top=listed, bottom=int(listed > 1))
@@ -129,7 +132,7 @@ class TopEigenvalue(MatchedLoss):
         detail: dict[str, Json] = {
             "step": checkpoint.step,
             "rate": lane.rate,
-            **standing(network, partition),
+            **loss_and_accuracy(network, partition),
             "residual": sharpest.residual,
             "products": spectrum.products,
             "eigenvalues": [e.value for e in spectrum.top],
@@ -159,5 +162,5 @@ class TopEigenvalue(MatchedLoss):
         )
 
 
-def _entry(spectrum: Spectrum) -> dict[str, Json]:
+def _value_and_residual(spectrum: Spectrum) -> dict[str, Json]:
     return {"value": spectrum.top[0].value, "residual": spectrum.top[0].residual}

@@ -1,4 +1,4 @@
-"""Claims: every verdict follows from the records, and turns when they do."""
+"""Claims: every verdict follows from the records, and changes with them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +19,13 @@ Numbers = Mapping[str, Any]
 
 
 def measured(need: Need, value: float, n: int = 6, **detail: Any) -> Record:
-    """A record that answers a need: its seeds lie a little about the value, details alike."""
+    """Make a record that answers a need, with values and details of its seeds close to the given ones."""
     around = [1 + 0.01 * (k - (n - 1) / 2) for k in range(n)]
 
-    def moved(found: Any, by: float) -> Any:
-        if isinstance(found, dict):
-            return {key: moved(one, by) for key, one in found.items()}
-        return found * by
+    def moved(part: Any, by: float) -> Any:
+        if isinstance(part, dict):
+            return {key: moved(value, by) for key, value in part.items()}
+        return part * by
 
     samples = [sample(100 + k, value * by, detail=moved(detail, by)) for k, by in enumerate(around)]
     changed = "".join(f"+{name}={setting}" for name, setting in need.settings)
@@ -35,7 +35,7 @@ def measured(need: Need, value: float, n: int = 6, **detail: Any) -> Record:
         samples,
         profile=f"quick{changed}",
         settings={"width": 64, "depth": 8, **dict(need.settings)},
-        derived={name: one for name, one in detail.items() if isinstance(one, float)},
+        derived={name: number for name, number in detail.items() if isinstance(number, float)},
     )
 
 
@@ -60,7 +60,7 @@ def smoothness(scheme: str, settings: Any, later: float, init: float) -> Record:
 
 
 def as_the_threads_say() -> list[Record]:
-    """A world in which every claim holds."""
+    """Make records by which every claim holds."""
     growth = [need for claim in CLAIMS if claim.id == "Y3" for need in claim.needs if need.scheme == BN]
     overflow = [
         need for claim in CLAIMS if claim.id == "Y4" for need in claim.needs if need.task == "overflow_depth"
@@ -96,69 +96,76 @@ def as_the_threads_say() -> list[Record]:
 
 
 def without_effect() -> list[Record]:
-    """The same, where batch norm does what no normalization does."""
-    found = {(r.task, r.scheme, r.profile): r for r in as_the_threads_say()}
+    """Make records by which batch norm behaves like no normalization."""
+    world = {(r.task, r.scheme, r.profile): r for r in as_the_threads_say()}
     same = []
-    for (task, scheme, profile), one in found.items():
+    for (task, scheme, profile), answer in world.items():
         if task == CALIBRATION:
             same.append(calibration(1.0, 1.0))
         elif task in ("max_depth", "gradient_growth"):
-            same.append(_like(one, [1.0] * 6))
+            same.append(_like(answer, [1.0] * 6))
         elif task == "overflow_depth":
-            same.append(_like(one, [512] * 6, {"nonfinite": 900.0, "half": 500.0, "half_nonfinite": 500.0}))
+            same.append(
+                _like(answer, [512] * 6, {"nonfinite": 900.0, "half": 500.0, "half_nonfinite": 500.0})
+            )
         elif task == "scale_law":
-            same.append(_like(one, [0.3] * 6, detail={"hidden_exponent": 0.0, "without_norm": -1.0}))
+            same.append(_like(answer, [0.3] * 6, detail={"hidden_exponent": 0.0, "without_norm": -1.0}))
         elif task == "first_step":
             same.append(
-                _like(one, [1.0] * 6, detail={"before": 1.0, "gradient_after": 1.0, "weight_growth": 1.0})
+                _like(answer, [1.0] * 6, detail={"before": 1.0, "gradient_after": 1.0, "weight_growth": 1.0})
             )
         elif task == "spectrum":
-            same.append(_like(one, [8.0] * 6, detail={"outliers": 9.0, "at_init": {"ratio": 8.0}}))
+            same.append(_like(answer, [8.0] * 6, detail={"outliers": 9.0, "at_init": {"ratio": 8.0}}))
         elif task == "mean_shift":
-            same.append(_like(one, [0.01] * 6, detail={"means": {"ratio": 1.0}}))
+            same.append(_like(answer, [0.01] * 6, detail={"means": {"ratio": 1.0}}))
         else:
-            other = found[task, NONE, profile]
+            other = world[task, NONE, profile]
             same.append(other.model_copy(update={"scheme": scheme}).sealed())
     return same
 
 
 def _like(
-    one: Record, values: list[float], derived: Numbers | None = None, detail: Numbers | None = None
+    original: Record, values: list[float], derived: Numbers | None = None, detail: Numbers | None = None
 ) -> Record:
     samples = [sample(100 + k, value, detail=dict(detail or {})) for k, value in enumerate(values)]
     return record(
-        one.task, one.scheme, samples, profile=one.profile, settings=one.settings, derived=dict(derived or {})
+        original.task,
+        original.scheme,
+        samples,
+        profile=original.profile,
+        settings=original.settings,
+        derived=dict(derived or {}),
     )
 
 
-def changed(world: list[Record], *found: Record) -> list[Record]:
-    """The world with these records in place of those of the same cells."""
-    cells = {(r.task, r.scheme, r.profile) for r in found}
-    return [*(r for r in world if (r.task, r.scheme, r.profile) not in cells), *found]
+def changed(world: list[Record], *replacements: Record) -> list[Record]:
+    """Replace records of equal cells in a world."""
+    cells = {(r.task, r.scheme, r.profile) for r in replacements}
+    return [*(r for r in world if (r.task, r.scheme, r.profile) not in cells), *replacements]
 
 
 def verdicts(records: list[Record], profile: str = "quick") -> dict[str, str]:
-    return {one.claim.id: one.finding.verdict for one in judge(CLAIMS, records, profile)}
+    return {judged.claim.id: judged.finding.verdict for judged in judge(CLAIMS, records, profile)}
 
 
 def test_a_world_in_which_all_holds() -> None:
-    found = verdicts(as_the_threads_say())
-    assert list(found) == [f"Y{k}" for k in range(1, 9)] + [f"P{k}" for k in range(1, 7)]
-    assert set(found.values()) == {HOLDS}
+    by_claim = verdicts(as_the_threads_say())
+    assert list(by_claim) == [f"Y{k}" for k in range(1, 9)] + [f"P{k}" for k in range(1, 7)]
+    assert set(by_claim.values()) == {HOLDS}
 
 
 def test_a_world_without_effect() -> None:
-    found = verdicts(without_effect())
-    assert set(found.values()) == {FAILS}
+    by_claim = verdicts(without_effect())
+    assert set(by_claim.values()) == {FAILS}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=[claim.id for claim in CLAIMS])
 def test_what_is_missing_is_not_measured(claim: Any) -> None:
     for need in claim.needs:
         records = [r for r in as_the_threads_say() if not answers(r, need)]
-        (one,) = judge([claim], records)
-        assert one.finding.verdict == UNMEASURED
-        assert f"1 of {len(claim.needs)} records are missing." in one.finding.condition
+        (judged,) = judge([claim], records)
+        assert judged.finding.verdict == UNMEASURED
+        assert f"1 of {len(claim.needs)} records are missing." in judged.finding.condition
 
 
 def test_the_newest_record_decides() -> None:
@@ -171,9 +178,9 @@ def test_few_seeds_and_missing_values_give_no_verdict() -> None:
     two = [measured(Need("stable_lr", scheme), 5, n=2) for scheme in (BN, NONE)]
     assert verdicts(changed(world, *two))["P1"] == UNMEASURED
     stuck = record("stable_lr", NONE, [sample(100 + k, None, Outcome.STUCK) for k in range(6)])
-    (one,) = judge(p1, changed(world, stuck))
-    assert one.finding.verdict == UNMEASURED
-    assert "of none has no value: stayed finite and did not reach its target" in one.finding.condition
+    (judged,) = judge(p1, changed(world, stuck))
+    assert judged.finding.verdict == UNMEASURED
+    assert "of none has no value: stayed finite and did not reach its target" in judged.finding.condition
 
 
 def test_a_calibration_without_the_rows_of_a_claim_gives_no_verdict() -> None:
@@ -183,8 +190,8 @@ def test_a_calibration_without_the_rows_of_a_claim_gives_no_verdict() -> None:
 
 def test_the_words_have_their_numbers_from_the_settings() -> None:
     fast = measured(Need("stable_lr"), 5).model_copy(update={"settings": {"depth": 5}})
-    (one,) = judge([c for c in CLAIMS if c.id == "P1"], changed(as_the_threads_say(), fast.sealed()))
-    assert one.finding.condition.startswith("5 layers: ")
+    (judged,) = judge([c for c in CLAIMS if c.id == "P1"], changed(as_the_threads_say(), fast.sealed()))
+    assert judged.finding.condition.startswith("5 layers: ")
 
 
 def test_settings_that_nobody_asked_for_answer_nothing() -> None:
@@ -224,12 +231,12 @@ def test_a_verdict_turns_with_its_records(name: str, verdict: str, found: list[R
 
 
 def test_every_claim_has_a_figure_and_its_numbers() -> None:
-    for one in judge(CLAIMS, as_the_threads_say()):
-        figures = evidence_figures(one.claim.id, one.finding.measured)
-        assert figures, one.claim.id
-        assert one.command == f"bnsuite claims --profile quick --only {one.claim.id}"
-        assert all(row.value is not None for row in one.finding.measured), one.claim.id
-        assert set(one.as_json()) == {
+    for judged in judge(CLAIMS, as_the_threads_say()):
+        figures = evidence_figures(judged.claim.id, judged.finding.measured)
+        assert figures, judged.claim.id
+        assert judged.command == f"bnsuite claims --profile quick --only {judged.claim.id}"
+        assert all(row.value is not None for row in judged.finding.measured), judged.claim.id
+        assert set(judged.as_json()) == {
             "id",
             "claim",
             "source",

@@ -144,7 +144,7 @@ def test_a_low_rank_operator_ends_early() -> None:
 
 @pytest.mark.parametrize(("top", "bottom"), [(0, 0), (3, 1)])
 def test_more_eigenvalues_than_there_are(top: int, bottom: int) -> None:
-    with pytest.raises(ValueError, match="of an operator of size 3"):
+    with pytest.raises(ValueError, match="operator of size 3 has 1 to 3 eigenvalues"):
         extreme_eigenvalues(Matrix(torch.eye(3)), top, bottom, seed=0)
 
 

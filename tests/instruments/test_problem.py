@@ -183,7 +183,7 @@ def test_wrong_labels_are_refused_by_the_loss(instrument: Callable[..., Any]) ->
 def test_more_than_there_is_is_refused() -> None:
     with pytest.raises(ValueError, match=r"got top=0\. Write top=1 or more"):
         bnsuite.sharpness(small(), F.cross_entropy, (X, Y), top=0)
-    with pytest.raises(ValueError, match=r"wanted 50 \+ 1 eigenvalues of an operator of size 43"):
+    with pytest.raises(ValueError, match=r"size 43 has 1 to 43 eigenvalues: got 50 \+ 1"):
         bnsuite.sharpness(small(), F.cross_entropy, (X, Y), top=50, bottom=1)
     with pytest.raises(ValueError, match="from 1 to the operator's size 43: got 64"):
         bnsuite.spectrum(small(), F.cross_entropy, (X, Y))

@@ -1,4 +1,4 @@
-"""Searches against synthetic thresholds: what they return is what was tried, in few probes."""
+"""Climbs against synthetic thresholds: brackets are right, with few probes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Tried = dict[int, tuple[bool, ...]]
 
 
 def drive(low: int, high: int, passes: Passes, ratio: float = RATIO) -> tuple[Climb, list[Probe], Tried]:
-    """Run a climb against verdicts per depth: what it returns, asked and was told."""
+    """Run a climb against verdicts per depth; return its result, its probes and their verdicts."""
     probes: list[Probe] = []
     tried: Tried = {}
 
@@ -37,12 +37,12 @@ def majority(verdicts: Sequence[bool]) -> bool:
 
 
 def budget(low: int, high: int) -> int:
-    """Rungs, the one above the first fail, and the halvings of a doubling to 13 % in whole layers."""
+    """Count rungs, the rung above the first fail, and the halvings of a doubling to 13 % in whole layers."""
     return math.ceil(math.log2(high / low)) + 1 + 1 + 4
 
 
 def check_samples(found: Climb, tried: Tried) -> None:
-    """Every seed's bracket by the definition: the deepest pass among tried that has a fail above it."""
+    """Find each seed's bracket by definition: the deepest pass with a fail above it."""
     for i, (passed, failed) in enumerate(found.brackets):
         passes = {depth for depth, verdicts in tried.items() if verdicts[i]}
         fails = tried.keys() - passes
@@ -59,12 +59,12 @@ def check_samples(found: Climb, tried: Tried) -> None:
 @given(lows, spans, st.lists(st.integers(0, 1100), min_size=1, max_size=7))
 def test_thresholds_are_bracketed(low: int, span: int, thresholds: list[int]) -> None:
     high = low + span
-    found, probes, tried = drive(low, high, lambda depth: [depth <= t for t in thresholds])
-    check_samples(found, tried)
-    assert not found.non_monotone
+    result, probes, tried = drive(low, high, lambda depth: [depth <= t for t in thresholds])
+    check_samples(result, tried)
+    assert not result.non_monotone
     assert len(probes) <= budget(low, high)
     assert all(low <= depth <= high for depth in tried)
-    for (passed, failed), threshold in zip(found.brackets, thresholds, strict=True):
+    for (passed, failed), threshold in zip(result.brackets, thresholds, strict=True):
         assert passed is None or passed <= threshold
         assert failed is None or failed > threshold
         assert passed is not None or threshold < low
@@ -92,15 +92,15 @@ def test_whatever_passes_the_sample_is_the_deepest_pass_under_a_fail(
     def passes(depth: int) -> list[bool]:
         return [draw.random() < 0.6 for _ in range(seeds)]  # type: ignore[attr-defined]
 
-    found, probes, tried = drive(low, high, passes)
-    check_samples(found, tried)
-    assert len(found.brackets) == seeds
+    result, probes, tried = drive(low, high, passes)
+    check_samples(result, tried)
+    assert len(result.brackets) == seeds
     assert len(probes) <= budget(low, high)
     assert [probe.depth for probe in probes if not probe.tune] == probes_above_the_first_fail(
         low, high, tried
     )
     above = [tried[probe.depth] for probe in probes if not probe.tune]
-    assert found.non_monotone == any(majority(verdicts) for verdicts in above)
+    assert result.non_monotone == any(majority(verdicts) for verdicts in above)
 
 
 def probes_above_the_first_fail(low: int, high: int, tried: Tried) -> list[int]:
@@ -111,22 +111,22 @@ def probes_above_the_first_fail(low: int, high: int, tried: Tried) -> list[int]:
 
 @given(lows, spans, st.integers(1, 6))
 def test_what_passes_everywhere_is_capped_at_the_top(low: int, span: int, seeds: int) -> None:
-    found, probes, _ = drive(low, low + span, lambda depth: [True] * seeds)
-    assert found == Climb(((low + span, None),) * seeds, False)
+    result, probes, _ = drive(low, low + span, lambda depth: [True] * seeds)
+    assert result == Climb(((low + span, None),) * seeds, False)
     assert [probe.depth for probe in probes] == ladder(low, low + span)
 
 
 @given(lows, spans, st.integers(1, 6))
 def test_what_fails_everywhere_is_below_the_floor(low: int, span: int, seeds: int) -> None:
-    found, probes, _ = drive(low, low + span, lambda depth: [False] * seeds)
-    assert found == Climb(((None, low),) * seeds, False)
+    result, probes, _ = drive(low, low + span, lambda depth: [False] * seeds)
+    assert result == Climb(((None, low),) * seeds, False)
     assert [probe.depth for probe in probes] == ladder(low, low + span)[:2]
 
 
 def test_a_pass_above_the_first_fail_is_flagged_and_not_climbed() -> None:
-    found, probes, _ = drive(4, 128, lambda depth: [depth <= 9 or depth == 32])
-    assert found.non_monotone
-    assert found.brackets == ((9, 10),)
+    result, probes, _ = drive(4, 128, lambda depth: [depth <= 9 or depth == 32])
+    assert result.non_monotone
+    assert result.brackets == ((9, 10),)
     assert probes == [
         Probe(4, True),
         Probe(8, True),

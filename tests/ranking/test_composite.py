@@ -1,4 +1,4 @@
-"""The composite: its formula, its bounds, and that no other entry moves it."""
+"""Composite: its formula and bounds; no other entry changes it."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_signed_log2_ratio_over_the_unit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "reference", "score", "mark"),
+    ("compared", "reference", "score", "mark"),
     [
         (capped(40), record(samples=[20] * 6), Score(1, 1, CLIP), "≥"),
         (capped(400), record(samples=[20] * 6), Score(CLIP, CLIP, CLIP), ""),
@@ -65,11 +65,11 @@ def test_signed_log2_ratio_over_the_unit() -> None:
     ],
 )
 def test_bounds_go_through_in_their_direction(
-    one: Record, reference: Record, score: Score, mark: str
+    compared: Record, reference: Record, score: Score, mark: str
 ) -> None:
-    found = task_score(one, reference, 1.0)
-    assert found == score
-    assert found.mark == mark
+    computed = task_score(compared, reference, 1.0)
+    assert computed == score
+    assert computed.mark == mark
 
 
 def test_the_reference_itself_is_zero_even_where_it_is_a_bound() -> None:

@@ -1,4 +1,4 @@
-"""Rank intervals: what they say of ties, holes and bounds, and what they may not depend on."""
+"""Rank intervals: ties, missing values and bounds, and independence of order and other entries."""
 
 import math
 import random
@@ -98,7 +98,7 @@ def test_a_new_entry_moves_each_end_by_at_most_one(found: list[list[int]], new: 
 
 
 def test_intervals_hold_every_order_that_the_verdicts_allow() -> None:
-    """Independent of the formula: in any order that respects all verdicts, the place lies in the interval."""
+    """Check intervals without their formula: in any order that respects all verdicts, places lie in them."""
     verdicts = {("a", "b"), ("a", "c"), ("a", "d"), ("b", "d")}
     ranks = rank_intervals(list("abcd"), lambda x, y: (x, y) in verdicts)
     for order in permutations("abcd"):

@@ -1,4 +1,4 @@
-"""Tiers of entries; those of records are `verification`'s."""
+"""Tiers of entries; tiers of records are tested with `verification`."""
 
 from made_records import record
 

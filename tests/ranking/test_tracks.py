@@ -1,4 +1,4 @@
-"""What may be compared, what is shown, and what the reference is."""
+"""Tracks: which records may be compared and are shown, and which one is the reference."""
 
 from made_records import record, without_value
 

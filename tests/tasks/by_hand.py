@@ -1,4 +1,4 @@
-"""What the curvature tasks measure, found again with explicit matrices and the single loop."""
+"""Quantities of the curvature tasks, computed by explicit matrices and the single training loop."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def partition(subject: Subject, task: Any) -> tuple[Tensor, Tensor]:
 
 
 def hessian(subject: Subject, network: torch.nn.Module, task: Any) -> Tensor:
-    """The explicit matrix (P, P)."""
+    """Build the explicit Hessian (P, P)."""
     operator = HessianOperator(network.double(), *partition(subject, task), stacked=False)
     return torch.stack([operator @ row for row in torch.eye(operator.size, dtype=torch.float64)])
 
@@ -31,7 +31,7 @@ def hessian(subject: Subject, network: torch.nn.Module, task: Any) -> Tensor:
 def checkpoint(
     subject: Subject, task: Any, sample: Sample, phi: Factory = softplus
 ) -> tuple[torch.nn.Module, list[float]]:
-    """The network of a sample's seed after its steps at its rate, by the single loop; its losses."""
+    """Train a sample's seed to its step at its rate by the single loop; return the network and its losses."""
     rate, steps = sample.detail["rate"], sample.detail["step"]
     assert isinstance(rate, float)
     assert isinstance(steps, int)

@@ -1,4 +1,4 @@
-"""A small made-up problem, and lanes whose curves are given."""
+"""Small made-up problem, and lanes with prescribed curves."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from bnsuite.tasks import Subject, Task
 
 
 def blobs(test_seed: int = 1) -> Dataset:
-    """Four classes of 2×2 images, 64 to train and 32 to test; the test part by its own seed."""
+    """Draw four classes of 2×2 images, 64 to train and 32 to test, the test part from a seed of its own."""
     centres = 2 * torch.randn(4, 1, 2, 2, generator=torch.Generator().manual_seed(7))
 
     def part(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,8 +44,10 @@ Fate = Callable[[int, Lane], tuple[float, float]]
 
 @pytest.fixture
 def lanes_that(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fate], list[tuple[int, list[Lane], int]]]:
-    """Replace training: lanes keep the (loss, accuracy) that `fate(depth, lane)` gives; a NaN loss is a
-    death halfway. Returns the list of sweeps asked for: (depth, lanes, steps)."""
+    """Replace training: lanes keep the (loss, accuracy) that `fate(depth, lane)` gives.
+
+    A NaN loss starts halfway. Returns the list of requested sweeps: (depth, lanes, steps).
+    """
 
     def install(fate: Fate) -> list[tuple[int, list[Lane], int]]:
         asked: list[tuple[int, list[Lane], int]] = []

@@ -1,4 +1,4 @@
-"""Every task on a scheme whose hidden weights are frozen: it trains what is left, and nothing else."""
+"""Every task on a scheme with frozen hidden weights: only the other parameters are trained."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,22 +34,22 @@ def test_a_task_leaves_frozen_weights_alone(
     whole = Subject.network
 
     def network(self: Subject, *args: Any, **more: Any) -> Any:
-        found = whole(self, *args, **more)
-        weights = [p for layer in found.weights() for p in layer if not p.requires_grad]
+        measured = whole(self, *args, **more)
+        weights = [p for layer in measured.weights() for p in layer if not p.requires_grad]
         built.extend((p, p.detach().clone()) for p in weights if self.scheme is FROZEN)
-        return found
+        return measured
 
     monkeypatch.setattr(Subject, "network", network)
     subject = replace(make_subject(), scheme=FROZEN)
-    found = task(subject)
-    assert all(sample.outcome is not Outcome.ERROR for sample in found.samples)
+    measured = task(subject)
+    assert all(sample.outcome is not Outcome.ERROR for sample in measured.samples)
     if task.spec.name != "layer_cost":
         assert built
     assert not any(p.requires_grad for p, _ in built)
     if task.spec.name not in ("scale_law", "overflow_depth"):  # which scale weights, or lower their precision
         assert all(torch.equal(p.double(), before.double()) for p, before in built)
     if task.spec.name in TRAINING:
-        assert found.trace != task(make_subject()).trace
+        assert measured.trace != task(make_subject()).trace
 
 
 def test_the_recipe_leaves_frozen_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,8 +63,8 @@ def test_the_recipe_leaves_frozen_weights_alone(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(speedrun, "build", build)
     subject = Subject(FROZEN, FAMILIES["cnn"], patches())
-    found = replace(SPEEDRUN, confirmation=(101,), epochs=1, rate=0.1)(subject)
-    assert found.outcome is Outcome.OK
+    measured = replace(SPEEDRUN, confirmation=(101,), epochs=1, rate=0.1)(subject)
+    assert measured.outcome is Outcome.OK
     assert len(built) == 6
     assert all(torch.equal(p, before) for p, before in built)
 

@@ -1,4 +1,4 @@
-"""Goals that guessing reaches, against shares and entropies worked out by hand."""
+"""Goals that guessing reaches, against shares and entropies computed by hand."""
 
 import math
 import re
@@ -56,10 +56,10 @@ def test_no_profile_asks_for_what_guessing_reaches_on_digits() -> None:
 
 @pytest.mark.parametrize("counts", [(9558, 442), (95_501, 4499), (80, 20), (999_999, 1)])
 def test_what_the_message_advises_is_out_of_reach(counts: tuple[int, ...]) -> None:
-    """Rounded to the near side, the advice would send a reader in a circle."""
-    said = majority_reaches("max_depth", "training", counts, 0.5)
-    above = float(re.findall(r"T above ([\d.]+)\.", said or "")[0])
+    """Advice that is rounded to the wrong side would be refused again."""
+    message = majority_reaches("max_depth", "training", counts, 0.5)
+    above = float(re.findall(r"T above ([\d.]+)\.", message or "")[0])
     assert above >= max(counts) / sum(counts)
-    said = frequencies_reach("stable_lr", counts, 0.999)
-    below = float(re.findall(r"R below ([\d.]+)\.", said or "")[0])
+    message = frequencies_reach("stable_lr", counts, 0.999)
+    below = float(re.findall(r"R below ([\d.]+)\.", message or "")[0])
     assert below == 0 or frequencies_reach("stable_lr", counts, below * (1 - 1e-9)) is None

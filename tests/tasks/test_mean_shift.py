@@ -20,7 +20,7 @@ TASK = MeanShift(width=6, batch=16, tuning=(1,), confirmation=(101, 102), depth=
 
 
 def moments_by_hand(network: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """∇E[f] and ∇Var[f], (C, P) each, from the Jacobian of every output in every example."""
+    """Compute ∇E[f] and ∇Var[f], (C, P) each, from the Jacobian of every output in every example."""
     theta = parameters_to_vector(network.parameters()).detach()
 
     def outputs(theta: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def moments_by_hand(network: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor
 
 
 def projector(rows: Tensor) -> Tensor:
-    """(P, P) onto the span of the rows, by the pseudo-inverse."""
+    """Build the projector (P, P) onto the span of the rows, by the pseudo-inverse."""
     rows = rows / rows.norm(dim=1, keepdim=True)
     return torch.linalg.pinv(rows) @ rows
 
@@ -41,9 +41,9 @@ def projector(rows: Tensor) -> Tensor:
 @pytest.mark.parametrize("scheme", ["none", "batchnorm"])
 def test_against_explicit_matrices(scheme: str, make_subject: Callable[..., Subject]) -> None:
     subject = make_subject(scheme)
-    found = TASK(subject)
-    assert found.outcome is Outcome.OK
-    for sample in found.samples:
+    measured = TASK(subject)
+    assert measured.outcome is Outcome.OK
+    for sample in measured.samples:
         detail: dict[str, Any] = sample.detail
         network, _ = checkpoint(subject, TASK, sample)
         matrix = hessian(subject, network, TASK)  # makes the network float64
@@ -62,7 +62,7 @@ def test_against_explicit_matrices(scheme: str, make_subject: Callable[..., Subj
         assert detail["eigenvalues"] == pytest.approx(values.flip(0)[:CLASSES].tolist(), rel=1e-4)
         assert sample.value == detail["means"]["share"] <= detail["means_and_variances"]["share"]
         assert 0 <= detail["subspace_error"] < 0.1
-    assert found.derived["means_share"] == pytest.approx(found.value)
+    assert measured.derived["means_share"] == pytest.approx(measured.value)
 
 
 def test_a_random_subspace_holds_its_share_of_the_dimensions(subject: Subject) -> None:

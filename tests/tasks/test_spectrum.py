@@ -23,10 +23,10 @@ TASK = HessianSpectrum(**COMMON, depth=2, rate=0.1, steps=200, probes=8, order=2
 
 
 def minibatch_gradients(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """(M, P), by the plain loop."""
+    """Compute the gradients of the minibatches (M, P), by the plain loop."""
     rows = []
-    for one, labels in zip(x, y, strict=True):
-        loss = torch.nn.functional.cross_entropy(network(one), labels)
+    for images, labels in zip(x, y, strict=True):
+        loss = torch.nn.functional.cross_entropy(network(images), labels)
         rows.append(parameters_to_vector(torch.autograd.grad(loss, list(network.parameters()))))
     return torch.stack(rows)
 
@@ -37,9 +37,9 @@ def minibatch_gradients(network: torch.nn.Module, x: torch.Tensor, y: torch.Tens
 def test_against_the_explicit_hessian(scheme: str, phi: str, make_subject: Callable[..., Subject]) -> None:
     subject = make_subject(scheme)
     task = dataclasses.replace(TASK, activation=phi)
-    found = task(subject)
-    assert found.outcome is Outcome.OK
-    for sample in found.samples:
+    measured = task(subject)
+    assert measured.outcome is Outcome.OK
+    for sample in measured.samples:
         detail: dict[str, Any] = sample.detail
         network, _ = checkpoint(subject, task, sample, activation(phi))
         values, vectors = torch.linalg.eigh(hessian(subject, network, task))
@@ -77,8 +77,8 @@ def test_the_checkpoint_is_that_of_top_eigenvalue(make_subject: Callable[..., Su
 
 def test_the_density_of_the_first_seed(subject: Subject) -> None:
     task = dataclasses.replace(TASK, kernel=0.05, probes=24)
-    found = task(subject)
-    rows: list[dict[str, Any]] = [*found.trace]
+    measured = task(subject)
+    rows: list[dict[str, Any]] = [*measured.trace]
     assert {row["phase"] for row in rows} == {"density"}
     assert {row["seed"] for row in rows} == {101}
     assert len(rows) == 120
@@ -86,7 +86,7 @@ def test_the_density_of_the_first_seed(subject: Subject) -> None:
         torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in ("x", "y", "error")
     )
     assert float(torch.trapezoid(y, x)) == pytest.approx(1, abs=1e-2)  # of a kernel, 3 deviations hold .997
-    network, _ = checkpoint(subject, task, found.samples[0], softplus)
+    network, _ = checkpoint(subject, task, measured.samples[0], softplus)
     values = torch.linalg.eigvalsh(hessian(subject, network, task))
     assert float(x[0]) < float(values[0]) < float(values[-1]) < float(x[-1])
     width = 0.05 * float(values[-1] - values[0])
@@ -97,9 +97,9 @@ def test_the_density_of_the_first_seed(subject: Subject) -> None:
 
 
 def test_what_is_derived(subject: Subject) -> None:
-    found = TASK(subject)
-    details: list[dict[str, Any]] = [sample.detail for sample in found.samples]
-    derived: dict[str, Any] = found.derived
+    measured = TASK(subject)
+    details: list[dict[str, Any]] = [sample.detail for sample in measured.samples]
+    derived: dict[str, Any] = measured.derived
     assert derived["gap"] == pytest.approx(sum(d["gap"] for d in details) / 2)
     assert derived["outliers"] == sum(d["outliers"] for d in details) / 2
     assert derived["gradient_share"] == pytest.approx(sum(d["gradient_share"] for d in details) / 2)

@@ -1,4 +1,4 @@
-"""speedrun: it learns, repeats itself, fills its slots, whitens, and says what it cannot take."""
+"""speedrun: it learns, is reproducible, uses the scheme, whitens, and refuses what it cannot train."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SHAPE = torch.Size((3, 16, 16))
 
 
 def patches(seed: int = 1, side: int = 16) -> Dataset:
-    """Four classes, each with a colour; 64 images to train and 32 to test."""
+    """Draw four classes, each with a colour; 64 images to train and 32 to test."""
     draw = torch.Generator().manual_seed(seed)
     colours = 2 * torch.randn(4, 3, 1, 1, generator=torch.Generator().manual_seed(3))
 
@@ -122,8 +122,8 @@ def test_the_slots_of_a_scheme() -> None:
     assert all(layer.bias is not None for layer in plain.layers)
     normed = build(SCHEMES["batchnorm"], 4, SHAPE, 10, seed=1)
     assert all(layer.bias is None for layer in normed.layers)
-    for one, other in zip(plain.layers, normed.layers, strict=True):
-        assert torch.equal(one.weight, other.weight)  # type: ignore[arg-type]
+    for plain_layer, normed_layer in zip(plain.layers, normed.layers, strict=True):
+        assert torch.equal(plain_layer.weight, normed_layer.weight)  # type: ignore[arg-type]
 
 
 def test_the_first_filters_pass_an_input_on() -> None:
@@ -145,9 +145,9 @@ def test_whitened_patches_have_identity_covariance() -> None:
     images = 10 * torch.einsum("dc,nchw->ndhw", mix, torch.randn(40, 3, 16, 16).cumsum(-1) / 4)
     assert not torch.allclose(whitened(network, images)[:12, :12], torch.eye(12), atol=1)
     network.whiten.fit(images)
-    found = whitened(network, images)
-    assert torch.allclose(found[:12, :12], torch.eye(12), atol=1e-3)
-    assert torch.allclose(found[:12, 12:], -found[:12, :12])
+    patches = whitened(network, images)
+    assert torch.allclose(patches[:12, :12], torch.eye(12), atol=1e-3)
+    assert torch.allclose(patches[:12, 12:], -patches[:12, :12])
     assert not [name for name, _ in network.named_parameters() if "whiten" in name]
 
 

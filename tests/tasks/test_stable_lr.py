@@ -1,4 +1,4 @@
-"""stable_lr on lanes of known fate: the sample is a count, whatever the order of passes."""
+"""stable_lr on lanes of known outcome: the sample is a count, whatever the order of passes."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ STABLE, UNLEARNED, RISEN, DEAD = LIMIT, LIMIT + 1e-6, 1.5, math.nan
 
 
 def ragged(passing: dict[int, set[int]], otherwise: float = UNLEARNED) -> Any:
-    """The k-th rate of the grid is stable for a seed where `passing` says so; 0.1 tunes best."""
+    """Make the k-th rate of the grid stable for the seeds of `passing`; 0.1 is the best rate."""
 
     def fate(depth: int, lane: Lane) -> tuple[float, float]:
         assert depth == 8
@@ -36,28 +36,28 @@ def ragged(passing: dict[int, set[int]], otherwise: float = UNLEARNED) -> Any:
 def test_the_sample_counts_stable_rates(subject: Subject, lanes_that: Any) -> None:
     passing = {101: set(range(6)), 102: {0, 1, 2, 5, 7, 9}, 103: {24}}
     asked = lanes_that(ragged(passing))
-    found = TASK(subject)
-    assert [s.value for s in found.samples] == [GRID[5], GRID[5], GRID[0]]
-    assert [(s.low, s.high) for s in found.samples] == [(GRID[n - 1], GRID[n]) for n in (6, 6, 1)]
-    assert [s.detail for s in found.samples] == [{"passing": n, "tried": 25} for n in (6, 6, 1)]
-    assert (found.value, found.outcome) == (GRID[5], Outcome.OK)
-    assert found.value == pytest.approx(0.1 * 10 ** (5 / 12))
-    assert found.derived["best_rate"] == 0.1
+    measured = TASK(subject)
+    assert [s.value for s in measured.samples] == [GRID[5], GRID[5], GRID[0]]
+    assert [(s.low, s.high) for s in measured.samples] == [(GRID[n - 1], GRID[n]) for n in (6, 6, 1)]
+    assert [s.detail for s in measured.samples] == [{"passing": n, "tried": 25} for n in (6, 6, 1)]
+    assert (measured.value, measured.outcome) == (GRID[5], Outcome.OK)
+    assert measured.value == pytest.approx(0.1 * 10 ** (5 / 12))
+    assert measured.derived["best_rate"] == 0.1
     assert [steps for _, _, steps in asked] == [100, 100]
     assert sorted(asked[1][1]) == sorted(Lane(seed, rate) for seed in SEEDS for rate in GRID)
-    assert len(found.trace) == 6 + 75
+    assert len(measured.trace) == 6 + 75
 
 
 def test_the_limit_of_the_loss_is_a_setting(subject: Subject, lanes_that: Any) -> None:
     task = dataclasses.replace(TASK, loss_ratio=0.9)
     limit = 0.9 * math.log(4)
     lanes_that(lambda depth, lane: (limit if lane.rate < 1 else limit + 1e-3, 0.5))
-    found = task(subject)
-    assert [s.detail["passing"] for s in found.samples] == [24, 24, 24]
+    measured = task(subject)
+    assert [s.detail["passing"] for s in measured.samples] == [24, 24, 24]
 
     def against(loss_ratio: float) -> list[str]:
         settings = {**task.settings, "loss_ratio": loss_ratio}
-        return objections(found, "stable_lr", settings, better="higher", dataset="digits")
+        return objections(measured, "stable_lr", settings, better="higher", dataset="digits")
 
     assert against(limit / math.log(10)) == [], "and an audit knows it"
     assert "ok iff the loss" in against(0.5)[0]
@@ -65,31 +65,31 @@ def test_the_limit_of_the_loss_is_a_setting(subject: Subject, lanes_that: Any) -
 
 def test_none_stable_is_stuck(subject: Subject, lanes_that: Any) -> None:
     lanes_that(ragged({101: {1}, 102: set(), 103: set()}))
-    found = TASK(subject)
-    assert [s.outcome for s in found.samples] == [Outcome.OK, Outcome.STUCK, Outcome.STUCK]
-    assert (found.value, found.outcome) == (None, Outcome.STUCK)
+    measured = TASK(subject)
+    assert [s.outcome for s in measured.samples] == [Outcome.OK, Outcome.STUCK, Outcome.STUCK]
+    assert (measured.value, measured.outcome) == (None, Outcome.STUCK)
 
 
 def test_all_stable_is_capped(subject: Subject, lanes_that: Any) -> None:
     lanes_that(ragged({seed: set(range(25)) for seed in SEEDS}))
-    found = TASK(subject)
-    assert (found.value, found.outcome, found.high) == (GRID[24], Outcome.CAPPED, None)
+    measured = TASK(subject)
+    assert (measured.value, measured.outcome, measured.high) == (GRID[24], Outcome.CAPPED, None)
 
 
 def test_all_dead_in_tuning_is_nonfinite(subject: Subject, lanes_that: Any) -> None:
     asked = lanes_that(lambda depth, lane: (DEAD, DEAD))
-    found = TASK(subject)
-    assert (found.value, found.outcome) == (None, Outcome.NONFINITE)
-    assert [s.outcome for s in found.samples] == [Outcome.NONFINITE] * 3
+    measured = TASK(subject)
+    assert (measured.value, measured.outcome) == (None, Outcome.NONFINITE)
+    assert [s.outcome for s in measured.samples] == [Outcome.NONFINITE] * 3
     assert len(asked) == 1
-    assert found.derived["best_rate"] is None
+    assert measured.derived["best_rate"] is None
 
 
 def test_dead_lanes_are_not_stable(subject: Subject, lanes_that: Any) -> None:
     lanes_that(ragged({101: {0}, 102: {0}, 103: {0}}, otherwise=DEAD))
-    found = TASK(subject)
-    assert found.value == GRID[0]
-    assert {row["outcome"] for row in found.trace if row["phase"] == "confirm"} == {"ok", "nonfinite"}
+    measured = TASK(subject)
+    assert measured.value == GRID[0]
+    assert {row["outcome"] for row in measured.trace if row["phase"] == "confirm"} == {"ok", "nonfinite"}
 
 
 def test_beside_it_the_largest_finite_and_the_largest_not_rising(subject: Subject, lanes_that: Any) -> None:
@@ -100,10 +100,10 @@ def test_beside_it_the_largest_finite_and_the_largest_not_rising(subject: Subjec
         return (STABLE if k <= 4 else UNLEARNED if k <= 8 else RISEN if k <= 12 else DEAD), 0.5
 
     lanes_that(fate)
-    found = TASK(subject)
-    assert found.value == GRID[4]
-    assert found.derived["largest_not_rising_rate"] == GRID[8]
-    assert found.derived["largest_finite_rate"] == GRID[12]
+    measured = TASK(subject)
+    assert measured.value == GRID[4]
+    assert measured.derived["largest_not_rising_rate"] == GRID[8]
+    assert measured.derived["largest_finite_rate"] == GRID[12]
 
 
 def test_a_finer_grid(subject: Subject, lanes_that: Any) -> None:

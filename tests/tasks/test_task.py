@@ -1,4 +1,4 @@
-"""What tasks share: settings, seeds apart, best rates, fates of lanes; tuning never sees test data."""
+"""Behaviour of all tasks: settings, separate seeds, best rates, outcomes; tuning never uses test data."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import torch
 from bnsuite.engine.lanes import Curves, Lane
 from bnsuite.names import UnknownNameError
 from bnsuite.networks import FAMILIES, UnsupportedError
-from bnsuite.protocol.search import best_rate, grid, number
+from bnsuite.protocol.search import best_rate, grid, rounded
 from bnsuite.records import Outcome
 from bnsuite.specs import RANKED, SPECS
 from bnsuite.tasks import TASKS, Subject, Task
@@ -55,7 +55,7 @@ EVERY = pytest.mark.parametrize("task", [*TINY.values(), *DIAGNOSTICS.values()],
 
 
 def settle(value: Any) -> Any:
-    """A measurement without its seconds."""
+    """Remove the seconds from a measurement."""
     derived = {
         k: v
         for k, v in value.derived.items()
@@ -97,11 +97,11 @@ def test_a_task_measures_every_confirmation_seed_and_repeats_itself(
     task: Task, scheme: str, make_subject: Callable[..., Subject]
 ) -> None:
     said: list[str] = []
-    found = task(make_subject(scheme, report=said.append))
-    assert [sample.seed for sample in found.samples] == [101, 102]
-    assert found.outcome.has_value, found
+    measured = task(make_subject(scheme, report=said.append))
+    assert [sample.seed for sample in measured.samples] == [101, 102]
+    assert measured.outcome.has_value, measured
     assert said
-    assert {row["phase"] for row in found.trace} <= {
+    assert {row["phase"] for row in measured.trace} <= {
         "tune",
         "confirm",
         "probe",
@@ -110,27 +110,27 @@ def test_a_task_measures_every_confirmation_seed_and_repeats_itself(
         "checkpoint",
         "shape",
     }
-    for row in found.trace:
+    for row in measured.trace:
         if row["phase"] != "shape":
             assert row["seed"] in (task.tuning if row["phase"] == "tune" else task.confirmation)
     if task.spec.name != "layer_cost":
-        assert settle(task(make_subject(scheme))) == settle(found)
+        assert settle(task(make_subject(scheme))) == settle(measured)
 
 
 @RANKING
 def test_tuning_never_sees_test_data(task: Task, make_subject: Callable[..., Subject]) -> None:
-    one, other = task(make_subject("batchnorm")), task(make_subject("batchnorm", test_seed=2))
+    first, other = task(make_subject("batchnorm")), task(make_subject("batchnorm", test_seed=2))
 
     def tuned(measured: Any) -> list[Any]:
         return [row for row in measured.trace if row["phase"] == "tune"]
 
-    assert tuned(one) == tuned(other)
-    assert tuned(one)
+    assert tuned(first) == tuned(other)
+    assert tuned(first)
     if task.spec.name == "time_to_accuracy":
-        assert one.derived["rate"] == other.derived["rate"]
-        assert one.trace != other.trace  # which confirmation does see
+        assert first.derived["rate"] == other.derived["rate"]
+        assert first.trace != other.trace  # which confirmation does see
     else:
-        assert one == other
+        assert first == other
 
 
 @MATCHED
@@ -153,18 +153,18 @@ def test_how_a_diagnostic_fails(task: Task, make_subject: Callable[..., Subject]
         ({"max_products": 5, "tolerance": 1e-9}, Outcome.UNCONVERGED),
     ]
     for changes, outcome in ends:
-        found = replace(task, **changes)(make_subject())
-        assert (found.value, found.outcome) == (None, outcome)
-        assert [sample.outcome for sample in found.samples] == [outcome] * 2
-        json.dumps(found.model_dump(mode="json"), allow_nan=False)
+        measured = replace(task, **changes)(make_subject())
+        assert (measured.value, measured.outcome) == (None, outcome)
+        assert [sample.outcome for sample in measured.samples] == [outcome] * 2
+        json.dumps(measured.model_dump(mode="json"), allow_nan=False)
 
 
 @pytest.mark.parametrize("task", [task for task in DIAGNOSTICS.values() if hasattr(task, "activation")])
 def test_a_diagnostic_takes_any_activation(task: Task, make_subject: Callable[..., Subject]) -> None:
-    found = replace(task, activation="tanh")(make_subject())
-    assert found.outcome.has_value
+    measured = replace(task, activation="tanh")(make_subject())
+    assert measured.outcome.has_value
     if task.spec.name != "overflow_depth":  # which shallow networks do not reach, whatever their activation
-        assert found.value != task(make_subject()).value
+        assert measured.value != task(make_subject()).value
     with pytest.raises(UnknownNameError, match="tanh"):
         replace(task, activation="than")
 
@@ -175,10 +175,10 @@ def curves(*columns: list[float]) -> Curves:
 
 
 def test_fates() -> None:
-    found = fates(
+    outcomes = fates(
         curves([1.0] * 9 + [0.2], [1.0] * 10, [0.1, math.inf] + [math.nan] * 8), lambda loss, _: loss < 0.5
     )
-    assert found == [Outcome.OK, Outcome.STUCK, Outcome.NONFINITE]
+    assert outcomes == [Outcome.OK, Outcome.STUCK, Outcome.NONFINITE]
     assert fates(curves([0.3] * 10), lambda _, accuracy: accuracy == pytest.approx(0.7)) == [Outcome.OK]
 
 
@@ -194,9 +194,9 @@ def test_the_best_rate_has_the_lowest_mean_loss_ties_to_the_smaller() -> None:
 
 
 def test_numbers_of_the_trace() -> None:
-    assert number(0.123456789) == 0.123457
-    assert number(0.98765, 2) == 0.99
-    assert [number(value) for value in (math.nan, math.inf, -math.inf)] == [None] * 3
+    assert rounded(0.123456789) == 0.123457
+    assert rounded(0.98765, 2) == 0.99
+    assert [rounded(value) for value in (math.nan, math.inf, -math.inf)] == [None] * 3
 
 
 def test_a_normalizer_that_refuses_a_shape_is_unsupported(make_subject: Callable[..., Subject]) -> None:

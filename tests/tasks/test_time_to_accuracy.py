@@ -29,7 +29,7 @@ Crossing = Callable[[Lane], float]
 
 
 class Stack:
-    """Lanes that classify everything right from their own step on, and `before` of it till then."""
+    """Networks that are right about all examples from their own step on, and about `before` until then."""
 
     def __init__(self, lanes: list[Lane], crossing: Crossing, labels: Any, before: float) -> None:
         self.lanes, self.crossing, self.labels, self.before, self.step = lanes, crossing, labels, before, 0
@@ -46,7 +46,7 @@ class Stack:
 
 @pytest.fixture
 def crossing_at(monkeypatch: pytest.MonkeyPatch, subject: Subject) -> Callable[..., list[list[Lane]]]:
-    """Replace training: lane by lane, the step from which its accuracy is 1, or NaN for a death at once."""
+    """Replace training: each lane has a step from which its accuracy is 1; NaN: its loss is never finite."""
 
     def install(crossing: Crossing, before: float = 0.5) -> list[list[Lane]]:
         asked: list[list[Lane]] = []
@@ -83,10 +83,10 @@ def crossing_at(monkeypatch: pytest.MonkeyPatch, subject: Subject) -> Callable[.
 
 def test_the_value_is_the_first_evaluation_at_or_above_the_target(subject: Subject, crossing_at: Any) -> None:
     crossing_at(lambda lane: {101: 12, 102: 13, 103: 16}.get(lane.seed, 8))
-    found = TASK(subject)
-    assert [s.value for s in found.samples] == [12, 16, 16]
-    assert [(s.low, s.high) for s in found.samples] == [(8, 12), (12, 16), (12, 16)]
-    assert (found.value, found.outcome) == (16, Outcome.OK)
+    measured = TASK(subject)
+    assert [s.value for s in measured.samples] == [12, 16, 16]
+    assert [(s.low, s.high) for s in measured.samples] == [(8, 12), (12, 16), (12, 16)]
+    assert (measured.value, measured.outcome) == (16, Outcome.OK)
 
 
 def test_exactly_the_target_is_enough(subject: Subject, crossing_at: Any) -> None:
@@ -99,10 +99,10 @@ def test_exactly_the_target_is_enough(subject: Subject, crossing_at: Any) -> Non
 def test_the_fastest_rate_is_that_of_fewest_mean_steps(subject: Subject, crossing_at: Any) -> None:
     steps = {(0.25, 1): 20, (0.25, 2): 20, (0.5, 1): 4, (0.5, 2): 28, (1.0, 1): 4, (1.0, 2): 1000}
     asked = crossing_at(lambda lane: steps.get((lane.rate, lane.seed), 12))
-    found = TASK(subject)
-    assert found.derived["rate"] == 0.5
+    measured = TASK(subject)
+    assert measured.derived["rate"] == 0.5
     assert asked[1] == [Lane(seed, 0.5) for seed in SEEDS]
-    tuned = [(row["rate"], row["seed"], row["steps"]) for row in found.trace if row["phase"] == "tune"]
+    tuned = [(row["rate"], row["seed"], row["steps"]) for row in measured.trace if row["phase"] == "tune"]
     assert set(tuned) == {(rate, seed, n if n < 40 else None) for (rate, seed), n in steps.items()}
 
 
@@ -113,14 +113,14 @@ def test_a_tie_goes_to_the_smaller_rate(subject: Subject, crossing_at: Any) -> N
 
 def test_a_miss_is_a_timeout_at_the_budget(subject: Subject, crossing_at: Any) -> None:
     crossing_at(lambda lane: 41 if lane.seed in (101, 102) else 8)
-    found = TASK(subject)
-    assert [(s.value, s.outcome) for s in found.samples] == [
+    measured = TASK(subject)
+    assert [(s.value, s.outcome) for s in measured.samples] == [
         (40, Outcome.TIMEOUT),
         (40, Outcome.TIMEOUT),
         (8, Outcome.OK),
     ]
-    assert (found.value, found.outcome, found.low, found.high) == (40, Outcome.TIMEOUT, 8, None)
-    assert found.samples[0].detail["best_accuracy"] == 0.5
+    assert (measured.value, measured.outcome, measured.low, measured.high) == (40, Outcome.TIMEOUT, 8, None)
+    assert measured.samples[0].detail["best_accuracy"] == 0.5
 
 
 def test_the_last_evaluation_counts(subject: Subject, crossing_at: Any) -> None:
@@ -130,10 +130,10 @@ def test_the_last_evaluation_counts(subject: Subject, crossing_at: Any) -> None:
 
 def test_a_death_is_nonfinite(subject: Subject, crossing_at: Any) -> None:
     crossing_at(lambda lane: math.nan if lane.seed in (101, 102) else 8)
-    found = TASK(subject)
-    assert [s.outcome for s in found.samples] == [Outcome.NONFINITE, Outcome.NONFINITE, Outcome.OK]
-    assert (found.value, found.outcome) == (None, Outcome.NONFINITE)
-    assert "train_s" not in found.derived
+    measured = TASK(subject)
+    assert [s.outcome for s in measured.samples] == [Outcome.NONFINITE, Outcome.NONFINITE, Outcome.OK]
+    assert (measured.value, measured.outcome) == (None, Outcome.NONFINITE)
+    assert "train_s" not in measured.derived
 
 
 def test_costs_stand_beside(subject: Subject, crossing_at: Any) -> None:

@@ -1,4 +1,4 @@
-"""top_eigenvalue: the checkpoint found again by the single loop, λ by an explicit Hessian."""
+"""top_eigenvalue: the checkpoint by the single loop, λ_max by an explicit Hessian."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ TASK = TopEigenvalue(
 
 
 def spectrum(subject: Subject, network: torch.nn.Module) -> torch.Tensor:
-    """All eigenvalues, ascending, from the explicit matrix."""
+    """Compute all eigenvalues, ascending, from the explicit matrix."""
     return torch.linalg.eigvalsh(hessian(subject, network, TASK))
 
 
@@ -59,7 +59,7 @@ def test_the_loss_of_the_checkpoint_is_a_setting(subject: Subject) -> None:
 def test_the_second_opinion(
     scheme: str, make_subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are λ_max at the checkpoint of the first seed's sample, of which our Lanczos is only one."""
+    """Both opinions are λ_max at the checkpoint of the first seed's sample; only one is by our Lanczos."""
     subject = make_subject(scheme)
     opinions = TASK.second_opinion(subject)
     assert opinions is not None
@@ -87,9 +87,9 @@ def test_the_value_is_the_top_of_the_spectrum_at_matched_loss(
     scheme: str, make_subject: Callable[..., Subject]
 ) -> None:
     subject = make_subject(scheme)
-    found = TASK(subject)
+    measured = TASK(subject)
     limit = math.log(4) / 2
-    for sample in found.samples:
+    for sample in measured.samples:
         network, losses = checkpoint(subject, TASK, sample)
         means = [sum(losses[i - 5 : i]) / 5 for i in range(5, len(losses) + 1)]
         assert means[-1] <= limit < min(means[:-1])
@@ -108,15 +108,15 @@ def test_the_value_is_the_top_of_the_spectrum_at_matched_loss(
         assert sample.detail["at_init"]["value"] == pytest.approx(float(initial[-1]), rel=2e-3)  # type: ignore
         edge = sample.detail["at_best_rate"]
         assert edge["edge"] == pytest.approx(edge["rate"] * edge["value"] / 2)  # type: ignore[index, call-overload]
-    assert found.outcome is Outcome.OK
-    assert found.derived["max_residual"] <= TASK.tolerance  # type: ignore[operator]
+    assert measured.outcome is Outcome.OK
+    assert measured.derived["max_residual"] <= TASK.tolerance  # type: ignore[operator]
 
 
 def test_a_rate_that_sets_its_own_curvature_is_halved(subject: Subject) -> None:
-    found = dataclasses.replace(TASK, rate=1.6, steps=400)(subject)
-    rates = [sample.detail["rate"] for sample in found.samples]
+    measured = dataclasses.replace(TASK, rate=1.6, steps=400)(subject)
+    rates = [sample.detail["rate"] for sample in measured.samples]
     assert all(rate in [1.6 / 2**k for k in range(1, 8)] for rate in rates)
-    for sample in found.samples:
+    for sample in measured.samples:
         rate, value = sample.detail["rate"], sample.value
         assert isinstance(rate, float)
         assert value is not None
@@ -129,7 +129,7 @@ def test_a_rate_that_sets_its_own_curvature_is_halved(subject: Subject) -> None:
 def test_the_budget_doubles_with_every_halving(
     too_sharp: float, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second seed bears its rate after so many halvings, the first at once."""
+    """The second seed needs so many halvings of its rate, the first none."""
     asked: list[tuple[list[Lane], int]] = []
 
     def train(
@@ -153,15 +153,15 @@ def test_the_budget_doubles_with_every_halving(
 
 
 def test_never_reached_is_stuck(subject: Subject) -> None:
-    found = dataclasses.replace(TASK, rate=1e-6, steps=10)(subject)
-    assert (found.value, found.outcome) == (None, Outcome.STUCK)
-    assert [s.outcome for s in found.samples] == [Outcome.STUCK] * 2
-    assert found.samples[0].detail["at_init"]["value"] > 0  # type: ignore[index, call-overload, operator]
+    measured = dataclasses.replace(TASK, rate=1e-6, steps=10)(subject)
+    assert (measured.value, measured.outcome) == (None, Outcome.STUCK)
+    assert [s.outcome for s in measured.samples] == [Outcome.STUCK] * 2
+    assert measured.samples[0].detail["at_init"]["value"] > 0  # type: ignore[index, call-overload, operator]
 
 
 def test_a_seed_that_died_is_nonfinite(subject: Subject) -> None:
-    found = dataclasses.replace(TASK, rate=1e30, steps=30)(subject)
-    assert (found.value, found.outcome) == (None, Outcome.NONFINITE)
+    measured = dataclasses.replace(TASK, rate=1e30, steps=30)(subject)
+    assert (measured.value, measured.outcome) == (None, Outcome.NONFINITE)
 
 
 def test_a_checkpoint_with_parameters_that_overflowed_is_nonfinite(
@@ -174,21 +174,21 @@ def test_a_checkpoint_with_parameters_that_overflowed_is_nonfinite(
 
     whole = Stack.network
     monkeypatch.setattr(Stack, "network", broken)
-    found = TASK(subject)
-    assert (found.value, found.outcome) == (None, Outcome.NONFINITE)
-    assert "at_best_rate" not in found.samples[0].detail
+    measured = TASK(subject)
+    assert (measured.value, measured.outcome) == (None, Outcome.NONFINITE)
+    assert "at_best_rate" not in measured.samples[0].detail
 
 
 def test_only_the_first_seeds_are_measured_beside(subject: Subject) -> None:
-    one = dataclasses.replace(TASK, beside=1)(subject)
-    assert ["at_init" in sample.detail for sample in one.samples] == [True, False]
+    measured = dataclasses.replace(TASK, beside=1)(subject)
+    assert ["at_init" in sample.detail for sample in measured.samples] == [True, False]
 
 
 @pytest.mark.parametrize("change", [{"max_products": 2}, {"max_products": 4, "tolerance": 1e-9}])
 def test_a_missed_tolerance_is_unconverged(subject: Subject, change: dict[str, Any]) -> None:
-    found = dataclasses.replace(TASK, **change)(subject)
-    assert (found.value, found.outcome) == (None, Outcome.UNCONVERGED)
-    for sample in found.samples:
+    measured = dataclasses.replace(TASK, **change)(subject)
+    assert (measured.value, measured.outcome) == (None, Outcome.UNCONVERGED)
+    for sample in measured.samples:
         residual = sample.detail["residual"]
         assert isinstance(residual, float)
         assert residual > change.get("tolerance", TASK.tolerance)
