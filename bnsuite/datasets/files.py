@@ -84,6 +84,7 @@ class Files:
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
+    """Return the error for a file that the system does not let us read."""
     return DataError(f"{path}: cannot be read ({error.strerror or error}). Check that it is there and yours.")
 
 

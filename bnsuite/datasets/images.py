@@ -96,7 +96,7 @@ def decode(parts: Sequence[Part], tick: Callable[[], None] = lambda: None, *, to
         warnings.simplefilter("ignore")  # about metadata; an image that is too large is an error
         train, test = (_decoded(part, seen, tick, to_rgb) for part in parts)
     if seen.odd:
-        raise DataError(seen.told(sum(part.count for part in parts), to_rgb))
+        raise DataError(seen.told(sum(part.count for part in parts)))
     return Arrays(*train, *test)
 
 
@@ -118,7 +118,7 @@ class _Seen:
             self.odd.append((where, image.size, image.mode))
         return alike
 
-    def told(self, total: int, to_rgb: bool) -> str:
+    def told(self, total: int) -> str:
         """Return the message about odd images: how many, the first of them, what to do."""
         names = ", ".join(f"{where} is {_kind(size, mode)}" for where, size, mode in self.odd[:NAMED])
         more = ", …" if len(self.odd) > NAMED else ""
@@ -247,4 +247,5 @@ def shape(images: Pixels) -> str:
 
 
 def one_line(error: BaseException) -> str:
+    """Return the message of an exception in one line of at most 160 characters, or its type."""
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -123,6 +123,7 @@ def keep_name(name: str, content: str) -> None:
 
 
 def unwritable(error: OSError) -> DataError:
+    """Return the error for a cache that cannot be written."""
     return DataError(
         f"{folder()}: cannot write the cache ({error.strerror or error}). "
         "Free or unlock it, or name another folder in the environment variable BNSUITE_CACHE."

@@ -59,7 +59,8 @@ def standardize(name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
 
     Args:
         name: name of the data set.
-        train, test: images (N, channels, height, width) of any dtype, and class numbers (N,).
+        train: images (N, channels, height, width) of any dtype, and class numbers (N,).
+        test: the same for the test part.
     """
     mean, deviation = _moments(train[0])
 

@@ -85,12 +85,12 @@ def side_by_side(
                 i = worker.item
                 if kind == "raised":
                     raise content
-                if kind == "found" and i is not None:
+                if i is None:  # lost between two items
+                    continue
+                if kind == "found":
                     hear(items[i], content)
                     continue
                 worker.item = None
-                if i is None:  # lost between two items
-                    continue
                 if kind == "lost":
                     ends[i].append(content)
                     if len(ends[i]) < ATTEMPTS:
@@ -101,10 +101,15 @@ def side_by_side(
                 yield items[i], content
             busy = bool(due) or any(worker.item is not None for worker in crew)
     finally:
-        for worker in crew:
-            worker.dismiss(at_once=busy)
-        for worker in crew:
-            worker.end()
+        _end(crew, at_once=busy)
+
+
+def _end(crew: Sequence["_Worker"], at_once: bool) -> None:
+    """End all workers, side by side."""
+    for worker in crew:
+        worker.dismiss(at_once=at_once)
+    for worker in crew:
+        worker.end()
 
 
 class _Worker:
@@ -134,8 +139,10 @@ class _Worker:
             self.connection.send_bytes(message)
 
     def hear(self, ready: bool) -> tuple[str, Any] | None:
-        """Read its next message: `found` and a text, `done` and a result, `raised` and an exception, or
-        `lost` and how the process ended; None where there is none.
+        """Read the worker's next message, a kind and its content; None where there is none.
+
+        Kinds are `found` (a text), `done` (a result), `raised` (an exception) and `lost` (how the process
+        ended).
 
         Looks at the process as well as at the pipe, which a process forked by the worker may hold open.
         """
@@ -283,7 +290,7 @@ def interrupts_wait() -> Iterator[None]:
         yield
         return
     pending: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: pending.append(number))
+    before = signal.signal(signal.SIGINT, lambda number, _: pending.append(number))
     try:
         yield
     finally:

@@ -249,4 +249,5 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def is_positive(value: object) -> TypeGuard[float]:
+    """Tell whether a JSON value is a finite number above 0."""
     return is_number(value) and value > 0

@@ -112,6 +112,7 @@ def bars(points: Points, x: Mapping[str, Any], y: alt.Y) -> alt.Chart:
 
 
 def panel(*layers: alt.Chart, width: int = WIDTH, height: int = 150) -> alt.LayerChart:
+    """Return marks drawn over each other in one plotted area, in CSS pixels."""
     return alt.LayerChart(layer=list(layers), width=width, height=height)
 
 

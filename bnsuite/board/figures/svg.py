@@ -60,7 +60,8 @@ def draw(chart: Chart, name: str, title: str, text: str) -> Markup:
     Args:
         chart: the chart.
         name: start of all ids, unique in its page.
-        title, text: content of `<title>` and `<desc>`.
+        title: content of `<title>`.
+        text: content of `<desc>`.
     """
     spec = {**chart.to_dict(validate=False), "config": QUIET}
     root = ET.fromstring(vl_convert.vegalite_to_svg(spec, vl_version=_VERSION))
