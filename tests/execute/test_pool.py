@@ -91,6 +91,20 @@ def test_an_item_that_ends_its_workers_is_failed_and_the_rest_go_on(
     assert all(worker.process.returncode is not None for worker in started)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_between_two_items_costs_none(workers: int, started: list[pool._Worker]) -> None:
+    heard: list[str] = []
+    results = side_by_side(
+        lambda item, report: item, [1, 2, 3], workers, lambda i, text: heard.append(text), {}
+    )
+    first = next(results)
+    idle = next(worker for worker in started if worker.item is None)
+    idle.process.kill()
+    idle.process.wait()
+    assert sorted([first, *results]) == [(1, 1), (2, 2), (3, 3)]
+    assert heard == [], "no item is tried again"
+
+
 def test_items_whose_workers_are_lost_once_are_done(tmp_path: Path) -> None:
     def dying(item: int, report: Report) -> int:
         if once(tmp_path / str(item)):
