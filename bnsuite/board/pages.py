@@ -110,6 +110,7 @@ def _environment(board: Board) -> jinja2.Environment:
     environment.globals |= {
         "tasks": tasks_of(board.kept),
         "ranked_tasks": [task for task in RANKED if task in tasks_of(board.kept)],
+        "ranking": len(RANKED),
         "counted": format.COUNTED,
         "has_claims": bool(board.judged),
         "has_rules": board.prose.get("rules") is not None,
