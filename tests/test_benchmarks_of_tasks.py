@@ -39,7 +39,7 @@ def test_the_harness_and_the_loops_with_nothing_in_them_arrive_together(
     module = script("time_to_accuracy")
     for _, problem, names in module.problems(SCHEMES[scheme], FAST, torch.device("cpu")):
         curves = {name: module.SIDES[name](problem) for name in names}
-        assert any(FAST._reached(curve) for curve in curves["harness"].values())
+        assert any(FAST.search.reached(curve) for curve in curves["harness"].values())
         assert module.same(problem, curves["harness"], curves["bare"], exact=True)
         assert "torch" not in names or module.same(problem, curves["harness"], curves["torch"], exact=False)
         late = [{lane: [0.0] * by + curve for lane, curve in curves["bare"].items()} for by in (1, 2)]

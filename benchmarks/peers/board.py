@@ -37,12 +37,11 @@ from bnsuite.engine.train import PLAIN, Sgd, accuracy
 from bnsuite.execute.provenance import reproducible
 from bnsuite.networks import FAMILIES
 from bnsuite.profiles import load_profile
-from bnsuite.protocol.search import grid
+from bnsuite.protocol.search import Batch, grid
 from bnsuite.records import Store
 from bnsuite.schemes import REFERENCES, SCHEMES, Scheme
 from bnsuite.specs import RANKED
 from bnsuite.tasks import TASKS, Subject
-from bnsuite.tasks.stable_lr import rate_rows
 
 CPU = torch.device("cpu")
 PROFILE = "quick"
@@ -222,36 +221,35 @@ def sampled(scheme: Scheme) -> Iterator[Job]:
     for depth in DEPTHS:
 
         def rung(depth: int = depth) -> Answers:
-            return [row["outcome"] for row in deep._try(subject, depth, tuning, "tune")]
+            return [row.outcome for row in deep.attempt(subject, Batch("tune", tuning, depth))]
 
-        yield Job(deep.name, f"{len(tuning)} lanes, {depth} layers", rung)
+        yield Job(deep.spec.name, f"{len(tuning)} lanes, {depth} layers", rung)
 
-    lanes, limit = grid(stable.rates, stable.tuning), stable.loss_ratio * math.log(data.classes)
+    lanes = grid(stable.rates, stable.tuning)
 
     def rates() -> Answers:
-        curves = stable.sweep(subject, stable.depth, lanes, stable.steps)
-        return [*rate_rows(curves, lanes, "tune", lambda loss, _: loss <= limit).outcomes]
+        return [row.outcome for row in stable.attempt(subject, Batch("tune", lanes))]
 
-    yield Job(stable.name, f"{len(lanes)} lanes", rates)
+    yield Job(stable.spec.name, f"{len(lanes)} lanes", rates)
 
-    few = TASKS[sharp.name](**{**sharp.settings, "confirmation": sharp.confirmation[:SEEDS]})
+    few = TASKS[sharp.spec.name](**{**sharp.settings, "confirmation": sharp.confirmation[:SEEDS]})
 
     def eigenvalue() -> Answers:
         partition = few.partition(subject)
         samples = few.at_matched_loss(
-            subject, lambda lane, there: few._sample(subject, lane, there, partition), "λ"
+            subject, lambda lane, there: few.sample(subject, lane, there, partition), "λ"
         )
         return [sample.value or sample.outcome for sample in samples]
 
-    yield Job(sharp.name, f"{len(few.confirmation)} seeds", eigenvalue)
+    yield Job(sharp.spec.name, f"{len(few.confirmation)} seeds", eigenvalue)
 
-    confirm = grid([_published(scheme.name, fast.name).derived["rate"]], fast.confirmation)
+    confirm = grid([_published(scheme.name, fast.spec.name).derived["rate"]], fast.confirmation)
 
     def arrivals() -> Answers:
         curves = fast._race_to_target(subject, confirm, data.test_x, data.test_y)
-        return [fast._reached(curve) or fast._outcome(curve) for curve in curves.values()]
+        return [fast.search.reached(curve) or fast.search.outcome(curve) for curve in curves.values()]
 
-    yield Job(fast.name, f"{len(confirm)} lanes", arrivals)
+    yield Job(fast.spec.name, f"{len(confirm)} lanes", arrivals)
 
 
 def differ(one: object, other: object) -> bool:

@@ -236,7 +236,7 @@ def same(problem: Problem, one: Curves, other: Curves, exact: bool) -> bool:
         other: curves of the other side.
         exact: ask for arrival at equal steps, with equal accuracies up to there.
     """
-    reached = problem.task._reached
+    reached = problem.task.search.reached
     for lane in problem.lanes:
         steps = reached(one[lane]), reached(other[lane])
         if None in steps and steps != (None, None):

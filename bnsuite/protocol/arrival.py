@@ -115,7 +115,7 @@ class ArrivalSearch(Search[ArrivalRow]):
             "rate": rate,
             "seed": seed,
             "steps": self.reached(curve),
-            "outcome": self._outcome(curve),
+            "outcome": self.outcome(curve),
         }
         if phase != "confirm":
             return ArrivalRow.model_validate(common)
@@ -127,7 +127,8 @@ class ArrivalSearch(Search[ArrivalRow]):
         """Count the steps to the target; None: not reached."""
         return len(curve) * self.every if curve and curve[-1] >= self.target else None
 
-    def _outcome(self, curve: Sequence[float]) -> Outcome:
+    def outcome(self, curve: Sequence[float]) -> Outcome:
+        """Whether a lane arrived, ran out of steps, or left the finite numbers."""
         if self.reached(curve) is not None:
             return Outcome.OK
         survived = len(curve) == self.steps // self.every and math.isfinite(curve[-1])

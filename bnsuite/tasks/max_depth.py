@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, final
 
 from bnsuite.engine.lanes import final_mean
@@ -44,27 +45,27 @@ class MaxDepth(Task):
 
     def __call__(self, subject: Subject) -> Measurement:
         search = DepthSearch.model_validate(self.settings)
-
-        def attempt(batch: Batch) -> list[DepthRow]:
-            assert batch.depth is not None
-            curves = self.sweep(subject, batch.depth, batch.lanes, self.steps)
-            outcomes = fates(curves, lambda _loss, accuracy: accuracy >= self.target)
-            if batch.phase != "tune":
-                passing = outcomes.count(Outcome.OK)
-                subject.report(f"{passing}/{len(outcomes)} seeds train {batch.depth} layers")
-            means = zip(final_mean(curves.losses), final_mean(curves.accuracies), strict=True)
-            return [
-                DepthRow(
-                    phase=batch.phase,
-                    depth=batch.depth,
-                    rate=lane.rate,
-                    seed=lane.seed,
-                    accuracy=rounded(accuracy, 4),
-                    loss=rounded(loss),
-                    outcome=outcome,
-                )
-                for lane, (loss, accuracy), outcome in zip(batch.lanes, means, outcomes, strict=True)
-            ]
-
-        trace = search.follow(attempt)
+        trace = search.follow(partial(self.attempt, subject))
         return self.measurement(*search.score(trace), trace)
+
+    def attempt(self, subject: Subject, batch: Batch) -> list[DepthRow]:
+        """Train the lanes of a batch at its depth: a row per lane."""
+        assert batch.depth is not None
+        curves = self.sweep(subject, batch.depth, batch.lanes, self.steps)
+        outcomes = fates(curves, lambda _loss, accuracy: accuracy >= self.target)
+        if batch.phase != "tune":
+            passing = outcomes.count(Outcome.OK)
+            subject.report(f"{passing}/{len(outcomes)} seeds train {batch.depth} layers")
+        means = zip(final_mean(curves.losses), final_mean(curves.accuracies), strict=True)
+        return [
+            DepthRow(
+                phase=batch.phase,
+                depth=batch.depth,
+                rate=lane.rate,
+                seed=lane.seed,
+                accuracy=rounded(accuracy, 4),
+                loss=rounded(loss),
+                outcome=outcome,
+            )
+            for lane, (loss, accuracy), outcome in zip(batch.lanes, means, outcomes, strict=True)
+        ]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, final
 
 from bnsuite.engine.lanes import Curves, final_mean
@@ -46,15 +47,15 @@ class StableLr(Task):
 
     def __call__(self, subject: Subject) -> Measurement:
         search = RateSearch.model_validate({**self.settings, "classes": subject.data.classes})
-        limit = self.loss_ratio * math.log(subject.data.classes)
-
-        def attempt(batch: Batch) -> list[RateRow]:
-            if batch.phase == "confirm":
-                subject.report(f"learns best at {batch.lanes[0].rate:.3g}")
-            return rate_rows(self.sweep(subject, self.depth, batch.lanes, self.steps), batch, limit)
-
-        trace = search.follow(attempt)
+        trace = search.follow(partial(self.attempt, subject))
         return self.measurement(*search.score(trace), trace)
+
+    def attempt(self, subject: Subject, batch: Batch) -> list[RateRow]:
+        """Train the lanes of a batch: a row per lane."""
+        if batch.phase == "confirm":
+            subject.report(f"learns best at {batch.lanes[0].rate:.3g}")
+        limit = self.loss_ratio * math.log(subject.data.classes)
+        return rate_rows(self.sweep(subject, self.depth, batch.lanes, self.steps), batch, limit)
 
 
 def rate_rows(curves: Curves, batch: Batch, limit: float) -> list[RateRow]:

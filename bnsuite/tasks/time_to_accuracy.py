@@ -69,10 +69,10 @@ class TimeToAccuracy(Task):
 
         lanes = grid([rate], self.confirmation)
         confirmed = self._race_to_target(subject, lanes, data.test_x, data.test_y)
-        trace = [self._search.row("tune", *lane, curve) for lane, curve in tried.items()]
-        trace += [self._search.row("confirm", *lane, curve) for lane, curve in confirmed.items()]
+        trace = [self.search.row("tune", *lane, curve) for lane, curve in tried.items()]
+        trace += [self.search.row("confirm", *lane, curve) for lane, curve in confirmed.items()]
         rows = zip(phase_of(trace, "confirm"), confirmed.values(), strict=True)
-        samples = [self._search.sample(row, _highest(curve)) for row, curve in rows]
+        samples = [self.search.sample(row, _highest(curve)) for row, curve in rows]
         measured = self.measurement(samples, {"rate": rate, "target": self.target}, trace)
         if measured.value is None:
             return measured
@@ -81,7 +81,8 @@ class TimeToAccuracy(Task):
         )
 
     @property
-    def _search(self) -> ArrivalSearch:
+    def search(self) -> ArrivalSearch:
+        """Rules of arrival at these settings."""
         return ArrivalSearch.model_validate(self.settings)
 
     @property
@@ -102,7 +103,7 @@ class TimeToAccuracy(Task):
             finite = torch.isfinite(losses[-1]).tolist()
             for lane, value, alive in zip(rows, accuracies, finite, strict=True):
                 curves[lane][step // self.every - 1 :] = [value if alive else math.nan]
-            return [i for i, lane in enumerate(rows) if self._search.reached(curves[lane]) is not None]
+            return [i for i, lane in enumerate(rows) if self.search.reached(curves[lane]) is not None]
 
         self.sweep(subject, self.depth, lanes, self.steps, sgd=self.sgd, watch=watch)
         return curves
@@ -113,7 +114,7 @@ class TimeToAccuracy(Task):
         def order(rate: float) -> tuple[float, float, float]:
             curves = [curve for lane, curve in tried.items() if lane.rate == rate]
             heights = [_highest(curve) for curve in curves]
-            return mean_steps([self._search.reached(curve) for curve in curves]), -sum(heights), rate
+            return mean_steps([self.search.reached(curve) for curve in curves]), -sum(heights), rate
 
         return min(self.rates, key=order)
 

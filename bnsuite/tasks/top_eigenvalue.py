@@ -55,7 +55,7 @@ class TopEigenvalue(MatchedLoss):
     beside: int = 3
 
     def __call__(self, subject: Subject) -> Measurement:
-        search = SharpnessSearch.model_validate({**self.settings, "classes": subject.data.classes})
+        search = self._search(subject)
         limit, partition = self.limit(subject), self.partition(subject)
 
         def attempt(batch: Batch) -> list[RateRow]:
@@ -64,16 +64,16 @@ class TopEigenvalue(MatchedLoss):
 
         trace = search.follow(attempt)
         elsewhere = self._elsewhere(subject, partition, search.best(trace))
-
-        def measure(lane: Lane, checkpoint: Checkpoint) -> Sample | None:
-            detail = self._detail(subject, lane, checkpoint, partition)
-            return None if detail is None else search.sample(lane.seed, detail)
-
         samples = [
             sample.model_copy(update={"detail": {**elsewhere.get(sample.seed, {}), **sample.detail}})
-            for sample in self.at_matched_loss(subject, measure, "λ")
+            for sample in self.at_matched_loss(
+                subject, lambda lane, checkpoint: self.sample(subject, lane, checkpoint, partition), "λ"
+            )
         ]
         return self.measurement(samples, search.derived(trace, samples), trace)
+
+    def _search(self, subject: Subject) -> SharpnessSearch:
+        return SharpnessSearch.model_validate({**self.settings, "classes": subject.data.classes})
 
     def second_opinion(self, subject: Subject) -> tuple[float, float] | None:
         """Measure λ_max of the first confirmation seed by our Lanczos and by that of hessian-eigenthings.
@@ -119,10 +119,17 @@ class TopEigenvalue(MatchedLoss):
                 by_seed[seed]["at_best_rate"] = {**_value_and_residual(spectrum), "rate": best, "edge": edge}
         return by_seed
 
-    def _detail(
+    def sample(
         self, subject: Subject, lane: Lane, checkpoint: Checkpoint, partition: Partition
-    ) -> dict[str, Json] | None:
-        """Measure the detail of one seed's sample; None: the rate was too large for its curvature."""
+    ) -> Sample | None:
+        """Measure λ_max of one seed; None: the rate was too large for its curvature.
+
+        Args:
+            subject: whose data has the classes, as many eigenvalues of which are listed.
+            lane: seed and rate.
+            checkpoint: network at matched loss, and its step.
+            partition: minibatches that the Hessian is taken over.
+        """
         network = checkpoint.network
         listed = self.eigenvalues or subject.data.classes if lane.seed == self.confirmation[0] else 1
         spectrum = self._spectrum(subject, network, partition, lane.seed, top=listed, bottom=int(listed > 1))
@@ -141,7 +148,7 @@ class TopEigenvalue(MatchedLoss):
         if spectrum.bottom:
             detail["lambda_min"] = spectrum.bottom[0].value
             detail["lambda_min_residual"] = spectrum.bottom[0].residual
-        return detail
+        return self._search(subject).sample(lane.seed, detail)
 
     def _spectrum(
         self,

@@ -143,7 +143,7 @@ def test_where_memory_runs_out_halves_give_the_same_curves(
         TimeToAccuracy(**SEEDS, rates=(0.1, 0.3), target=0.8, steps=12, every=2, depth=1),
         Smoothness(**SEEDS, depth=1, steps=9, beside=0),
     ],
-    ids=lambda task: task.name,
+    ids=lambda task: task.spec.name,
 )
 def test_a_task_that_starts_again_keeps_nothing_twice(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = Subject(SCHEMES["batchnorm"], FAMILIES["mlp"], digits())

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bnsuite import schemes
 from bnsuite.cli import app
 from bnsuite.facets import Facets
 from bnsuite.names import UnknownNameError
 from bnsuite.records import Record, RecordError, Store
-from bnsuite.schemes import SCHEMES, Scheme, find_scheme, scheme_names
+from bnsuite.schemes import SCHEMES, Scheme, find_scheme, registry, scheme_names
 from bnsuite.submission import folder
 from bnsuite.submission.folder import begin
 from bnsuite.submission.foreign import ContractReport
@@ -208,8 +207,8 @@ def test_a_path_that_is_none_and_a_file_without_a_scheme(
 
 
 def bring(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
-    found = EntryPoints(EntryPoint(name, value, schemes.GROUP) for name, value in points.items())
-    monkeypatch.setattr(schemes, "entry_points", lambda group: found)
+    found = EntryPoints(EntryPoint(name, value, registry.GROUP) for name, value in points.items())
+    monkeypatch.setattr(registry, "entry_points", lambda group: found)
 
 
 def test_an_installed_package_brings_schemes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -252,7 +251,7 @@ def test_an_entry_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pyt
     manifest = tmp_path / "mine" / "submission.toml"
     manifest.write_text(manifest.read_text().replace("Your Name", "A. Tester"))
     sound = ContractReport("mine", "", (), Facets())
-    monkeypatch.setattr(folder, "check", lambda path, sandbox: sound)
+    monkeypatch.setattr(folder, "check_contract", lambda path, sandbox: sound)
     monkeypatch.setattr(folder, "RANKED", ())
     folder.hand_in(tmp_path / "mine", tmp_path, into, Sandbox(None))
     before = (into / "mine" / "scheme.py").read_text()
