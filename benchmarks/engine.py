@@ -30,7 +30,7 @@ class _Few:
 
     number = 1
     rounds = 1
-    repeat = (3, 5, 4.0)
+    repeat = (3, 3, 4.0)
     warmup_time = 0.0
     version = "1"
 

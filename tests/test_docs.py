@@ -31,3 +31,11 @@ def test_notebooks_are_executed_in_order_without_an_error(path: Path) -> None:
     assert {output["output_type"] for output in outputs} <= {"stream", "display_data", "execute_result"}
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert outputs
+
+
+def test_the_example_on_ones_own_model_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/own-model.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    exec(compile(code, "docs/own-model.md", "exec"), {})
+    assert "StableRate(value=" in capsys.readouterr().out

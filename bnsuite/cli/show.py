@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -114,6 +114,7 @@ def board(
     """Build the static leaderboard from records."""
     from bnsuite.board.readme import renew
     from bnsuite.board.site import Source, build_site
+    from bnsuite.ranking.tracks import origin_of
     from bnsuite.records import RecordError
     from bnsuite.records.store import json_files
 
@@ -123,11 +124,11 @@ def board(
         missing = [folder for folder in records if not folder.is_dir()]
         if missing:
             fail(f"{missing[0]}: no such folder. Give the folder of a run's records, such as results.")
-        sources = [Source(folder, _folder_origin(folder)) for folder in records]
+        sources = [Source(folder, origin_of(folder)) for folder in records]
     else:
         own = [Path("results"), *(leaderboard / name for name in ("records", "verification") if checkout)]
         sent = [path for path in leaderboard.glob("submissions/[!._]*") if path.is_dir() or path.is_symlink()]
-        sources = [Source(folder, _folder_origin(folder)) for folder in own if folder.is_dir()]
+        sources = [Source(folder, origin_of(folder)) for folder in own if folder.is_dir()]
         sources += [Source(path / "records", "submitted") for path in sorted(sent)]
     left_out: list[str] = []
     try:
@@ -144,15 +145,6 @@ def board(
         if not any(path for source in sources for path in json_files(source.folder)):
             err.print("[yellow]no records here:[/] bnsuite run --profile smoke makes some", highlight=False)
         print(f"The board is at {index}. Open it in a browser: {index.resolve().as_uri()}")
-
-
-def _folder_origin(folder: Path) -> Any:
-    parts = folder.resolve().parts
-    if "submissions" in parts:
-        return "submitted"
-    return {"records": "published", "verification": "verification"}.get(
-        parts[-1] if parts[-2:-1] == ("leaderboard",) else "", "local"
-    )
 
 
 def schema() -> None:

@@ -16,6 +16,7 @@ class Hosted:
 
     Attributes:
         id: name on the Hub.
+        revision: commit that is read; a commit cannot change.
         image, label: names of the columns.
         classes: number of classes.
         train, test: number of images.
@@ -23,6 +24,7 @@ class Hosted:
     """
 
     id: str
+    revision: str
     image: str
     label: str
     classes: int
@@ -31,18 +33,46 @@ class Hosted:
     shape: tuple[int, int, int]
 
 
-CIFAR10 = Hosted("uoft-cs/cifar10", "img", "label", 10, 50_000, 10_000, (3, 32, 32))
-CIFAR100 = Hosted("uoft-cs/cifar100", "img", "fine_label", 100, 50_000, 10_000, (3, 32, 32))
-MNIST = Hosted("ylecun/mnist", "image", "label", 10, 60_000, 10_000, (1, 28, 28))
-FASHION = Hosted("zalando-datasets/fashion_mnist", "image", "label", 10, 60_000, 10_000, (1, 28, 28))
-
-REVISIONS = {
-    CIFAR10.id: "0b2714987fa478483af9968de7c934580d0bb9a2",
-    CIFAR100.id: "aadb3af77e9048adbea6b47c21a81e47dd092ae5",
-    MNIST.id: "77f3279092a1c1579b2250db8eafed0ad422088c",
-    FASHION.id: "531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2",
-}
-"""Data set on the Hub → commit that is read; a commit cannot change."""
+CIFAR10 = Hosted(
+    "uoft-cs/cifar10",
+    "0b2714987fa478483af9968de7c934580d0bb9a2",
+    "img",
+    "label",
+    10,
+    50_000,
+    10_000,
+    (3, 32, 32),
+)
+CIFAR100 = Hosted(
+    "uoft-cs/cifar100",
+    "aadb3af77e9048adbea6b47c21a81e47dd092ae5",
+    "img",
+    "fine_label",
+    100,
+    50_000,
+    10_000,
+    (3, 32, 32),
+)
+MNIST = Hosted(
+    "ylecun/mnist",
+    "77f3279092a1c1579b2250db8eafed0ad422088c",
+    "image",
+    "label",
+    10,
+    60_000,
+    10_000,
+    (1, 28, 28),
+)
+FASHION = Hosted(
+    "zalando-datasets/fashion_mnist",
+    "531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2",
+    "image",
+    "label",
+    10,
+    60_000,
+    10_000,
+    (1, 28, 28),
+)
 
 
 def fetch(name: str, hosted: Hosted) -> tuple[Any, Any]:
@@ -58,7 +88,7 @@ def fetch(name: str, hosted: Hosted) -> tuple[Any, Any]:
     if not sys.stderr.isatty():
         hugging_face.disable_progress_bars()
     try:
-        found = hugging_face.load_dataset(hosted.id, revision=REVISIONS[hosted.id])
+        found = hugging_face.load_dataset(hosted.id, revision=hosted.revision)
         plain = found.cast_column(hosted.image, hugging_face.Image(decode=False))
         return plain["train"], plain["test"]
     except Exception as error:  # of the network, the Hub and its library, many kinds

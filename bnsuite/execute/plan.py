@@ -110,7 +110,11 @@ def plan(
         raise ValueError(f"schemes have names of their own: got {', '.join(names)}")
     for family in families or ():
         lookup("family", family, FAMILIES)
-        lookup(f"family of profile {profile}", family, budget.families)
+        if family not in budget.families:
+            raise ValueError(
+                f"profile {profile} has no family {family!r}: it has {', '.join(budget.families)}. Name the "
+                "family under [families] of the profile, or take a profile that has it."
+            )
     for task in tasks or ():
         lookup("task", task, TASKS)
         if task not in budget.tasks:

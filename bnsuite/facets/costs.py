@@ -91,8 +91,8 @@ def costs_of(stage: Stage) -> dict[str, float]:
         more = [_layer(stage, count(width)) for width in (narrow, wide)]
         return (more[1] - more[0]) / (wide - narrow)
 
-    sizes = [(4, 4), (4, 6)] if stage.family.name == "cnn" else [(4, 4), (8, 4)]
-    positions = [n * side**2 if stage.family.name == "cnn" else n for n, side in sizes]
+    sizes = [(4, 4), (4, 6)] if stage.family.convolutional else [(4, 4), (8, 4)]
+    positions = [n * side**2 if stage.family.convolutional else n for n, side in sizes]
     few, many = (slope(lambda w, size=size: _operations(w, *size)) for size in sizes)  # type: ignore[misc]
     counts = (
         slope(lambda w: lambda stage, depth: _numbers(stage.network(depth, w).parameters())),

@@ -44,6 +44,13 @@ class StableRate:
     best: float | None
     tried: tuple[TriedRate, ...]
 
+    def __repr__(self) -> str:
+        learning = sum(run.outcome is Outcome.OK for run in self.tried)
+        return (
+            f"StableRate(value={self.value}, next={self.next}, outcome={self.outcome.value!r}, "
+            f"best={self.best}, {learning} of {len(self.tried)} tried rates learn)"
+        )
+
 
 def max_stable_lr(
     train: Callable[[float], Iterable[float]],

@@ -105,11 +105,13 @@ class Family:
         name: name of the family.
         about: description, in a few words.
         network: (scheme, size, factory of φ) → network that is not initialized yet; refuses by ValueError.
+        convolutional: whether hidden layers keep the positions of images, (N, C, height, width).
     """
 
     name: str
     about: str
     network: Callable[[Scheme, Size, Factory], Network]
+    convolutional: bool = False
 
     def build(
         self,

@@ -91,4 +91,4 @@ def _cnn(scheme: Scheme, size: Size, activation: Factory) -> Network:
 
 
 MLP = Family("mlp", "linear layers", _mlp)
-CNN = Family("cnn", "3×3 convolutions, global average before the readout", _cnn)
+CNN = Family("cnn", "3×3 convolutions, global average before the readout", _cnn, convolutional=True)

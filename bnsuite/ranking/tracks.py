@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bnsuite.records import CALIBRATION, Record
@@ -25,6 +26,16 @@ class Kept(NamedTuple):
 
     record: Record
     origin: Origin
+
+
+def origin_of(folder: Path) -> Origin:
+    """Origin of the records in a folder, by its place in a checkout; elsewhere they are local."""
+    parts = folder.resolve().parts
+    if "submissions" in parts:
+        return "submitted"
+    if parts[-2:] == ("leaderboard", "records"):
+        return "published"
+    return "verification" if parts[-2:] == ("leaderboard", "verification") else "local"
 
 
 @dataclass(frozen=True, order=True)

@@ -49,7 +49,7 @@ class LayerCost(Task):
 
     def __call__(self, subject: Subject) -> Measurement:
         norm = subject.scheme.norm or nn.Identity
-        positions = subject.data.shape[1:] if subject.family.name == "cnn" else ()
+        positions = subject.data.shape[1:] if subject.family.convolutional else ()
         shapes = [(self.batch, self.width << k, *positions) for k in range(self.doublings + 1)]
         draw = torch.Generator().manual_seed(0)
         inputs = [torch.randn(shape, generator=draw).to(subject.device).requires_grad_() for shape in shapes]

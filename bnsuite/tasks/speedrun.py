@@ -92,7 +92,7 @@ class Speedrun(Task):
     compiled: bool = True
 
     def __call__(self, subject: Subject) -> Measurement:
-        if subject.family.name != "cnn":
+        if not subject.family.convolutional:
             raise UnsupportedError(
                 f"speedrun has a convolutional network of its own, family cnn: got {subject.family.name}. "
                 "Use --family cnn."

@@ -125,7 +125,7 @@ def test_unknown_names(tmp_path: Path, option: str, given: str, nearest: str, al
 
 def test_a_family_that_the_profile_lacks(tmp_path: Path) -> None:
     line = complaint(run(tmp_path, "--profile", "quick", "--family", "cnn"))
-    assert line == "unknown family of profile quick 'cnn'. There are: mlp, transformer."
+    assert line.startswith("profile quick has no family 'cnn': it has mlp, transformer. ")
 
 
 def test_a_data_set_that_is_neither_known_nor_here(tmp_path: Path) -> None:
