@@ -163,8 +163,8 @@ PROGRAMS = {
     "profiles": "from bnsuite.profiles import *; [load_profile(n) for n in profile_names()]",
     "help": "from typer.testing import CliRunner; from bnsuite.cli import app; "
     "assert CliRunner().invoke(app, ['--help']).exit_code == 0",
-    "the board": "import pathlib, sys; from bnsuite.board.site import Source, build_site; "
-    "build_site([Source(pathlib.Path(sys.argv[1]), 'local')], pathlib.Path(sys.argv[1] + '-site'))",
+    "the board": "import pathlib, sys; from bnsuite.board.site import RecordFolder, build_site; "
+    "build_site([RecordFolder(pathlib.Path(sys.argv[1]), 'local')], pathlib.Path(sys.argv[1] + '-site'))",
 }
 
 

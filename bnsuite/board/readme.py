@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from bnsuite.board.labels import label, title
-from bnsuite.board.site import Source
+from bnsuite.board.site import RecordFolder
 from bnsuite.claims.catalogue import CLAIMS
 from bnsuite.claims.judge import Judged, judge_largest
 from bnsuite.format import interval, printable, reading, signed, tally
@@ -92,7 +92,7 @@ def replace_table(text: str, table: str, name: str = RESULTS) -> str:
     return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
-def renew(path: Path, sources: Sequence[Source]) -> None:
+def renew(path: Path, sources: Sequence[RecordFolder]) -> None:
     """Renew the tables of a Markdown file: those of the first track of the sources, and the claims' verdicts.
 
     Raises `RecordError`, with the file unchanged, when there is no record to show or no marker in the file.

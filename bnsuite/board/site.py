@@ -25,14 +25,14 @@ MARKER = ".bnsuite-board"
 """Name of the file that marks a folder as a board, which the next build may replace."""
 
 
-class Source(NamedTuple):
+class RecordFolder(NamedTuple):
     """Folder of records, with their origin."""
 
     folder: Path
     origin: Origin
 
 
-def build_site(sources: Sequence[Source], out: Path, left_out: list[str] | None = None) -> Path:
+def build_site(sources: Sequence[RecordFolder], out: Path, left_out: list[str] | None = None) -> Path:
     """Build the board of all records below the sources, and return the path of its index.
 
     Equal records give equal bytes. Pages are made in memory, written next to `out` and put in its place in
@@ -136,7 +136,7 @@ def render_files(
     return dict(sorted(files.items()))
 
 
-def _origin(path: Path, sources: Sequence[Source]) -> Origin:
+def _origin(path: Path, sources: Sequence[RecordFolder]) -> Origin:
     """Return the origin of the innermost source that holds a path."""
     holding = [source for source in sources if path.is_relative_to(source.folder)]
     return max(holding, key=lambda source: len(source.folder.parts)).origin

@@ -113,7 +113,7 @@ def board(
 ) -> None:
     """Build the static leaderboard from records."""
     from bnsuite.board.readme import renew
-    from bnsuite.board.site import Source, build_site
+    from bnsuite.board.site import RecordFolder, build_site
     from bnsuite.ranking.tracks import origin_of
     from bnsuite.records import RecordError
     from bnsuite.records.store import json_files
@@ -124,12 +124,12 @@ def board(
         missing = [folder for folder in records if not folder.is_dir()]
         if missing:
             fail(f"{missing[0]}: no such folder. Give the folder of a run's records, such as results.")
-        sources = [Source(folder, origin_of(folder)) for folder in records]
+        sources = [RecordFolder(folder, origin_of(folder)) for folder in records]
     else:
         own = [Path("results"), *(leaderboard / name for name in ("records", "verification") if checkout)]
         sent = [path for path in leaderboard.glob("submissions/[!._]*") if path.is_dir() or path.is_symlink()]
-        sources = [Source(folder, origin_of(folder)) for folder in own if folder.is_dir()]
-        sources += [Source(path / "records", "submitted") for path in sorted(sent)]
+        sources = [RecordFolder(folder, origin_of(folder)) for folder in own if folder.is_dir()]
+        sources += [RecordFolder(path / "records", "submitted") for path in sorted(sent)]
     left_out: list[str] = []
     try:
         index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")), left_out)

@@ -106,7 +106,7 @@ def _hosted(name: str, hosted: Hosted) -> Source:
     return _source(name, found)
 
 
-def _source(name: str, known: tensor_cache.Entry, left: tuple[str, ...] = ()) -> Source:
+def _source(name: str, known: tensor_cache.CachedTensors, left: tuple[str, ...] = ()) -> Source:
     return Source(name, known.checksum, known.file, known.sha256, known.train_counts, known.test_counts, left)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bnsuite.datasets import npz
-from bnsuite.datasets.images import TESTS, Arrays, DataError, Part, Row, decode, needed, one_line
+from bnsuite.datasets.images import TESTS, Arrays, DataError, ImageRow, Part, decode, needed, one_line
 
 Kind = Literal["parquet", "folders", "npz"]
 
@@ -199,10 +199,10 @@ def _same_classes(root: Path, train: tuple[Path, ...], test: tuple[Path, ...]) -
 def _folders(paths: tuple[Path, ...]) -> Part:
     numbers = {name: i for i, name in enumerate(sorted({path.parent.name for path in paths}))}
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[ImageRow]:
         for path in paths:
             try:
-                yield Row(str(path), path.read_bytes(), numbers[path.parent.name])
+                yield ImageRow(str(path), path.read_bytes(), numbers[path.parent.name])
             except OSError as error:
                 raise unreadable(path, error) from error
 
@@ -224,7 +224,7 @@ def _parquet(paths: tuple[Path, ...]) -> Part:
     if not count:
         raise DataError(f"{paths[0]}: has no rows. Wanted is one for each image.")
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[ImageRow]:
         for path in paths:
             with _of_parquet(path), pq.ParquetFile(path) as file:
                 columns = columns_of(file.schema_arrow, str(path))
@@ -279,9 +279,9 @@ def columns_of(schema: Any, where: str) -> tuple[str, str]:
     return images[0], label
 
 
-def rows_of(batch: Any, columns: tuple[str, str], where: str, start: int) -> Iterator[Row]:
+def rows_of(batch: Any, columns: tuple[str, str], where: str, start: int) -> Iterator[ImageRow]:
     """Yield the rows of an Arrow record batch; the first has the number `start`."""
     image, label = (batch.column(name) for name in columns)
     held = image.flatten()[image.type.get_field_index("bytes")]  # alone: a path need not be Unicode
     for i, (encoded, number) in enumerate(zip(held.to_pylist(), label.to_pylist(), strict=True), start):
-        yield Row(f"{where}, row {i} from 0", encoded, number)
+        yield ImageRow(f"{where}, row {i} from 0", encoded, number)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnsuite.datasets.files import FORMAT, rows_of
-from bnsuite.datasets.images import Arrays, DataError, Part, Row, decode, needed, one_line
+from bnsuite.datasets.images import Arrays, DataError, ImageRow, Part, decode, needed, one_line
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def read(name: str, hosted: Hosted, begin: Callable[[int], Callable[[], None]]) 
     digest = hashlib.sha256(f"{FORMAT} {name}".encode())
 
     def part(split: str, table: Any) -> Part:
-        def rows() -> Iterator[Row]:
+        def rows() -> Iterator[ImageRow]:
             start = 0
             for batch in table.with_format("arrow").iter(1024):
                 for row in rows_of(batch, (hosted.image, hosted.label), f"{name}, {split}", start):

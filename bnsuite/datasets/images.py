@@ -41,7 +41,7 @@ class DataError(ValueError):
         super().__init__(" ".join(printable(message).splitlines()))  # a file's name may hold line breaks
 
 
-class Row(NamedTuple):
+class ImageRow(NamedTuple):
     """Stored example: its place (for messages), an encoded image and a label."""
 
     where: str
@@ -54,7 +54,7 @@ class Part:
     """Training or test part: the number of its rows, and a function that reads them."""
 
     count: int
-    rows: Callable[[], Iterator[Row]]
+    rows: Callable[[], Iterator[ImageRow]]
 
 
 class Arrays(NamedTuple):
@@ -166,7 +166,7 @@ def check_memory(wanted: int, where: str) -> None:
         )
 
 
-def _opened(row: Row, to_rgb: bool) -> "Image":
+def _opened(row: ImageRow, to_rgb: bool) -> "Image":
     """Decode the image of a row; DataError where any part of it is broken."""
     try:
         from PIL import Image, UnidentifiedImageError
@@ -201,7 +201,7 @@ def _kind(size: tuple[int, int], mode: str) -> str:
     return f"{size[0]}×{size[1]} {mode}"
 
 
-def _class_number(row: Row) -> int:
+def _class_number(row: ImageRow) -> int:
     if row.label is None:
         raise DataError(f"{row.where}: has no label. Give it one, 0 or above, or remove the row.")
     if isinstance(row.label, bool) or not isinstance(row.label, (int, np.integer)):

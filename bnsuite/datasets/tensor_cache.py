@@ -29,7 +29,7 @@ Among n training numbers it is at most √n, and the checksum is exact up to 9e1
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedTensors:
     """Cached data set, not loaded.
 
     Attributes:
@@ -54,7 +54,7 @@ def folder() -> Path:
     return Path(home, "bnsuite", "datasets").absolute()
 
 
-def entry(content: str) -> Entry | None:
+def entry(content: str) -> CachedTensors | None:
     """Find the entry of a content hash; None where it is missing or incomplete."""
     file = folder() / f"{content}.tensors"
     try:
@@ -62,12 +62,12 @@ def entry(content: str) -> Entry | None:
         if known["version"] != VERSION or known["bytes"] != file.stat().st_size:
             return None
         counts = (tuple(map(int, known[part])) for part in ("train_counts", "test_counts"))
-        return Entry(file, str(known["sha256"]), str(known["checksum"]), *counts)
+        return CachedTensors(file, str(known["sha256"]), str(known["checksum"]), *counts)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def keep(content: str, arrays: Arrays, where: str) -> Entry:
+def keep(content: str, arrays: Arrays, where: str) -> CachedTensors:
     """Check arrays, compute their checksum and write them into the cache.
 
     Args:
@@ -102,10 +102,10 @@ def keep(content: str, arrays: Arrays, where: str) -> Entry:
         write_atomically(file.with_suffix(".json"), json.dumps(known, indent=1) + "\n")
     except OSError as error:
         raise unwritable(error) from error
-    return Entry(file, sha256, checksum, train_counts, test_counts)
+    return CachedTensors(file, sha256, checksum, train_counts, test_counts)
 
 
-def named(name: str) -> Entry | None:
+def named(name: str) -> CachedTensors | None:
     """Find the entry of a data set by name; None where there is none."""
     try:
         content = json.loads((folder() / f"{name}.name.json").read_text(encoding="utf-8"))["content"]

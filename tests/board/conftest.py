@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from made_records import local, measured, published, submit, write
 
-from bnsuite.board.site import Source, build_site
+from bnsuite.board.site import RecordFolder, build_site
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +21,10 @@ def site(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     sent = tmp_path_factory.mktemp("submissions")
     theirs = submit(sent / "theirs", measured("theirs", facets=("batch-1", "residual")))
     sources = [
-        Source(folders[0], "published"),
-        Source(folders[1], "local"),
-        Source(theirs, "submitted"),
-        Source(sent / "broken" / "records", "submitted"),
+        RecordFolder(folders[0], "published"),
+        RecordFolder(folders[1], "local"),
+        RecordFolder(theirs, "submitted"),
+        RecordFolder(sent / "broken" / "records", "submitted"),
     ]
     with pytest.MonkeyPatch.context() as patch:  # these records are made up, and no trace speaks for them
         patch.setattr("bnsuite.board.submissions.objections_to", lambda record: [])

@@ -7,7 +7,7 @@ from made_records import Record, calibration, measured, reading, record, write
 from test_pages import parse, rows, words
 
 from bnsuite.board.readme import markdown_table
-from bnsuite.board.site import Source, build_site
+from bnsuite.board.site import RecordFolder, build_site
 from bnsuite.ranking.calibrations import calibrations
 from bnsuite.ranking.tracks import Kept, by_track
 
@@ -16,7 +16,7 @@ OFF = reading("max_depth", "known thresholds inside their brackets", 0.9, ok=Fal
 
 def board(tmp_path: Path, *records: Record) -> Path:
     folder = write(tmp_path / "r", records)
-    return build_site([Source(folder, "local")], tmp_path / "site").parent
+    return build_site([RecordFolder(folder, "local")], tmp_path / "site").parent
 
 
 def test_on_the_page_of_the_instrument_and_on_its_own(site: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from made_records import measured, record, write
 from test_pages import parse, rows, words
 
-from bnsuite.board.site import Source, build_site
+from bnsuite.board.site import RecordFolder, build_site
 from bnsuite.ranking.facets import CAVEATS, caveats, described, known
 from bnsuite.ranking.tracks import Kept
 from bnsuite.records.facets import FACETS
@@ -50,7 +50,7 @@ def test_the_index_counts_and_marks(site: Path) -> None:
 
 
 def test_no_facets_no_filter(tmp_path: Path) -> None:
-    index = build_site([Source(write(tmp_path / "r", measured("none")), "local")], tmp_path / "site")
+    index = build_site([RecordFolder(write(tmp_path / "r", measured("none")), "local")], tmp_path / "site")
     assert "<form" not in index.read_text()
     assert "data-facets" not in index.read_text()
 

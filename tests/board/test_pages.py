@@ -9,7 +9,7 @@ import pytest
 from made_records import SCRIPT, measured, record, without_value, write
 
 from bnsuite.board.labels import title
-from bnsuite.board.site import Source, build_site
+from bnsuite.board.site import RecordFolder, build_site
 from bnsuite.format import slug
 from bnsuite.records import Outcome
 from bnsuite.specs import RANKED, SPECS
@@ -139,7 +139,7 @@ def test_diagnostics_are_one_link_of_the_navigation(site: Path) -> None:
 def test_other_settings_are_shown_and_not_ranked(tmp_path: Path) -> None:
     wide = record("max_depth", "wide", [90] * 6, settings={"width": 4096})
     folder = write(tmp_path / "r", [*measured("batchnorm"), wide])
-    index = build_site([Source(folder, "local")], tmp_path / "site")
+    index = build_site([RecordFolder(folder, "local")], tmp_path / "site")
     row = next(row for row in rows(parse(index)) if row.startswith("wide"))
     assert "90 [90, 90] other settings · n 6" in row
 
@@ -156,7 +156,7 @@ def test_rows_of_one_rank_stand_in_the_order_of_their_composites(tmp_path: Path)
     same = {"settings": measured("batchnorm")[3].settings}
     twins = [r.model_copy(update=same).sealed() if r.task == "time_to_accuracy" else r for r in twins]
     folder = write(tmp_path / "r", [*measured("batchnorm"), *twins])
-    shown = rows(parse(build_site([Source(folder, "local")], tmp_path / "site")))
+    shown = rows(parse(build_site([RecordFolder(folder, "local")], tmp_path / "site")))
     assert [row.split()[0] for row in shown if not row.startswith("batchnorm")] == ["b-better", "a-worse"]
 
 
@@ -165,7 +165,7 @@ def test_a_task_page_follows_its_own_ranks(tmp_path: Path) -> None:
     lost = without_value("top_eigenvalue", "b-lost", Outcome.STUCK)
     flat = record("top_eigenvalue", "c-flat", [0.5] * 6)
     folder = write(tmp_path / "r", [*measured("batchnorm"), sharp, lost, flat])
-    build_site([Source(folder, "local")], tmp_path / "site")
+    build_site([RecordFolder(folder, "local")], tmp_path / "site")
     shown = rows(parse(tmp_path / "site" / "task-top_eigenvalue.html"))
     assert [row.split()[0] for row in shown[:4]] == ["c-flat", "batchnorm", "a-sharp", "b-lost"]
 
@@ -181,7 +181,7 @@ def test_hostile_names_make_a_sound_board(name: str, tmp_path: Path) -> None:
     folder.mkdir()
     for one in (odd, odd_task):
         (folder / f"{one.id}.json").write_text(one.model_dump_json())
-    index = build_site([Source(folder, "local")], tmp_path / "site")
+    index = build_site([RecordFolder(folder, "local")], tmp_path / "site")
     for path in index.parent.glob("*.html"):
         parse(path)
     assert {p.parent for p in index.parent.rglob("*.html")} == {index.parent}

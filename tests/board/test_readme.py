@@ -7,7 +7,7 @@ from made_records import SCRIPT, local, measured, published, write
 from markdown_it import MarkdownIt
 
 from bnsuite.board.readme import markdown_table, renew, replace_table
-from bnsuite.board.site import Source
+from bnsuite.board.site import RecordFolder
 from bnsuite.records import RecordError
 
 
@@ -57,7 +57,7 @@ def test_renews_a_file_from_the_first_track(tmp_path: Path) -> None:
     folder = write(tmp_path / "r", measured("batchnorm") + measured("none", n=2, profile="smoke"))
     readme = tmp_path / "README.md"
     readme.write_text("# A\n<!-- results:begin --><!-- results:end -->\n")
-    renew(readme, [Source(folder, "published")])
+    renew(readme, [RecordFolder(folder, "published")])
     assert "batchnorm" in readme.read_text()
     assert "none" not in readme.read_text()
 
@@ -68,7 +68,7 @@ def test_renews_the_tables_that_a_file_has_a_place_for(tmp_path: Path) -> None:
     page.write_text(
         "<!-- leaders:begin --><!-- leaders:end -->\nbetween\n<!-- claims:begin --><!-- claims:end -->"
     )
-    renew(page, [Source(folder, "published")])
+    renew(page, [RecordFolder(folder, "published")])
     leaders, claims = page.read_text().split("between")
     assert "batchnorm" in leaders
     assert "not measured" in claims
@@ -77,7 +77,7 @@ def test_renews_the_tables_that_a_file_has_a_place_for(tmp_path: Path) -> None:
 def test_renewing_fails_in_one_clear_line_and_changes_nothing(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("no place")
-    source = Source(write(tmp_path / "r", measured("batchnorm")), "published")
+    source = RecordFolder(write(tmp_path / "r", measured("batchnorm")), "published")
     with pytest.raises(RecordError, match="results:begin"):
         renew(readme, [source])
     with pytest.raises(RecordError, match="no published record"):

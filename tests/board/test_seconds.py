@@ -8,7 +8,7 @@ from made_records import record, sample, write
 from test_pages import parse, rows, words
 
 from bnsuite.board.labels import companion
-from bnsuite.board.site import Source, build_site
+from bnsuite.board.site import RecordFolder, build_site
 from bnsuite.ranking.rank import Rank, seconds_ranks
 from bnsuite.records import Outcome, Record
 
@@ -78,12 +78,12 @@ def test_other_machines_are_ranked_apart(part: str) -> None:
 def test_the_column_is_there_where_something_is_ranked(tmp_path: Path) -> None:
     fast, slow = timed("fast", steps=40, pace=0.001), timed("slow", steps=20)
     folder = write(tmp_path / "r", [fast, slow, timed("on-cpu", 25, device="cpu")])
-    build_site([Source(folder, "local")], tmp_path / "site")
+    build_site([RecordFolder(folder, "local")], tmp_path / "site")
     page = parse(tmp_path / "site" / "task-time_to_accuracy.html")
     assert "Rankin seconds" in words(page)
     shown = {row.split()[0]: row for row in rows(page)[:3]}
     assert " 3 1 40 " in shown["fast"]
     assert " 1 2 20 " in shown["slow"]
     assert " 2 – 25 " in shown["on-cpu"]
-    build_site([Source(write(tmp_path / "c", [timed("b", device="cpu")]), "local")], tmp_path / "cpu")
+    build_site([RecordFolder(write(tmp_path / "c", [timed("b", device="cpu")]), "local")], tmp_path / "cpu")
     assert "in seconds" not in words(parse(tmp_path / "cpu" / "task-time_to_accuracy.html"))

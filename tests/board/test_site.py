@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from made_records import measured, record, write
 
-from bnsuite.board.site import MARKER, Source, build_site
+from bnsuite.board.site import MARKER, RecordFolder, build_site
 from bnsuite.records import RecordError
 
 BUILD = (
-    "import sys, pathlib; from bnsuite.board.site import Source, build_site; "
-    "build_site([Source(pathlib.Path(sys.argv[1]), 'local')], pathlib.Path(sys.argv[2]))"
+    "import sys, pathlib; from bnsuite.board.site import RecordFolder, build_site; "
+    "build_site([RecordFolder(pathlib.Path(sys.argv[1]), 'local')], pathlib.Path(sys.argv[2]))"
 )
 
 
@@ -25,7 +25,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
     """In this one charts were drawn before, in the other none; and sets are ordered otherwise."""
     folder = write(tmp_path / "records", measured("batchnorm") + measured("none"))
-    site = build_site([Source(folder, "local")], tmp_path / "site").parent
+    site = build_site([RecordFolder(folder, "local")], tmp_path / "site").parent
     command = [sys.executable, "-c", BUILD, str(folder), str(tmp_path / "again")]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert content(tmp_path / "again") == content(site)
@@ -41,13 +41,13 @@ def test_records_are_copied_byte_for_byte(site: Path, folders: tuple[Path, Path]
 
 
 def test_no_records_at_all_say_how_to_make_some(tmp_path: Path) -> None:
-    index = build_site([Source(tmp_path / "nowhere", "local")], tmp_path / "site")
+    index = build_site([RecordFolder(tmp_path / "nowhere", "local")], tmp_path / "site")
     assert index == tmp_path / "site" / "index.html"
     assert "bnsuite run" in index.read_text()
 
 
 def test_files_of_an_earlier_build_are_gone(tmp_path: Path) -> None:
-    source = Source(write(tmp_path / "records", [record("max_depth", "mine")]), "local")
+    source = RecordFolder(write(tmp_path / "records", [record("max_depth", "mine")]), "local")
     build_site([source], tmp_path / "site")
     assert (tmp_path / "site" / "scheme-mine.html").exists()
     build_site([], tmp_path / "site")
@@ -74,25 +74,25 @@ def test_an_empty_folder_will_do_and_a_file_will_not(tmp_path: Path) -> None:
 
 def test_records_inside_the_target_are_not_deleted(tmp_path: Path) -> None:
     site = build_site([], tmp_path / "site").parent
-    source = Source(write(site / "mine", [record()]), "local")
+    source = RecordFolder(write(site / "mine", [record()]), "local")
     with pytest.raises(RecordError, match="lie within the other"):
         build_site([source], site)
     assert len(list(source.folder.rglob("*.json"))) == 1
 
 
 def test_a_board_among_the_records_would_be_read_as_records(tmp_path: Path) -> None:
-    source = Source(write(tmp_path / "records", [record()]), "local")
+    source = RecordFolder(write(tmp_path / "records", [record()]), "local")
     with pytest.raises(RecordError, match="lie within the other"):
         build_site([source], source.folder / "site")
 
 
 def test_an_unsound_record_stops_the_build_and_changes_nothing(tmp_path: Path) -> None:
     folder = write(tmp_path / "records", [record()])
-    build_site([Source(folder, "local")], tmp_path / "site")
+    build_site([RecordFolder(folder, "local")], tmp_path / "site")
     before = content(tmp_path / "site")
     (folder / "broken.json").write_text('{"value": NaN}')
     with pytest.raises(RecordError, match=r"broken\.json"):
-        build_site([Source(folder, "local")], tmp_path / "site")
+        build_site([RecordFolder(folder, "local")], tmp_path / "site")
     assert content(tmp_path / "site") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["records", "site"]
 
@@ -108,7 +108,7 @@ def test_a_failing_swap_restores_the_old_board(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(RecordError, match=r"No space left on device.*--out"):
-        build_site([Source(write(tmp_path / "r", [record()]), "local")], site)
+        build_site([RecordFolder(write(tmp_path / "r", [record()]), "local")], site)
     assert (site / MARKER).exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "site"]
 

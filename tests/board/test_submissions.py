@@ -9,7 +9,7 @@ import pytest
 from made_records import calibration, measured, reading, record, submit, write
 from test_pages import parse, rows, words
 
-from bnsuite.board.site import Source, build_site
+from bnsuite.board.site import RecordFolder, build_site
 from bnsuite.records import Record, RecordError
 
 
@@ -21,10 +21,10 @@ def invented(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(tmp_path: Path, *sent: Path, rerun: list[Record] | None = None) -> tuple[ET.Element, list[str]]:
     ours = [record("max_depth", "batchnorm"), record("max_depth", "none", [9] * 6)]
-    sources = [Source(write(tmp_path / "ours", ours), "published")]
-    sources += [Source(folder, "submitted") for folder in sent]
+    sources = [RecordFolder(write(tmp_path / "ours", ours), "published")]
+    sources += [RecordFolder(folder, "submitted") for folder in sent]
     if rerun:
-        sources.append(Source(write(tmp_path / "verification", rerun), "verification"))
+        sources.append(RecordFolder(write(tmp_path / "verification", rerun), "verification"))
     left_out: list[str] = []
     index = build_site(sources, tmp_path / "site", left_out)
     return parse(index), left_out
@@ -142,7 +142,7 @@ def test_no_name_of_ours_and_no_record_of_others(tmp_path: Path) -> None:
 def test_what_was_submitted_from_here_stands_once(tmp_path: Path) -> None:
     ours = [record("max_depth", "batchnorm"), *theirs()]
     sent = submit(tmp_path / "theirs", theirs())
-    sources = [Source(write(tmp_path / "results", ours), "local"), Source(sent, "submitted")]
+    sources = [RecordFolder(write(tmp_path / "results", ours), "local"), RecordFolder(sent, "submitted")]
     page = parse(build_site(sources, tmp_path / "site"))
     assert [row.split(",")[0] for row in rows(page) if row.startswith("theirs")] == ["theirs submitted"]
 
@@ -250,4 +250,4 @@ def test_a_record_of_ours_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
     tiny = record("max_depth", "mine", [5e-324] * 6)
     folder = write(tmp_path / "ours", [record("max_depth", "batchnorm"), tiny])
     with pytest.raises(RecordError, match=rf"{tiny.id}\.json: cannot be drawn"):
-        build_site([Source(folder, "local")], tmp_path / "site")
+        build_site([RecordFolder(folder, "local")], tmp_path / "site")

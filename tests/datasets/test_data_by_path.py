@@ -15,7 +15,7 @@ from small_sets import KINDS, as_folders, as_npz, as_parquet, encoded, images, l
 from bnsuite import datasets
 from bnsuite.datasets import DataError, files, find, tensor_cache
 from bnsuite.datasets.files import find_files
-from bnsuite.datasets.images import Part, Row, decode
+from bnsuite.datasets.images import ImageRow, Part, decode
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -165,7 +165,7 @@ def test_each_image_ticks_the_bar(tmp_path: Path) -> None:
 
 def test_jpegs_decode_near_what_they_show() -> None:
     smooth = np.linspace(0, 255, 16 * 16).reshape(16, 16).astype(np.uint8)
-    part = Part(1, lambda: iter([Row("one", encoded(smooth, "JPEG"), 0)]))
+    part = Part(1, lambda: iter([ImageRow("one", encoded(smooth, "JPEG"), 0)]))
     found = decode([part, part])
     assert np.abs(found.train_x[0, 0].astype(int) - smooth).max() <= 8
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from bnsuite.board.site import Source, build_site
+from bnsuite.board.site import RecordFolder, build_site
 from bnsuite.board.submissions import admit
 from bnsuite.records import Record, RecordError
 from bnsuite.records.record import digest
@@ -143,6 +143,6 @@ def build(folder: Path) -> None:
         for name, text in _admitted.items():
             (place / "records" / f"{name}.json").write_text(text, encoding="utf-8")
         left_out: list[str] = []
-        build_site([Source(place / "records", "submitted")], Path(room, "site"), left_out)
+        build_site([RecordFolder(place / "records", "submitted")], Path(room, "site"), left_out)
         assert all("\n" not in line for line in left_out)
     _admitted.clear()
