@@ -150,6 +150,16 @@ def test_random_numbers_are_a_lanes_own(norm: Any) -> None:
     assert len(torch.unique(noise)) == STEPS  # fresh numbers at every step
 
 
+@pytest.mark.parametrize("norm", [Noisy, Dropping])
+def test_lanes_of_one_network_on_one_example_differ_by_their_random_numbers(norm: Any) -> None:
+    data = digits()
+    examples = Examples(data.train_x[:1].double().repeat(16, 1, 1, 1), data.train_y[:1].repeat(16), batch=16)
+    scheme, lanes = Scheme("odd", norm), [Lane(seed, 1e-30) for seed in (1, 2, 1)]
+    losses = sweep(lambda _: build(scheme, 1), lanes, examples, STEPS, stacked=False).losses
+    assert torch.equal(losses[:, 0], losses[:, 2])
+    assert (losses[:, 0] != losses[:, 1]).all()
+
+
 @ODD
 def test_a_sweep_leaves_the_callers_random_stream_alone(norm: Any) -> None:
     state = torch.get_rng_state()

@@ -265,6 +265,32 @@ def test_a_worker_leaves_with_a_parent_that_was_killed() -> None:
         parent.communicate(timeout=600)  # ends when the worker lets go of the pipe, too
 
 
+def test_a_busy_worker_of_the_pool_leaves_with_its_parent() -> None:
+    program = """
+import os, time
+from bnsuite.execute.pool import side_by_side
+
+def busy(item, report):
+    report(str(os.getpid()))
+    time.sleep(3600)
+
+list(side_by_side(busy, [0], 1, lambda item, text: print(text, flush=True), {}))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+        parent.communicate(timeout=600)
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"worker {worker} outlived its parent")
+
+
 def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
     reached = []
 
