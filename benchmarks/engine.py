@@ -61,7 +61,7 @@ class Sweep(_Few):
 class Curvature(_Few):
     """Hessian of the loss over the whole training set, 8 layers deep, float64."""
 
-    params = (REFERENCES,)
+    params = (("batchnorm", "layernorm"),)
     param_names = ("scheme",)
 
     def setup(self, scheme: str) -> None:
@@ -89,7 +89,7 @@ class Import:
     """Import in a fresh interpreter."""
 
     number = 1
-    repeat = (2, 5, 10.0)
+    repeat = (2, 3, 5.0)
     version = "1"
 
     def timeraw_import_bnsuite(self) -> str:
