@@ -2,9 +2,13 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from bnsuite.claims.catalogue import CLAIMS
+from bnsuite.schemes import SCHEMES
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
@@ -31,6 +35,14 @@ def test_notebooks_are_executed_in_order_without_an_error(path: Path) -> None:
     assert {output["output_type"] for output in outputs} <= {"stream", "display_data", "execute_result"}
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert outputs
+
+
+def test_numbers_in_words_are_those_of_the_suite() -> None:
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    verdicts = Counter(re.findall(r"\| (holds with a condition|holds|does not hold here) \|", results))
+    assert len(SCHEMES) == 30, "README, start.md and normalizer.md say thirty"
+    assert len(CLAIMS) == 14, "README and commands.md say fourteen"
+    assert verdicts == {"holds": 7, "holds with a condition": 7}, "README says half and half"
 
 
 def test_the_example_on_ones_own_model_runs(capsys: pytest.CaptureFixture[str]) -> None:

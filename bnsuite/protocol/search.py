@@ -105,9 +105,11 @@ class Search(BaseModel, ABC, Generic[RowT]):
 
     model_config = ConfigDict(frozen=True)
 
-    tuning: tuple[Whole, ...]
-    confirmation: tuple[Whole, ...]
-    rates: tuple[Positive, ...]
+    tuning: Annotated[
+        tuple[Whole, ...], Field(min_length=1)
+    ]  # a batch without a lane would be asked for forever
+    confirmation: Annotated[tuple[Whole, ...], Field(min_length=1)]
+    rates: Annotated[tuple[Positive, ...], Field(min_length=1)]
     steps: Count
 
     @abstractmethod

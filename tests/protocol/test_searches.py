@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from bnsuite.audit import followed
 from bnsuite.protocol.arrival import ArrivalSearch
@@ -69,6 +70,13 @@ SEARCHES: list[tuple[Search[Any], Callable[[random.Random, Batch], Sequence[Any]
     (ARRIVAL, arrival_rows),
 ]
 over_searches = pytest.mark.parametrize(("search", "rows"), SEARCHES, ids=["depth", "rate", "arrival"])
+
+
+@pytest.mark.parametrize("name", ["tuning", "confirmation", "rates"])
+@pytest.mark.parametrize("kind", [DepthSearch, RateSearch, ArrivalSearch], ids=lambda kind: kind.__name__)
+def test_a_search_without_a_lane_is_refused(kind: type[Search[Any]], name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        kind.model_validate({**SETTINGS, name: []})
 
 
 @over_searches
