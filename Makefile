@@ -4,16 +4,15 @@ BIN := .venv/bin
 DEVICE := cpu
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint docs notebooks bench peers clean
+.PHONY: demo test lint docs smoke notebooks bench peers clean
 
 demo: .venv/installed  ## install, measure the four reference schemes, build the board
 	$(BIN)/bnsuite run --profile quick
 	$(BIN)/bnsuite board
 
-test: .venv/installed-dev lint docs  ## lint, types, the documentation, a smoke run, a board, all tests
-	$(BIN)/bnsuite run --profile smoke --records .venv/smoke/records
-	$(BIN)/bnsuite board --records .venv/smoke/records --out .venv/smoke/site
-	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --benchmark-disable
+test: .venv/installed-dev  ## lint, types, the documentation, a smoke run, a board, all tests
+	$(MAKE) --no-print-directory --jobs 2 lint docs smoke
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder --benchmark-disable
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
@@ -22,6 +21,10 @@ lint: .venv/installed-dev
 
 docs: .venv/installed-dev  ## the documentation, in build/docs; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+smoke: .venv/installed-dev
+	$(BIN)/bnsuite run --profile smoke --records .venv/smoke/records
+	$(BIN)/bnsuite board --records .venv/smoke/records --out .venv/smoke/site
 
 notebooks: .venv/installed-dev  ## execute the notebooks of the documentation again; a few minutes
 	$(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
@@ -52,10 +55,13 @@ clean:  ## remove what was installed and built; records stay
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bnsuite needs Python 3.11 or newer: got " + sys.version.split()[0] + ". Try make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
 
+# Python compiles a module when it is first imported; compiling all of them takes pip as long as the rest.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
+
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(INSTALL) -e .
 	touch $@
 
-.venv/installed-dev: .venv/installed pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	touch $@
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[dev]'
+	touch .venv/installed $@

@@ -65,8 +65,10 @@ class Stack:
         return torch.stack([self._call_one(i, _at(params, i), x[i]) for i in range(len(x))])
 
     def _call_one(self, i: int, params: Parameters, x: Tensor) -> Tensor:
+        # on a CPU, torch.manual_seed takes as long as a small layer: it formats a traceback for the GPU
+        start = torch.manual_seed if x.is_cuda else torch.default_generator.manual_seed
         with torch.random.fork_rng():
-            torch.manual_seed(self._seeds[i] * 1_000_003 + self._calls)
+            start(self._seeds[i] * 1_000_003 + self._calls)
             logits: Tensor = functional_call(self._networks[i], params, (x,))
             return logits
 

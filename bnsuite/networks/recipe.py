@@ -122,7 +122,7 @@ def build(scheme: Scheme, width: int, shape: torch.Size, classes: int, seed: int
             "measure its normalizer in a plain scheme"
         )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         try:
             network = RecipeNetwork(scheme, width, shape, classes)
         except ValueError as error:

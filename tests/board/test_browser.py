@@ -25,10 +25,8 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.mark.parametrize("width", [1280, 500, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page(browser: Any, site: Path, width: int, scheme: str) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+def test_every_page_in_every_width_and_theme(browser: Any, site: Path) -> None:
+    page = browser.new_page()
     said: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -38,7 +36,11 @@ def test_every_page(browser: Any, site: Path, width: int, scheme: str) -> None:
         page.goto(path.as_uri())
         for summary in page.query_selector_all("summary"):
             summary.click()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            for width in (1280, 500, 390):
+                page.set_viewport_size({"width": width, "height": 800})
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, (path.name, theme)
     page.close()
     assert said == []
     assert [url for url in asked if not url.startswith(("file://", "data:"))] == []

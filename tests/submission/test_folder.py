@@ -17,6 +17,7 @@ from bnsuite.facets import Facets
 from bnsuite.names import UnknownNameError
 from bnsuite.records import Record, RecordError, Store
 from bnsuite.schemes import SCHEMES, Scheme, find_scheme, registry, scheme_names
+from bnsuite.specs import RANKED
 from bnsuite.submission import folder
 from bnsuite.submission.folder import begin
 from bnsuite.submission.foreign import ContractReport
@@ -99,6 +100,7 @@ def test_a_rerun_agrees_and_earns_a_tier_only_when_kept(here: Path) -> None:
     done = command("verify", "leaderboard/submissions/mine", "--cells", "4", "--keep", "--json")
     told = json.loads(done.stdout)
     assert [(one["agrees"], one["relative"]) for one in told] == [(True, 0.0)] * 4
+    assert all(f"canary of {name}" in done.stderr for name in (*RANKED, "the clock"))
     assert len(Store(here / "leaderboard/verification/mine")) == 4
     command("board")
     assert "submitted, re-run" in (here / "leaderboard/site/index.html").read_text()
@@ -160,10 +162,12 @@ def test_a_record_that_does_not_agree_is_told(
     assert "top_eigenvalue" in said(done)
     assert done.exit_code == 2, "the audit"
     monkeypatch.setattr("bnsuite.submission.folder.objections_to", lambda record: [])
-    done = command("verify", str(place))
+    monkeypatch.setattr("bnsuite.submission.folder.canaries", lambda *_: [])  # which it would pass
+    done = command("verify", str(place), "--json")
     assert done.exit_code == 1
-    assert "differs" in said(done)
-    assert "1 of 1 records do not agree with their re-run" in said(done)
+    (told,) = json.loads(done.stdout)
+    assert (told["agrees"], told["relative"]) == (False, pytest.approx(9, rel=1e-3))
+    assert "1 of 1 records do not agree with their re-run" in done.stderr
 
 
 def test_what_cannot_be_submitted(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
