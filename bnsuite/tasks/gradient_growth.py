@@ -6,6 +6,7 @@ from typing import ClassVar, final
 
 from torch import nn
 
+from bnsuite.networks.layered import MLP
 from bnsuite.norms import BatchNorm, LayerNorm
 from bnsuite.protocol.search import rounded
 from bnsuite.records import Json, Measurement
@@ -73,7 +74,7 @@ class GradientGrowth(AtInitialization):
         """Compute β of wide layers, exact for an imbalance below 1; None: no theory covers the network."""
         scheme = subject.scheme
         bare = scheme.skip == "none" and not (scheme.init or scheme.weight or scheme.activation)
-        if subject.family.name != "mlp" or not bare or scheme.norm not in _NORMS:
+        if subject.family != MLP or not bare or scheme.norm not in _NORMS:
             return None
         norm = _NORMS[scheme.norm]
         if norm == "batch" and self.batch <= 3:
