@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from hessian_eigenthings import CurvatureOperator
 from torch import Tensor, nn
 
 from bnsuite.activations import activation
-from bnsuite.engine.curvature import HessianOperator, Spectrum
+from bnsuite.engine.curvature import HessianOperator, Spectrum, extreme_eigenvalues
 from bnsuite.engine.lanes import Examples, Lane
 from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import accuracy, mean_cross_entropy
@@ -132,16 +133,14 @@ class MatchedLoss(Task):
             reached = self.train(subject, waiting, steps, self.limit(subject))
             for lane in waiting:
                 checkpoint = reached[lane.seed]
+                sample, outcome = None, Outcome.STUCK
                 if isinstance(checkpoint, Outcome):
-                    sample: Sample | None = Sample(seed=lane.seed, value=None, outcome=checkpoint)
-                else:
-                    sample = measure(lane, checkpoint)
-                if sample is None and k < HALVINGS:
+                    outcome = checkpoint
+                elif (sample := measure(lane, checkpoint)) is None and k < HALVINGS:
                     continue
-                sample = sample or Sample(seed=lane.seed, value=None, outcome=Outcome.STUCK)
+                sample = sample or Sample(seed=lane.seed, value=None, outcome=outcome)
                 samples[lane.seed] = sample
-                value = str(sample.outcome) if sample.value is None else f"{symbol} = {sample.value:.4g}"
-                subject.report(value)
+                subject.report(sample.outcome if sample.value is None else f"{symbol} = {sample.value:.4g}")
         return [samples[seed] for seed in self.confirmation]
 
     def train(
@@ -180,7 +179,7 @@ class MatchedLoss(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnostic(MatchedLoss):
-    """Unranked task at matched loss, for any activation.
+    """Unranked task at matched loss, for any activation, on at least 2 classes.
 
     Attributes:
         activation: φ, by its name in `bnsuite.activations`.
@@ -195,6 +194,36 @@ class Diagnostic(MatchedLoss):
     @property
     def phi(self) -> Factory:
         return activation(self.activation)
+
+    def partition(self, subject: Subject) -> Partition:
+        """Build the frozen partition that the Hessian is taken over.
+
+        Raises:
+            ValueError: the data has one class.
+        """
+        if subject.data.classes < 2:
+            raise ValueError(
+                f"{self.spec.name} needs at least 2 classes: got {subject.data.classes} in "
+                f"{subject.data.name}. Use another data set."
+            )
+        return super().partition(subject)
+
+    def top(self, operator: CurvatureOperator, count: int, seed: int) -> Spectrum:
+        """Find the largest eigenvalues, each certified by its own vector.
+
+        Args:
+            operator: a symmetric operator.
+            count: how many; all, if there are fewer.
+            seed: seed of the start of Lanczos.
+        """
+        return extreme_eigenvalues(
+            operator,
+            min(count, operator.size),
+            seed=seed,
+            tolerance=self.tolerance,
+            max_products=self.max_products,
+            vectors=True,
+        )
 
 
 def too_sharp(lane: Lane, spectrum: Spectrum) -> bool:

@@ -17,13 +17,7 @@ from bnsuite.protocol.sharpness import SharpnessSearch
 from bnsuite.protocol.stable_lr import RateRow
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
-from bnsuite.tasks._checkpoint import (
-    Checkpoint,
-    MatchedLoss,
-    Partition,
-    loss_and_accuracy,
-    too_sharp,
-)
+from bnsuite.tasks._checkpoint import Checkpoint, MatchedLoss, Partition, loss_and_accuracy, too_sharp
 from bnsuite.tasks._task import Subject
 from bnsuite.tasks.stable_lr import rate_rows
 
@@ -64,11 +58,10 @@ class TopEigenvalue(MatchedLoss):
 
         trace = search.follow(attempt)
         elsewhere = self._elsewhere(subject, partition, search.best(trace))
+        measured = self.at_matched_loss(subject, partial(self.sample, subject, partition), "λ")
         samples = [
             sample.model_copy(update={"detail": {**elsewhere.get(sample.seed, {}), **sample.detail}})
-            for sample in self.at_matched_loss(
-                subject, lambda lane, checkpoint: self.sample(subject, lane, checkpoint, partition), "λ"
-            )
+            for sample in measured
         ]
         return self.measurement(samples, search.derived(trace, samples), trace)
 
@@ -120,15 +113,15 @@ class TopEigenvalue(MatchedLoss):
         return by_seed
 
     def sample(
-        self, subject: Subject, lane: Lane, checkpoint: Checkpoint, partition: Partition
+        self, subject: Subject, partition: Partition, lane: Lane, checkpoint: Checkpoint
     ) -> Sample | None:
         """Measure λ_max of one seed; None: the rate was too large for its curvature.
 
         Args:
             subject: whose data has the classes, as many eigenvalues of which are listed.
+            partition: minibatches that the Hessian is taken over.
             lane: seed and rate.
             checkpoint: network at matched loss, and its step.
-            partition: minibatches that the Hessian is taken over.
         """
         network = checkpoint.network
         listed = self.eigenvalues or subject.data.classes if lane.seed == self.confirmation[0] else 1
