@@ -99,11 +99,7 @@ class MatchedLoss(Task):
         return Partition(examples.x[order].double(), examples.y[order])
 
     def hessian(
-        self,
-        subject: Subject,
-        network: nn.Module,
-        partition: Partition,
-        dtype: torch.dtype = torch.float64,
+        self, subject: Subject, network: nn.Module, partition: Partition, dtype: torch.dtype = torch.float64
     ) -> HessianOperator:
         """Build the Hessian at a network; converts the network to `dtype` in place.
 

@@ -46,13 +46,7 @@ class Subject:
     def device(self) -> torch.device:
         return self.data.train_x.device
 
-    def network(
-        self,
-        depth: int,
-        width: int,
-        seed: int,
-        activation: Factory = relu,
-    ) -> Network:
+    def network(self, depth: int, width: int, seed: int, activation: Factory = relu) -> Network:
         """Build a freshly initialized network in training mode.
 
         Args:
