@@ -1,6 +1,5 @@
 """Figures of the ranked tasks and of the index, and the table of all: small panels on shared axes."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from statistics import fmean
 
@@ -22,9 +21,9 @@ from bnsuite.board.figures.panels import (
     bars,
     by_entry,
     column,
-    detail,
     drawn,
     grey,
+    grouped,
     layer,
     line,
     log_axis,
@@ -33,6 +32,7 @@ from bnsuite.board.figures.panels import (
     powers,
     row_labels,
     seed_dots,
+    seed_points,
     ticks,
     trace_rows,
     value_rule,
@@ -44,7 +44,11 @@ from bnsuite.format import number, reading
 from bnsuite.records import Outcome, Record, is_number, is_positive
 
 _RATIOS = 110  # width of a panel of ratios: four stand in a row, triangles at the edge with them
-_SHARE = alt.Axis(values=[0, 0.5, 1], format="%", minExtent=GUTTER, maxExtent=GUTTER)
+
+
+def _share(title: str) -> alt.Y:
+    axis = alt.Axis(values=[0, 0.5, 1], format="%", minExtent=GUTTER, maxExtent=GUTTER)
+    return alt.Y("y:Q", title=title, scale=alt.Scale(domain=[0, 1]), axis=axis)
 
 
 @drawn
@@ -56,8 +60,7 @@ def threshold_plots(records: Records, reference: Record | None) -> Iterator[Pane
     rates = column(shares, "x")
     domain = min(rates) / 1.05, max(rates) * 1.05
     x = log_axis("x", "learning rate", domain, ticks(*domain))
-    y = alt.Y("y:Q", title="seeds that learn", scale=alt.Scale(domain=[0, 1]), axis=_SHARE)
-    at = {"x": alt.X(**x), "y": y}
+    at = {"x": alt.X(**x), "y": _share("seeds that learn")}
     for label, points in shares.items():
         chart = panel(
             grey(others(shares, label), at, "of"),
@@ -72,10 +75,11 @@ def threshold_plots(records: Records, reference: Record | None) -> Iterator[Pane
 
 
 def _shares(record: Record) -> Points:
-    learned: dict[float, list[bool]] = defaultdict(list)
-    for row in trace_rows(record, "confirm", positive=("rate",)):
-        learned[row["rate"]].append(row.get("outcome") == Outcome.OK)
-    return [{"x": rate, "y": fmean(map(float, found))} for rate, found in sorted(learned.items())]
+    by_rate = grouped(trace_rows(record, "confirm", positive=("rate",)), "rate")
+    return [
+        {"x": rate, "y": fmean(float(row.get("outcome") == Outcome.OK) for row in rows)}
+        for rate, rows in sorted(by_rate.items())
+    ]
 
 
 CHECKPOINTS: Mapping[str, tuple[str, ...]] = {
@@ -89,7 +93,7 @@ CHECKPOINTS: Mapping[str, tuple[str, ...]] = {
 @drawn
 def sharpness_dots(records: Records, reference: Record | None) -> Iterator[Panel]:
     """top_eigenvalue: every seed, a row per entry, a panel per checkpoint."""
-    points = {where: _eigenvalues(records, path) for where, path in CHECKPOINTS.items()}
+    points = {where: seed_points(records, path, is_positive) for where, path in CHECKPOINTS.items()}
     if not (values := column(points, "x")):
         return
     domain = min(values) / 1.5, max(values) * 1.5
@@ -100,12 +104,6 @@ def sharpness_dots(records: Records, reference: Record | None) -> Iterator[Panel
             yield Panel(seed_dots(own, [*records], x), f"Sharpness {where}", text, where)
 
 
-def _eigenvalues(records: Records, path: tuple[str, ...]) -> Points:
-    samples = [(label, sample) for label, record in records.items() for sample in record.samples]
-    values = [(label, detail(sample, path) if path else sample.value) for label, sample in samples]
-    return [{"label": label, "x": value} for label, value in values if is_positive(value)]
-
-
 @drawn
 def learning_curves(records: Records, reference: Record | None) -> Iterator[Panel]:
     """time_to_accuracy: test accuracy against the step, a line per seed; the reference in grey."""
@@ -114,7 +112,7 @@ def learning_curves(records: Records, reference: Record | None) -> Iterator[Pane
         return
     first, last = min(column(curves, "x")), max(column(curves, "x"))
     x = alt.X(**log_axis("x", "steps", (first, last), [2 * t for t in powers(10, first / 2, last / 2)]))
-    y = alt.Y("y:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]), axis=_SHARE)
+    y = _share("test accuracy")
     at = {"x": x, "y": y, "detail": "seed:N"}
     behind = _curves(reference) if reference else []
     for label, points in curves.items():

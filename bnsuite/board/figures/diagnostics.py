@@ -20,8 +20,10 @@ from bnsuite.board.figures.panels import (
     column,
     drawn,
     grey,
+    grouped,
     layer,
     line,
+    linear_axis,
     log_axis,
     others,
     panel,
@@ -212,13 +214,10 @@ def _costs(record: Record) -> Points:
 
 
 def _layers(numbers: list[float]) -> alt.X:
-    scale = alt.Scale(domain=[1, max(*numbers, 2)], nice=False)
-    return alt.X("x:Q", title="layer", scale=scale, axis=alt.Axis(grid=False, tickCount=5, format="d"))
+    return alt.X(**linear_axis("x", "layer", (1, max(*numbers, 2)), tickCount=5, format="d"))
 
 
 def _means(points: Points) -> Points:
     """Geometric mean of the lines of all seeds."""
-    groups: dict[float, list[float]] = defaultdict(list)
-    for point in points:
-        groups[point["x"]].append(point["y"])
-    return [{"x": x, "y": geometric_mean(group)} for x, group in sorted(groups.items())]
+    groups = grouped(points, "x")
+    return [{"x": x, "y": geometric_mean(p["y"] for p in own)} for x, own in sorted(groups.items())]

@@ -6,7 +6,17 @@ from typing import Any
 
 import altair as alt
 
-from bnsuite.board.figures.panels import ACCENT, Panel, bars, drawn, layer, log_axis, panel, ticks
+from bnsuite.board.figures.panels import (
+    ACCENT,
+    Panel,
+    bars,
+    drawn,
+    layer,
+    linear_axis,
+    log_axis,
+    panel,
+    ticks,
+)
 from bnsuite.claims.judge import Evidence
 from bnsuite.records import is_number
 
@@ -56,9 +66,4 @@ def _axis(unit: str, low: float, high: float) -> dict[str, Any]:
         domain = low / 1.3, high * 1.3
         return log_axis("x", unit, domain, ticks(*domain))
     room = 0.1 * (high - low or 1)
-    return {
-        "shorthand": "x:Q",
-        "title": unit,
-        "scale": alt.Scale(domain=[low - room, high + room], nice=False),
-        "axis": alt.Axis(grid=False, tickCount=5),
-    }
+    return linear_axis("x", unit, (low - room, high + room), tickCount=5)

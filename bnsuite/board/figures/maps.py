@@ -1,10 +1,8 @@
 """Trainability map of max_depth: which depths train at which rates."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from statistics import fmean
 from typing import Any
 
 import altair as alt
@@ -19,6 +17,7 @@ from bnsuite.board.figures.panels import (
     by_entry,
     column,
     drawn,
+    grouped,
     layer,
     log_axis,
     panel,
@@ -89,30 +88,26 @@ def _edges(values: Iterable[float]) -> dict[float, tuple[float, float]]:
 
 def _cells(record: Record) -> Points:
     """A cell per depth and rate, with the bin of its mean accuracy over seeds; None where all diverged."""
-    lanes: dict[tuple[float, float], list[float | None]] = defaultdict(list)
-    for row in trace_rows(record, "tune", "confirm", "probe", positive=("depth", "rate")):
-        accuracy = row.get("accuracy")
-        lanes[row["depth"], row["rate"]].append(accuracy if is_number(accuracy) else None)
+    rows = trace_rows(record, "tune", "confirm", "probe", positive=("depth", "rate"))
+    lanes = grouped(rows, "depth", "rate")
     if not lanes:
         return []
     across, up = _edges(depth for depth, _ in lanes), _edges(rate for _, rate in lanes)
     cells = []
-    for (depth, rate), found in sorted(lanes.items()):
-        step = None
-        if any(accuracy is not None for accuracy in found):
-            mean = fmean(accuracy or 0.0 for accuracy in found)  # a lane that diverged counts as 0
-            step = min(max(int(mean * len(BINS)), 0), len(BINS) - 1)
+    for (depth, rate), own in sorted(lanes.items()):
+        found = [row["accuracy"] for row in own if is_number(row.get("accuracy"))]
+        mean = math.fsum(found) / len(own)  # a lane that diverged counts as 0
+        step = min(max(int(mean * len(BINS)), 0), len(BINS) - 1) if found else None
         (x, x2), (y, y2) = across[depth], up[rate]
         cells.append({"x": x, "x2": x2, "y": y, "y2": y2, "cx": depth, "cy": rate, "bin": step})
     return cells
 
 
 def _confirmed(record: Record) -> Points:
-    passed: dict[tuple[float, float], list[bool]] = defaultdict(list)
-    for row in trace_rows(record, "confirm", "probe", positive=("depth", "rate")):
-        passed[row["depth"], row["rate"]].append(row.get("outcome") == Outcome.OK)
+    rows = trace_rows(record, "confirm", "probe", positive=("depth", "rate"))
     points = []
-    for (depth, rate), found in sorted(passed.items()):
-        fill, stroke = (INK, PAPER) if sum(found) * 2 > len(found) else (PAPER, INK)
+    for (depth, rate), own in sorted(grouped(rows, "depth", "rate").items()):
+        passed = sum(row.get("outcome") == Outcome.OK for row in own)
+        fill, stroke = (INK, PAPER) if passed * 2 > len(own) else (PAPER, INK)
         points.append({"cx": depth, "cy": rate, "fill": fill, "stroke": stroke})
     return points

@@ -14,14 +14,16 @@ from bnsuite.board.figures.panels import (
     Records,
     bars,
     column,
-    detail,
     drawn,
+    grouped,
     layer,
     line,
+    linear_axis,
     panel,
     powers_axis,
     row_labels,
     seed_dots,
+    seed_points,
     trace_rows,
     value,
 )
@@ -41,19 +43,14 @@ def densities(records: Records, reference: Record | None) -> Iterator[Panel]:
     floor = min(_floor(points, tops[label]) for label, points in curves.items())
     for point in (point for points in curves.values() for point in points):
         point |= {key: max(point[key], floor) for key in ("y", "low", "high")}
-    left, right = min(column(curves, "x")), max(column(curves, "x"))
-    x = alt.X(
-        "x:Q",
-        title="eigenvalue / λ_C",
-        scale=alt.Scale(domain=[left, right], nice=False),
-        axis=alt.Axis(grid=False, tickCount=6, format="~g"),
-    )
+    ends = min(column(curves, "x")), max(column(curves, "x"))
+    x = alt.X(**linear_axis("x", "eigenvalue / λ_C", ends, tickCount=6, format="~g"))
     heights = powers_axis("y", "density", [floor, *column(curves, "high")], 1.3)
     y, low = alt.Y(**heights), alt.Y(**{**heights, "shorthand": "low:Q"})
     for label, points in curves.items():
         strokes = [{"x": eigenvalue / tops[label][-2]} for eigenvalue in tops[label][:-1]]
         first = strokes[0]["x"]
-        align: Any = "right" if first > 0.8 * right else "left" if first < 0.15 * right else "center"
+        align: Any = "right" if first > 0.8 * ends[1] else "left" if first < 0.15 * ends[1] else "center"
         chart = panel(
             layer([{"x": 1}]).mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=x),
             layer(points).mark_area(color=ACCENT, opacity=0.25, clip=True).encode(x=x, y=low, y2="high:Q"),
@@ -115,37 +112,28 @@ _QUANTITIES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 """Panel of mean_shift → title of its axis, places of its reading and of the random one in the detail."""
 
 
+def _drawable(value: object) -> bool:
+    return is_number(value) and value >= 0
+
+
 @drawn
 def moment_dots(records: Records, reference: Record | None) -> Iterator[Panel]:
     """mean_shift: shares of the top eigenspace and what is left of λ_max, a row per entry, a dot per seed."""
     for what, (title, own, random) in _QUANTITIES.items():
-        points = _readings(records, own)
-        if points:
-            chart = _rows(points, _readings(records, random) if random else [], [*records], title)
+        if points := seed_points(records, own, _drawable):
+            by_chance = seed_points(records, random, _drawable) if random else []
+            chart = _rows(points, by_chance, [*records], title)
             text = f"{title}, {what}: a dot a seed, a stroke the median, a bar its interval, a row an entry."
             yield Panel(chart, f"{title}, {what}", text, what.capitalize())
 
 
 def _rows(points: Points, random: Points, labels: list[str], title: str) -> alt.LayerChart:
-    scale = alt.Scale(domain=[0, max(1, *(point["x"] for point in points))], nice=False)
-    x: dict[str, Any] = {
-        "shorthand": "x:Q",
-        "title": title,
-        "scale": scale,
-        "axis": alt.Axis(values=[0, 0.5, 1], grid=False, format="~g"),
-    }
+    domain = 0, max(1, *(point["x"] for point in points))
+    x = linear_axis("x", title, domain, values=[0, 0.5, 1], format="~g")
     y = row_labels(labels)
     intervals = []
-    for label in labels:
-        own = sorted(point["x"] for point in points if point["label"] == label)
-        if own:
-            ends = median_interval(len(own))
-            intervals.append({"label": label, "low": own[ends.low], "high": own[ends.high]})
+    for label, rows in grouped(points, "label").items():
+        own, ends = sorted(point["x"] for point in rows), median_interval(len(rows))
+        intervals.append({"label": label, "low": own[ends.low], "high": own[ends.high]})
     diamonds = layer(random).mark_point(color=MUTED, shape="diamond", size=26, opacity=1)
     return seed_dots(points, labels, x, diamonds.encode(x=alt.X(**x), y=y), bars(intervals, x, y))
-
-
-def _readings(records: Records, path: tuple[str, ...]) -> Points:
-    samples = [(label, sample) for label, record in records.items() for sample in record.samples]
-    values = [(label, detail(sample, path)) for label, sample in samples]
-    return [{"label": label, "x": value} for label, value in values if is_number(value) and value >= 0]
