@@ -1,10 +1,9 @@
 """Build the static board: a folder of pages from records, whole or not at all."""
 
-import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +50,7 @@ def build_site(sources: Sequence[RecordFolder], out: Path, left_out: list[str] |
     out = out.resolve()
     ours = [source for source in sources if source.origin != "submitted"]
     theirs = [source.folder for source in sources if source.origin == "submitted"]
-    with _explained(out):
+    try:
         homes = [place for place in map(home, theirs) if not place.is_symlink()]
         _check_target(out, [*(source.folder for source in ours), *homes])
         own = read_records([source.folder for source in ours])
@@ -61,6 +60,11 @@ def build_site(sources: Sequence[RecordFolder], out: Path, left_out: list[str] |
         sent = {record.id for record in admitted.records.values()}
         found = {path: one for path, one in found.items() if one.record.id not in sent}
         _replace(out, _drawn(found, admitted))
+    except OSError as error:
+        raise RecordError(
+            f"{error.filename or out}: cannot build the board in {out} ({error.strerror or error}). "
+            "Free or unlock the folder, or give another with --out."
+        ) from error
     if left_out is not None:
         left_out += admitted.left_out
     return out / "index.html"
@@ -173,14 +177,3 @@ def _replace(out: Path, files: Mapping[str, bytes]) -> None:
                 os.replace(old, out)
             raise
         shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _explained(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RecordError(
-            f"{error.filename or out}: cannot build the board in {out} ({error.strerror or error}). "
-            "Free or unlock the folder, or give another with --out."
-        ) from error

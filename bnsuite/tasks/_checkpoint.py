@@ -228,11 +228,23 @@ def too_sharp(lane: Lane, spectrum: Spectrum) -> bool:
 
 
 @torch.no_grad()
-def loss_and_accuracy(network: nn.Module, partition: Partition) -> dict[str, Json]:
-    """Compute mean loss and accuracy over the partition, with the batch statistics of each minibatch."""
-    x, y = partition
-    logits = torch.stack([network(minibatch) for minibatch in x])
+def described(
+    lane: Lane, checkpoint: Checkpoint, partition: Partition, spectrum: Spectrum
+) -> dict[str, Json]:
+    """Describe a checkpoint for the detail of its sample: step, rate, loss, accuracy, largest eigenvalues.
+
+    Args:
+        lane: seed and rate.
+        checkpoint: network and its step.
+        partition: minibatches over which loss and accuracy are means, with the batch statistics of each.
+        spectrum: spectrum of the Hessian there.
+    """
+    logits = torch.stack([checkpoint.network(minibatch) for minibatch in partition.x])
     return {
-        "loss": float(mean_cross_entropy(logits, y).mean()),
-        "accuracy": float(accuracy(logits, y).mean()),
+        "step": checkpoint.step,
+        "rate": lane.rate,
+        "loss": float(mean_cross_entropy(logits, partition.y).mean()),
+        "accuracy": float(accuracy(logits, partition.y).mean()),
+        "eigenvalues": [e.value for e in spectrum.top],
+        "residuals": [e.residual for e in spectrum.top],
     }

@@ -218,11 +218,9 @@ def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Fate]:
         curves: losses and accuracies of the lanes.
         passes: (final loss, final accuracy) → whether a lane is ok; means over the last 10 % of steps.
     """
+    alive = torch.isfinite(curves.losses).all(0).tolist()
+    means = zip(alive, final_mean(curves.losses), final_mean(curves.accuracies), strict=True)
     return [
-        Outcome.NONFINITE
-        if not bool(torch.isfinite(curves.losses[:, i]).all())
-        else (Outcome.OK if passes(loss, accuracy) else Outcome.STUCK)
-        for i, (loss, accuracy) in enumerate(
-            zip(final_mean(curves.losses), final_mean(curves.accuracies), strict=True)
-        )
+        Outcome.NONFINITE if not finite else Outcome.OK if passes(loss, accuracy) else Outcome.STUCK
+        for finite, loss, accuracy in means
     ]

@@ -16,7 +16,7 @@ from bnsuite.engine.moments import orthonormal, output_moments, projected, rando
 from bnsuite.protocol.search import middle, over_seeds
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
-from bnsuite.tasks._checkpoint import Checkpoint, Diagnostic, Partition, loss_and_accuracy, too_sharp
+from bnsuite.tasks._checkpoint import Checkpoint, Diagnostic, Partition, described, too_sharp
 from bnsuite.tasks._task import Subject
 
 SPANS = ("means", "means_and_variances")
@@ -59,11 +59,7 @@ class MeanShift(Diagnostic):
         tops = spectrum.top[:k]
         residual = max(e.residual for e in tops) if len(tops) == k else math.inf
         detail: dict[str, Json] = {
-            "step": checkpoint.step,
-            "rate": lane.rate,
-            **loss_and_accuracy(network, partition),
-            "eigenvalues": [e.value for e in spectrum.top],
-            "residuals": [e.residual for e in spectrum.top],
+            **described(lane, checkpoint, partition, spectrum),
             "subspace_error": _angle(spectrum, k),
             "lambda_max": tops[0].value,
         }

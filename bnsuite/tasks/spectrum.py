@@ -16,7 +16,7 @@ from bnsuite.engine.moments import share
 from bnsuite.protocol.search import middle, over_seeds, rounded
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
-from bnsuite.tasks._checkpoint import Checkpoint, Diagnostic, Partition, loss_and_accuracy, too_sharp
+from bnsuite.tasks._checkpoint import Checkpoint, Diagnostic, Partition, described, too_sharp
 from bnsuite.tasks._task import Subject
 
 OUTLIER = 2.0
@@ -84,9 +84,7 @@ class HessianSpectrum(Diagnostic):
             return None
         initial = subject.network(self.depth, self.width, lane.seed, self.phi)
         detail: dict[str, Json] = {
-            "step": checkpoint.step,
-            "rate": lane.rate,
-            **loss_and_accuracy(network, partition),
+            **described(lane, checkpoint, partition, spectrum),
             **self._ends(spectrum, classes),
             "gradient_share": self._gradient_share(subject, network, partition, spectrum),
             "at_init": self._ends(

@@ -17,7 +17,7 @@ from bnsuite.protocol.sharpness import SharpnessSearch
 from bnsuite.protocol.stable_lr import RateRow
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
-from bnsuite.tasks._checkpoint import Checkpoint, MatchedLoss, Partition, loss_and_accuracy, too_sharp
+from bnsuite.tasks._checkpoint import Checkpoint, MatchedLoss, Partition, described, too_sharp
 from bnsuite.tasks._task import Subject
 from bnsuite.tasks.stable_lr import rate_rows
 
@@ -130,13 +130,9 @@ class TopEigenvalue(MatchedLoss):
         if too_sharp(lane, spectrum):
             return None
         detail: dict[str, Json] = {
-            "step": checkpoint.step,
-            "rate": lane.rate,
-            **loss_and_accuracy(network, partition),
+            **described(lane, checkpoint, partition, spectrum),
             "residual": sharpest.residual,
             "products": spectrum.products,
-            "eigenvalues": [e.value for e in spectrum.top],
-            "residuals": [e.residual for e in spectrum.top],
         }
         if spectrum.bottom:
             detail["lambda_min"] = spectrum.bottom[0].value
