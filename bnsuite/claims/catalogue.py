@@ -152,11 +152,8 @@ def nan_at_150(large: Reader, small: Reader, bn: Reader, none: Reader) -> Findin
     }
 
     def by_150(key: str) -> bool:
-        both_sizes = [depths[size, key] for size in sizes]
-        return any(
-            depth.value is not None and depth.value <= 150 and depth.outcome.bound != "lower"
-            for depth in both_sizes
-        )
+        found = [depths[size, key] for size in sizes if depths[size, key].outcome.bound != "lower"]
+        return any(depth.value is not None and depth.value <= 150 for depth in found)
 
     trained, control = bn.evidence("batchnorm trains to"), none.evidence("none trains to")
     parts = {
