@@ -73,11 +73,7 @@ class MatchedLoss(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < WINDOW:
-            raise ValueError(
-                f"steps of {self.spec.name}: got {self.steps}, wanted at least {WINDOW}, over which the loss "
-                "is averaged. Try steps=400."
-            )
+        self.at_least("steps", WINDOW, "over which the loss is averaged")
 
     @property
     def phi(self) -> Factory:

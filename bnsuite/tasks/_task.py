@@ -127,6 +127,23 @@ class Task(ABC):
             object.__setattr__(self, setting.name, value)
         check_together(self.spec.name, vars(self))
 
+    def at_least(self, name: str, least: int, why: str) -> None:
+        """Check that a setting with a default is large enough for this task.
+
+        Args:
+            name: name of the setting.
+            least: smallest value that the task can use.
+            why: why it must be so large, as a part of the message.
+
+        Raises:
+            ValueError: it is smaller.
+        """
+        if (value := getattr(self, name)) < least:
+            raise ValueError(
+                f"{name} of {self.spec.name}: got {value}, wanted at least {least}, {why}. "
+                f"Try {name}={getattr(type(self), name)}."
+            )
+
     @property
     def settings(self) -> dict[str, Json]:
         """All settings as JSON, without those that were `added` and have their default."""

@@ -45,11 +45,7 @@ class GradientGrowth(AtInitialization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.depth < 4:
-            raise ValueError(
-                f"depth of {self.spec.name}: got {self.depth}, wanted at least 4, for a rate over several "
-                "layers. Try depth=40."
-            )
+        self.at_least("depth", 4, "for a rate over several layers")
 
     def __call__(self, subject: Subject) -> Measurement:
         middle = range(max(1, round(self.depth / 5)), self.depth - max(1, round(self.depth / 8)) + 1)
