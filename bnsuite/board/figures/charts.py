@@ -25,6 +25,7 @@ from bnsuite.board.figures.panels import (
     bars,
     by_entry,
     column,
+    dots,
     drawn,
     grey,
     grouped,
@@ -250,7 +251,7 @@ def ratio_panels(records: Mapping[str, Records], references: Records) -> Iterato
                 layer(open_ends).mark_point(color=ACCENT, filled=True, size=40, shape=shape).encode(**at)
                 for open_ends, shape in ((left, "triangle-left"), (right, "triangle-right"))
             ),
-            layer(points).mark_circle(color=ACCENT, size=52, opacity=1).encode(**at),
+            dots(points, x, y),
             width=_RATIOS,
             height=26 * len(labels),
         )

@@ -128,6 +128,13 @@ def bars(points: Points, x: Mapping[str, Any], y: alt.Y) -> alt.Chart:
     return chart
 
 
+def dots(points: Points, x: Mapping[str, Any], y: alt.Y) -> alt.Chart:
+    """Rows as large dots, such as the medians of intervals."""
+    marks = layer(points).mark_circle(color=ACCENT, size=52, opacity=1)
+    chart: alt.Chart = marks.encode(x=alt.X(**x), y=y)
+    return chart
+
+
 def panel(*layers: alt.Chart, width: int = WIDTH, height: int = 150) -> alt.LayerChart:
     """Return marks drawn over each other in one plotted area, in CSS pixels."""
     return alt.LayerChart(layer=list(layers), width=width, height=height)
