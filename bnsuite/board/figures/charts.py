@@ -8,12 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from bnsuite.board.figures.diagnostics import (
-    cost_by_shape,
-    gradient_profiles,
-    smoothness_curves,
-    step_profiles,
-)
+from bnsuite.board.figures import diagnostics
 from bnsuite.board.figures.panels import (
     ACCENT,
     INK,
@@ -43,7 +38,6 @@ from bnsuite.board.figures.panels import (
     value_rule,
     words,
 )
-from bnsuite.board.figures.spectra import densities, moment_dots
 from bnsuite.board.figures.svg import GUTTER, WIDTH, Figure
 from bnsuite.format import number, reading
 from bnsuite.records import Outcome, Record, is_number, is_positive
@@ -279,11 +273,11 @@ CHARTS: Mapping[str, Callable[[str, Records, Record | None], list[Figure]]] = {
     "stable_lr": threshold_plots,
     "top_eigenvalue": sharpness_dots,
     "time_to_accuracy": learning_curves,
-    "gradient_growth": gradient_profiles,
-    "first_step": step_profiles,
-    "smoothness": smoothness_curves,
-    "spectrum": densities,
-    "mean_shift": moment_dots,
-    "layer_cost": cost_by_shape,
+    "gradient_growth": diagnostics.gradient_profiles,
+    "first_step": diagnostics.step_profiles,
+    "smoothness": diagnostics.smoothness_curves,
+    "spectrum": diagnostics.densities,
+    "mean_shift": diagnostics.moment_dots,
+    "layer_cost": diagnostics.cost_by_shape,
 }
 """Task → function that draws its figures; a task that is not listed has none."""
