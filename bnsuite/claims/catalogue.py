@@ -22,7 +22,15 @@ SMALL_BATCH: Settings = (("batch", 8),)
 
 
 def claim(id: str, sentence: str, source: str, experiment: str, *needs: Need) -> Callable[[Rule], Claim]:
-    """Turn a rule into its claim; the rule gets a reader of the record of each need, in their order."""
+    """Turn a rule into its claim.
+
+    Args:
+        id: letter of its thread and number.
+        sentence: the claim, which can be true or false.
+        source: its address.
+        experiment: text that describes what is measured.
+        needs: records that decide it; the rule is called with a reader of each, in this order.
+    """
     return lambda rule: Claim(id, sentence, source, experiment, needs, rule)
 
 

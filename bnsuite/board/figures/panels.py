@@ -94,7 +94,13 @@ def grouped(rows: Iterable[dict[str, Any]], *fields: str) -> dict[Any, Points]:
 
 
 def seed_points(records: Records, path: Sequence[str], drawable: Callable[[object], bool]) -> Points:
-    """A row per seed with a number that can be drawn: that of its detail at a path, or its value if empty."""
+    """A row per seed with a number that can be drawn.
+
+    Args:
+        records: records by the label of the entry.
+        path: keys that lead to the number in a sample's detail; empty: the sample's value.
+        drawable: tells whether a number fits the axis.
+    """
     samples = [(label, sample) for label, record in records.items() for sample in record.samples]
     values = [(label, detail(sample, path) if path else sample.value) for label, sample in samples]
     return [{"label": label, "x": value} for label, value in values if drawable(value)]
@@ -175,7 +181,14 @@ def log_axis(
 
 
 def linear_axis(field: str, title: str, domain: Sequence[float], **axis: Any) -> dict[str, Any]:
-    """Return the arguments of a linear channel without grid lines; `axis` are further ones of its axis."""
+    """Return the arguments of a linear channel without grid lines.
+
+    Args:
+        field: field of the rows.
+        title: title of the axis.
+        domain: its ends.
+        axis: further arguments of `alt.Axis`.
+    """
     scale = alt.Scale(domain=list(domain), nice=False)
     return {"shorthand": f"{field}:Q", "title": title, "scale": scale, "axis": alt.Axis(grid=False, **axis)}
 
