@@ -38,12 +38,12 @@ class TaskSpec:
     """
 
     name: str
-    version: int
     title: str
     question: str
     unit: str
     better: Better
     runner: str
+    version: int = 1
     companions: Mapping[str, str] = field(default_factory=dict)
     weight: float = 1.0
     scale: float | None = None
@@ -58,7 +58,6 @@ class TaskSpec:
 _TASKS = (
     TaskSpec(
         name="max_depth",
-        version=1,
         title="Trainable depth",
         question="How deep can it train?",
         unit="layers",
@@ -75,7 +74,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="stable_lr",
-        version=1,
         title="Stable rate",
         question="How large a learning rate does it stand, and still learn?",
         unit="learning rate",
@@ -91,7 +89,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="top_eigenvalue",
-        version=1,
         title="Sharpness",
         question="How sharp is the loss, at the same loss for all?",
         unit="1/learning rate",
@@ -134,7 +131,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="gradient_growth",
-        version=1,
         title="Gradient growth",
         question="How much do gradients grow a layer, at initialization?",
         unit="ratio per layer",
@@ -150,7 +146,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="scale_law",
-        version=1,
         title="Scale law",
         question="How does a larger input change the gradient right before the normalizer?",
         unit="exponent",
@@ -166,7 +161,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="first_step",
-        version=1,
         title="First step",
         question="After one step, how much slower do the lower layers learn than the last?",
         unit="ratio",
@@ -182,7 +176,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="overflow_depth",
-        version=1,
         title="Depth of overflow",
         question="How deep until the first gradients overflow?",
         unit="layers",
@@ -196,7 +189,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="smoothness",
-        version=1,
         title="Smoothness",
         question="How much does the gradient change along itself, in training?",
         unit="1/learning rate",
@@ -213,7 +205,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="spectrum",
-        version=1,
         title="Hessian spectrum",
         question="Does its Hessian have outliers?",
         unit="ratio",
@@ -230,7 +221,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="mean_shift",
-        version=1,
         title="Mean shift",
         question="Do shifts of the output's means make its outliers?",
         unit="fraction",
@@ -247,7 +237,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="layer_cost",
-        version=1,
         title="Normalizer cost",
         question="What does the normalizer alone cost, forward and backward?",
         unit="µs",
@@ -264,7 +253,6 @@ _TASKS = (
     ),
     TaskSpec(
         name="speedrun",
-        version=1,
         title="Speedrun",
         question="How accurate does a fast recipe get with it?",
         unit="accuracy",

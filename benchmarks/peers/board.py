@@ -237,7 +237,7 @@ def sampled(scheme: Scheme) -> Iterator[Job]:
     def eigenvalue() -> Answers:
         partition = few.partition(subject)
         samples = few.at_matched_loss(
-            subject, lambda lane, there: few.sample(subject, lane, there, partition), "λ"
+            subject, lambda lane, there: few.sample(subject, partition, lane, there), "λ"
         )
         return [sample.value or sample.outcome for sample in samples]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bnsuite.board.figures.maps import BINS
+from bnsuite.board.figures.charts import BINS
 from bnsuite.ranking.tracks import REFERENCE
 
 

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from inspect import getmembers, isfunction
 from pathlib import Path
 
 import jinja2
@@ -10,23 +11,11 @@ from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from bnsuite import format
+from bnsuite.board import labels
 from bnsuite.board.figures.charts import CHARTS, ratio_panels
 from bnsuite.board.figures.evidence import evidence_figures
 from bnsuite.board.figures.svg import Figure
-from bnsuite.board.labels import (
-    SETUP,
-    anchor,
-    companion,
-    companions,
-    coverage,
-    in_order,
-    label,
-    machines,
-    network,
-    seeds,
-    short_labels,
-    title,
-)
+from bnsuite.board.labels import SETUP, anchor, companions, in_order, short_labels
 from bnsuite.board.notes import NOTES, REMARKS
 from bnsuite.claims.judge import Judged
 from bnsuite.ranking.calibrations import Calibration
@@ -56,14 +45,10 @@ class Board:
     left_out: Sequence[str]
 
 
+@debug_mode(False)  # charts of ours need no validation, which is most of a build's time
 def render(board: Board) -> dict[str, str]:
     """Render all pages: file name → text."""
     environment = _environment(board)
-    with debug_mode(False):  # charts of ours need no validation, which is most of a build's time
-        return _render(environment, board)
-
-
-def _render(environment: jinja2.Environment, board: Board) -> dict[str, str]:
     pages = {"index.html": _index(environment, board)}
     for task in tasks_of(board.kept):
         pages[f"task-{format.slug(task)}.html"] = _task(environment, board, task)
@@ -71,16 +56,14 @@ def _render(environment: jinja2.Environment, board: Board) -> dict[str, str]:
         pages[f"scheme-{format.slug(scheme)}.html"] = _scheme(environment, board, scheme)
     if board.judged:
         judged = [(one, evidence_figures(one.claim.id, one.finding.measured)) for one in board.judged]
-        claims = environment.get_template("claims.html")
-        pages["claims.html"] = claims.render(judged=judged, profile=board.judged[0].profile)
+        page = environment.get_template("claims.html")
+        pages["claims.html"] = page.render(judged=judged, profile=board.judged[0].profile)
     if board.calibrations:
         found = {name: board.calibrations[name] for name in in_order(board.calibrations)}
-        page = environment.get_template("calibration.html").render(calibrations=found)
-        pages["calibration.html"] = page
+        pages["calibration.html"] = environment.get_template("calibration.html").render(calibrations=found)
     for name, text in board.prose.items():
         if text:
-            page = environment.get_template("prose.html").render(page=name, text=text)
-            pages[f"{name}.html"] = page
+            pages[f"{name}.html"] = environment.get_template("prose.html").render(page=name, text=text)
     return pages
 
 
@@ -94,26 +77,15 @@ def _environment(board: Board) -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Markup) else format.printable(str(value)),
     )
-    words = (anchor, companion, coverage, label, machines, network, seeds, title)
-    forms = (
-        format.cited,
-        format.clipped,
-        format.fine,
-        format.interval,
-        format.number,
-        format.plain,
-        format.reading,
-        format.signed,
-        format.slug,
-    )
-    environment.globals |= {function.__name__: function for function in (*words, *forms, format.tally)}
+    for module in (labels, format):
+        environment.globals |= dict(getmembers(module, isfunction))
+    tasks = tasks_of(board.kept)
     environment.globals |= {
-        "tasks": tasks_of(board.kept),
-        "ranked_tasks": [task for task in RANKED if task in tasks_of(board.kept)],
+        "tasks": tasks,
+        "ranked_tasks": [task for task in RANKED if task in tasks],
         "ranking": len(RANKED),
         "counted": format.COUNTED,
         "has_claims": bool(board.judged),
-        "has_rules": board.prose.get("rules") is not None,
         "prose": [name for name, text in board.prose.items() if text],
         "ok": Outcome.OK,
         "min_seeds": MIN_SEEDS,
@@ -123,7 +95,7 @@ def _environment(board: Board) -> jinja2.Environment:
         "remarks": REMARKS,
         "definitions": FACETS,
         "tiers": TIERS,
-        "diagnostics": in_order(task for task in tasks_of(board.kept) if task not in RANKED),
+        "diagnostics": in_order(task for task in tasks if task not in RANKED),
         "calibrated": bool(board.calibrations),
         "instruments_off": {
             name
@@ -174,9 +146,9 @@ def _questions(kept: Sequence[Kept]) -> dict[str, str]:
 
 def _overview(table: Table, rows: Sequence[Row]) -> list[Figure]:
     references = {task: table.references[task] for task in RANKED if task in table.references}
-    labels = short_labels(rows)
+    short = short_labels(rows)
     records = {
-        task: {labels[r.entry]: r.records[task] for r in rows if task in r.records.keys() - r.foreign}
+        task: {short[r.entry]: r.records[task] for r in rows if task in r.records.keys() - r.foreign}
         for task in references
     }
     return ratio_panels(anchor(table.track), records, references) if len(rows) > 1 else []
@@ -190,8 +162,7 @@ def _task(environment: jinja2.Environment, board: Board, task: str) -> str:
             continue
         records = [row.records[task] for row in rows]
         draw = CHARTS.get(task)
-        labels = short_labels(rows)
-        drawn = {labels[row.entry]: row.records[task] for row in rows}
+        drawn = dict(zip(short_labels(rows).values(), records, strict=True))
         figures = draw(anchor(table.track), drawn, _behind(table, task)) if draw else []
         others = [figure for figure in figures if figure.entry and not _stands(figure.entry)]
         folded = others if len(figures) > PANELS else []
@@ -227,24 +198,19 @@ def _scheme(environment: jinja2.Environment, board: Board, scheme: str) -> str:
     kept = sorted(
         (k for k in board.kept if k.record.scheme == scheme), key=lambda k: age(k.record), reverse=True
     )
-    places = {track_of(one.record): place for place, one in enumerate(kept)}
     setups: dict[tuple[object, ...], str] = {}
     for one in kept:
         setups.setdefault(_setup(one.record), f"{len(setups) + 1}")
-    sections = [
-        (table, [row for row in table.rows if row.entry.scheme == scheme])
-        for table in board.tables
-        if table.track in places
-    ]
-    marks = {table.track: table.track.mark for table in board.tables}  # tracks are equal whatever their mark
+    tables = [(table, [row for row in table.rows if row.entry.scheme == scheme]) for table in board.tables]
+    marked = {table.track: table.track for table in board.tables}  # tracks are equal whatever their mark
     tracks = {one.record.id: track_of(one.record) for one in kept}
     return environment.get_template("scheme.html").render(
         scheme=scheme,
-        marked={id: replace(track, mark=marks.get(track, "")) for id, track in tracks.items()},
+        marked={id: marked.get(track, track) for id, track in tracks.items()},
         about=_described(board, scheme, min((one.origin for one in kept), key=ORIGINS.index)),
         manifest=board.manifests.get(scheme),
         defined=f'<h2 id="{scheme}">' in (board.prose.get("schemes") or ""),
-        sections=sections,
+        sections=[(table, rows) for table, rows in tables if rows],
         kept=[(one, setups[_setup(one.record)], _is_shown(one, board.tables)) for one in kept],
         setups=[(name, dict(zip(SETUP.values(), setup, strict=True))) for setup, name in setups.items()],
     )

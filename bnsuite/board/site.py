@@ -1,10 +1,9 @@
 """Build the static board: a folder of pages from records, whole or not at all."""
 
-import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,22 +50,21 @@ def build_site(sources: Sequence[RecordFolder], out: Path, left_out: list[str] |
     out = out.resolve()
     ours = [source for source in sources if source.origin != "submitted"]
     theirs = [source.folder for source in sources if source.origin == "submitted"]
-    with _explained(out):
-        _check_target(
-            out,
-            [
-                *(source.folder for source in ours),
-                *(place for place in map(home, theirs) if not place.is_symlink()),
-            ],
-        )
+    try:
+        homes = [place for place in map(home, theirs) if not place.is_symlink()]
+        _check_target(out, [*(source.folder for source in ours), *homes])
         own = read_records([source.folder for source in ours])
         found = {path: Kept(record, _origin(path, ours)) for path, record in own.items()}
         admitted = admit(theirs, found)
-        sent = {
-            record.id for record in admitted.records.values()
-        }  # what was submitted from here lies here, too
+        # what was submitted from here lies here, too
+        sent = {record.id for record in admitted.records.values()}
         found = {path: one for path, one in found.items() if one.record.id not in sent}
         _replace(out, _drawn(found, admitted))
+    except OSError as error:
+        raise RecordError(
+            f"{error.filename or out}: cannot build the board in {out} ({error.strerror or error}). "
+            "Free or unlock the folder, or give another with --out."
+        ) from error
     if left_out is not None:
         left_out += admitted.left_out
     return out / "index.html"
@@ -82,19 +80,18 @@ def _drawn(own: Mapping[Path, Kept], admitted: Admitted) -> dict[str, bytes]:
     try:
         return render_files({**own, **sent}, admitted.manifests, admitted.left_out)
     except Exception:
-        kept = dict(own)
+        kept, manifests = {**own}, dict[str, Manifest]()
     try:
-        render_files(kept, {}, admitted.left_out)
+        render_files(kept, manifests, admitted.left_out)
     except Exception as error:
         culprit, why = _culprit({}, own) or (None, explained(error))
         raise RecordError(f"{culprit or 'the records'}: cannot be drawn ({why}). Remove the file.") from error
-    manifests: dict[str, Manifest] = {}
     for name, manifest in admitted.manifests.items():
         theirs = {path: one for path, one in sent.items() if one.record.scheme == name}
         try:
-            tried = {**manifests, name: manifest}
-            render_files({**kept, **theirs}, tried, admitted.left_out)
-            kept, manifests = {**kept, **theirs}, tried
+            more = {**kept, **theirs}, {**manifests, name: manifest}
+            render_files(*more, admitted.left_out)
+            kept, manifests = more
         except Exception as error:
             path, why = _culprit(kept, theirs) or (next(iter(theirs)), explained(error))
             place = next((parent for parent in path.parents if parent.name == "records"), path.parent)
@@ -180,14 +177,3 @@ def _replace(out: Path, files: Mapping[str, bytes]) -> None:
                 os.replace(old, out)
             raise
         shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _explained(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RecordError(
-            f"{error.filename or out}: cannot build the board in {out} ({error.strerror or error}). "
-            "Free or unlock the folder, or give another with --out."
-        ) from error

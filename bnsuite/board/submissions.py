@@ -73,7 +73,7 @@ def explained(error: Exception) -> str:
 
 
 def _read(place: Path, folder: Path) -> tuple[Manifest, dict[Path, Record]]:
-    if link := _link(place):
+    if link := next((path for path in (place, *files_below(place)) if path.is_symlink()), None):
         raise RecordError(f"{link}: is a link, and a submission holds files. Put the file there.")
     manifest = read_manifest(place)
     records = read_records([folder])
@@ -91,8 +91,3 @@ def _read(place: Path, folder: Path) -> tuple[Manifest, dict[Path, Record]]:
         if doubts:
             raise RecordError(f"{path}: cannot be: {doubts[0]}")
     return manifest, records
-
-
-def _link(place: Path) -> Path | None:
-    """Return the first symbolic link in a folder, or the folder where it is one."""
-    return next((path for path in (place, *files_below(place)) if path.is_symlink()), None)

@@ -1,5 +1,6 @@
 """Known cases of curvature: regressions, constructed spectra, quadratics."""
 
+from collections.abc import Callable
 from functools import cache, partial
 from statistics import geometric_mean
 
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 
 from bnsuite.calibration._case import SEEDS, KnownCase, absolute, at_least, at_most, relative
 from bnsuite.calibration.gradients import gaussian
+from bnsuite.datasets import Dataset
 from bnsuite.engine.curvature import (
-    Density,
     HessianOperator,
     eigenthings_lambda_max,
     extreme_eigenvalues,
@@ -20,7 +21,8 @@ from bnsuite.engine.moments import orthonormal, output_moments, projected, share
 from bnsuite.engine.train import train
 from bnsuite.networks import FAMILIES, softplus
 from bnsuite.schemes import SCHEMES
-from bnsuite.tasks.smoothness import along_gradient
+from bnsuite.tasks import Subject
+from bnsuite.tasks.smoothness import Along, along_gradient
 
 
 def in_random_basis(values: Tensor) -> CurvatureOperator:
@@ -83,8 +85,9 @@ def multiplicity() -> float:
         vectors = orthonormal(torch.cat([vectors, unwrapped(top.vector)[None]]))
 
 
-def over_eigenthings(operator: CurvatureOperator) -> float:
+def over_eigenthings(build: Callable[[], CurvatureOperator]) -> float:
     """Divide our λ_max by that of hessian-eigenthings' Lanczos, with as many products from another start."""
+    operator = build()
     ours = extreme_eigenvalues(operator, seed=0, tolerance=1e-5)
     return ours.top[0].value / eigenthings_lambda_max(operator, ours.products, seed=1)
 
@@ -105,10 +108,10 @@ def mean_share() -> float:
     return float(share(unwrapped(top.vector)[None], span)) / truth
 
 
-def two_clusters() -> Density:
-    """Estimate the density of 200 eigenvalues, 30 % of them about 1 and 70 % about 5."""
+def mass(low: float, high: float) -> float:
+    """Estimate the mass in [low, high] of 200 eigenvalues, 30 % of them about 1 and 70 % about 5."""
     values = torch.cat([torch.linspace(0.9, 1.1, 60), torch.linspace(4.5, 5.5, 140)])
-    return spectral_density(in_random_basis(values), 40, range(40))
+    return spectral_density(in_random_basis(values), 40, range(40)).mass(low, high)[0]
 
 
 def toy_gap(scheme: str) -> float:
@@ -122,9 +125,8 @@ def toy_gap(scheme: str) -> float:
         y = torch.arange(512) % 4
         centres = 0.5 * torch.randn(4, 20, generator=draw)
         x = (centres[y] + torch.randn(512, 20, generator=draw)).view(512, 1, 1, 20)
-        network = FAMILIES["mlp"].build(
-            SCHEMES[scheme], 2, width=40, shape=x.shape[1:], classes=4, seed=seed, activation=softplus
-        )
+        data = Dataset("toy", x, y, x, y, classes=4)
+        network = Subject(SCHEMES[scheme], FAMILIES["mlp"], data).network(2, 40, seed, softplus)
         train(network, [(x, y)] * 400, 0.1)
         operator = HessianOperator(network.double(), x[None].double(), y[None], stacked=False)
         top = extreme_eigenvalues(operator, 4, seed=0).top
@@ -146,15 +148,7 @@ def hessian_at_init(scheme: str, depth: int, seed: int) -> HessianOperator:
         seed: seed of the initialization.
     """
     data = gaussian(256, 100)
-    network = FAMILIES["mlp"].build(
-        SCHEMES[scheme],
-        depth,
-        width=100,
-        shape=data.shape,
-        classes=10,
-        seed=seed,
-        activation=softplus,
-    )
+    network = Subject(SCHEMES[scheme], FAMILIES["mlp"], data).network(depth, 100, seed, softplus)
     x, y = data.train_x[None].double(), data.train_y[None]
     return HessianOperator(network.double(), x, y, stacked=False)
 
@@ -212,23 +206,18 @@ CASES: tuple[KnownCase, ...] = (
         regression_error,
         absolute(1, 1e-3),
     ),
-    KnownCase(
-        "top_eigenvalue",
-        "the same: its multiplicity, C − 1",
-        multiplicity,
-        absolute(9, 0),
-    ),
-    KnownCase(
-        "top_eigenvalue", "10 and 9.99 above a bulk: λ_1", partial(near_degenerate, 0), relative(10, 1e-3)
-    ),
-    KnownCase(
-        "top_eigenvalue", "10 and 9.99 above a bulk: λ_2", partial(near_degenerate, 1), relative(9.99, 5e-4)
+    KnownCase("top_eigenvalue", "the same: its multiplicity, C − 1", multiplicity, absolute(9, 0)),
+    *(
+        KnownCase(
+            "top_eigenvalue", f"10 and 9.99 above a bulk: λ_{i + 1}", partial(near_degenerate, i), accept
+        )
+        for i, accept in enumerate((relative(10, 1e-3), relative(9.99, 5e-4)))
     ),
     *(
         KnownCase(
             "top_eigenvalue",
             f"{experiment}: λ_1 over that of hessian-eigenthings' Lanczos",
-            lambda build=build: over_eigenthings(build()),  # type: ignore[misc]
+            partial(over_eigenthings, build),
             absolute(1, 1e-6),
         )
         for experiment, build in (
@@ -237,29 +226,23 @@ CASES: tuple[KnownCase, ...] = (
             ("at initialization, 8 layers of batchnorm", partial(hessian_at_init, "batchnorm", 8, SEEDS[0])),
         )
     ),
-    KnownCase(
-        "top_eigenvalue",
-        "softmax regression, d = 100, inputs of mean 0",
-        partial(sharpness_at_mean, 0.0),
-        relative(0.146, 0.03),
+    *(
+        KnownCase(
+            "top_eigenvalue",
+            f"softmax regression, d = 100, inputs of mean {mean}",
+            partial(sharpness_at_mean, float(mean)),
+            relative(expected, 0.03),
+        )
+        for mean, expected in (("0", 0.146), (".5", 2.65))
     ),
-    KnownCase(
-        "top_eigenvalue",
-        "softmax regression, d = 100, inputs of mean .5",
-        partial(sharpness_at_mean, 0.5),
-        relative(2.65, 0.03),
-    ),
-    KnownCase(
-        "top_eigenvalue",
-        "at initialization, 4 layers: batchnorm over none",
-        partial(crossover, 4),
-        at_most(0.5),
-    ),
-    KnownCase(
-        "top_eigenvalue",
-        "at initialization, 24 layers: batchnorm over none",
-        partial(crossover, 24),
-        at_least(10),
+    *(
+        KnownCase(
+            "top_eigenvalue",
+            f"at initialization, {depth} layers: batchnorm over none",
+            partial(crossover, depth),
+            accept,
+        )
+        for depth, accept in ((4, at_most(0.5)), (24, at_least(10)))
     ),
     *(
         KnownCase(
@@ -268,18 +251,13 @@ CASES: tuple[KnownCase, ...] = (
             partial(smoothness, name),
             absolute(1, 1e-3),
         )
-        for name in ("loss_range", "gradient_change", "effective_beta")
+        for name in Along._fields
     ),
     KnownCase(
-        "spectrum",
-        "30 % of eigenvalues about 1: their mass",
-        lambda: two_clusters().mass(0, 2)[0],
-        absolute(0.3, 1e-2),
+        "spectrum", "30 % of eigenvalues about 1: their mass", partial(mass, 0, 2), absolute(0.3, 1e-2)
     ),
-    KnownCase(
-        "spectrum", "70 % about 5: their mass", lambda: two_clusters().mass(4, 6)[0], absolute(0.7, 1e-2)
-    ),
-    KnownCase("spectrum", "mass in all", lambda: two_clusters().mass(-99, 99)[0], absolute(1, 1e-6)),
+    KnownCase("spectrum", "70 % about 5: their mass", partial(mass, 4, 6), absolute(0.7, 1e-2)),
+    KnownCase("spectrum", "mass in all", partial(mass, -99, 99), absolute(1, 1e-6)),
     KnownCase(
         "spectrum", "four classes, no normalization: λ_{C−1}/λ_C", partial(toy_gap, "none"), at_least(2)
     ),

@@ -145,17 +145,14 @@ CASES: tuple[KnownCase, ...] = (
         ),
         absolute(1, 1e-3),
     ),
-    KnownCase(
-        "gradient_growth",
-        "residual-batchnorm, 17 layers: first over last",
-        partial(residual_ratio, 17),
-        relative(31.8, 0.1),
-    ),
-    KnownCase(
-        "gradient_growth",
-        "residual-batchnorm, 257 layers: first over last",
-        partial(residual_ratio, 257),
-        relative(1619, 0.1),
+    *(
+        KnownCase(
+            "gradient_growth",
+            f"residual-batchnorm, {depth} layers: first over last",
+            partial(residual_ratio, depth),
+            relative(expected, 0.1),
+        )
+        for depth, expected in ((17, 31.8), (257, 1619))
     ),
     KnownCase(
         "first_step",

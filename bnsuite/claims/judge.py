@@ -1,8 +1,9 @@
 """Verdicts on claims, computed from records by the rule of each claim; no verdict is written by hand."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, NamedTuple
 
 from bnsuite import format
@@ -10,12 +11,8 @@ from bnsuite.ranking.tracks import PROFILES, Kept, age
 from bnsuite.records import CALIBRATION, Outcome, Record, is_number
 from bnsuite.statistics import MIN_SEEDS, differs_upwards, median_interval
 
-HOLDS, CONDITION, FAILS, UNMEASURED = (
-    "holds",
-    "holds with a condition",
-    "does not hold here",
-    "not measured",
-)
+HOLDS, CONDITION = "holds", "holds with a condition"
+FAILS, UNMEASURED = "does not hold here", "not measured"
 
 
 class Need(NamedTuple):
@@ -87,8 +84,8 @@ class Finding(NamedTuple):
         return HOLDS if all(met) else CONDITION if any(met) else FAILS
 
 
-RecordsByNeed = Mapping[Need, Record]
-Rule = Callable[["Reader"], Finding]
+Rule = Callable[..., Finding]
+"""(a `Reader` per need of the claim, in their order) → finding."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Claim:
         source: its address.
         experiment: text that describes what is measured.
         needs: records that the rule reads.
-        rule: reader of these records → finding.
+        rule: a reader of each of these records → finding.
     """
 
     id: str
@@ -146,66 +143,58 @@ def _at_path(detail: Any, path: str) -> Any:
 
 
 class Reader:
-    """Records of one claim, read seed by seed."""
+    """One record that a claim is judged by, read seed by seed."""
 
-    def __init__(self, records: RecordsByNeed) -> None:
-        self._records = records
+    def __init__(self, record: Record) -> None:
+        self.record = record
 
-    def record(self, need: Need) -> Record:
-        """Return the record that a need names."""
-        return self._records[need]
+    def setting(self, name: str) -> str:
+        """Read a setting of the record, as text."""
+        return format.plain(self.record.settings.get(name))
 
-    def seeds(self, need: Need, key: str = "") -> dict[int, float]:
+    def seeds(self, key: str = "") -> dict[int, float]:
         """Read seed → value, or a number of the detail (`means.share`); seeds without one are left out."""
-        pairs = [(s.seed, _at_path(s.detail, key) if key else s.value) for s in self.record(need).samples]
-        return {
-            seed: float(v) for seed, v in pairs if isinstance(v, (int, float)) and not isinstance(v, bool)
-        }
+        pairs = [(s.seed, _at_path(s.detail, key) if key else s.value) for s in self.record.samples]
+        return {seed: float(value) for seed, value in pairs if is_number(value)}
 
-    def evidence(self, need: Need, label: str, key: str = "", unit: str = "") -> Evidence:
+    def evidence(self, label: str, key: str = "", unit: str = "") -> Evidence:
         """Read the value, or the median over seeds of a number of the detail, with its interval.
 
         Args:
-            need: record to read.
             label: text that names the number.
             key: path in the detail (`means.share`); empty: the value.
             unit: unit; empty: that of the record.
         """
-        record = self.record(need)
+        record, values = self.record, sorted(self.seeds(key).values())
         if not key:
             ends = record.low, record.high
             return Evidence(label, record.value, *ends, unit or record.unit, record.n, record.outcome)
-        values = sorted(self.seeds(need, key).values())
         if not values:
             return Evidence(label, None, unit=unit)
-        n, ranks = len(values), median_interval(len(values))
-        middle = (values[(n - 1) // 2] + values[n // 2]) / 2
-        return Evidence(label, middle, values[ranks.low], values[ranks.high], unit, n)
+        ranks = median_interval(len(values))
+        return Evidence(label, median(values), values[ranks.low], values[ranks.high], unit, len(values))
 
-    def derived(self, need: Need, label: str, key: str, unit: str = "") -> Evidence:
+    def derived(self, label: str, key: str, unit: str = "") -> Evidence:
         """Read a derived number, a bound if its outcome says so.
 
         Args:
-            need: record to read.
             label: text that names the number.
             key: name of the derived number.
             unit: its unit.
         """
-        derived = self.record(need).derived
-        value, outcome = derived.get(key), derived.get(f"{key}_outcome")
+        value, outcome = (self.record.derived.get(name) for name in (key, f"{key}_outcome"))
         known = Outcome(outcome) if outcome in set(Outcome) else Outcome.OK
         return Evidence(label, float(value) if is_number(value) else None, unit=unit, outcome=known)
 
-    def below(self, a: Need, b: Need, key: str = "", other: str | None = None) -> bool:
-        """Tell whether a lies below b by the paired test over common seeds with a value.
+    def below(self, higher: "Reader", key: str = "", other: str | None = None) -> bool:
+        """Tell whether this record lies below another by the paired test over common seeds with a value.
 
         Args:
-            a: record that should be lower.
-            b: record that should be higher.
+            higher: record that should be higher.
             key: path in the detail; empty: the value.
-            other: path in the detail of b; None: `key`.
+            other: path in the detail of `higher`; None: `key`.
         """
-        lower, upper = self.seeds(a, key), self.seeds(b, key if other is None else other)
+        lower, upper = self.seeds(key), higher.seeds(key if other is None else other)
         return differs_upwards([upper[seed] - lower[seed] for seed in sorted(lower.keys() & upper.keys())])
 
 
@@ -252,14 +241,11 @@ def _apply_rule(claim: Claim, kept: Sequence[Record]) -> Finding:
     if missing:
         return Finding(f"{len(missing)} of {len(claim.needs)} records are missing.")
     measured = [r for r in records.values() if r.task != CALIBRATION and r.value is not None]
-    few = [record for record in measured if record.n < MIN_SEEDS]
-    if few:
-        return Finding(f"{few[0].task} has {few[0].n} seeds, and a verdict needs {MIN_SEEDS}.")
-    without = [record for record in records.values() if record.value is None]
-    if without:
-        first = without[0]
-        return Finding(f"{first.task} of {first.scheme} has no value: {first.outcome.sentence}.")
-    return claim.rule(Reader(records))
+    for few in (record for record in measured if record.n < MIN_SEEDS):
+        return Finding(f"{few.task} has {few.n} seeds, and a verdict needs {MIN_SEEDS}.")
+    for empty in (record for record in records.values() if record.value is None):
+        return Finding(f"{empty.task} of {empty.scheme} has no value: {empty.outcome.sentence}.")
+    return claim.rule(*(Reader(records[need]) for need in claim.needs))
 
 
 def _newest(need: Need, kept: Sequence[Record]) -> Record | None:

@@ -119,24 +119,19 @@ class Known:
     find: Callable[[], Source]
 
 
-def _known(name: str, hosted: Hosted, about: str) -> Known:
-    return Known(about, hosted.classes, partial(_hosted, name, hosted))
-
+_HOSTED = (
+    ("cifar10", CIFAR10, "60,000 photographs of 10 kinds of things, 32×32 RGB (Krizhevsky 2009)"),
+    ("cifar100", CIFAR100, "60,000 photographs of 100 kinds, 32×32 RGB (Krizhevsky 2009)"),
+    ("mnist", MNIST, "70,000 handwritten digits, 28×28 (LeCun et al. 1998)"),
+    ("fashion-mnist", FASHION, "70,000 articles of fashion, 28×28 (arXiv 1708.07747)"),
+)
 
 DATASETS: dict[str, Known] = {
     "digits": Known((digits.__doc__ or "").splitlines()[0], 10, _digits),
-    "cifar10": _known(
-        "cifar10",
-        CIFAR10,
-        "60,000 photographs of 10 kinds of things, 32×32 RGB (Krizhevsky 2009); downloaded.",
-    ),
-    "cifar100": _known(
-        "cifar100", CIFAR100, "60,000 photographs of 100 kinds, 32×32 RGB (Krizhevsky 2009); downloaded."
-    ),
-    "mnist": _known("mnist", MNIST, "70,000 handwritten digits, 28×28 (LeCun et al. 1998); downloaded."),
-    "fashion-mnist": _known(
-        "fashion-mnist", FASHION, "70,000 articles of fashion, 28×28 (arXiv 1708.07747); downloaded."
-    ),
+    **{
+        name: Known(f"{about}; downloaded.", hosted.classes, partial(_hosted, name, hosted))
+        for name, hosted, about in _HOSTED
+    },
 }
 """Name → data set.
 

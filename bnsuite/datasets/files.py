@@ -268,9 +268,8 @@ def columns_of(schema: Any, where: str) -> tuple[str, str]:
             f"{where}: got {len(images)} columns of images, wanted one, struct<bytes, path>. It has {told}."
         )
     whole = [field.name for field in schema if pa.types.is_integer(field.type)]
-    label = next((name for name in LABELS if name in schema.names), None)
-    if label is None and len(whole) == 1:
-        label = whole[0]
+    alone = whole[0] if len(whole) == 1 else None
+    label = next((name for name in LABELS if name in schema.names), alone)
     if label is None or label not in whole:
         raise DataError(
             f"{where}: wanted one column of integer labels, named label. It has {told}. "

@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bnsuite.datasets.files import FORMAT, rows_of
@@ -34,44 +34,34 @@ class Hosted:
 
 
 CIFAR10 = Hosted(
-    "uoft-cs/cifar10",
-    "0b2714987fa478483af9968de7c934580d0bb9a2",
-    "img",
-    "label",
-    10,
-    50_000,
-    10_000,
-    (3, 32, 32),
+    id="uoft-cs/cifar10",
+    revision="0b2714987fa478483af9968de7c934580d0bb9a2",
+    image="img",
+    label="label",
+    classes=10,
+    train=50_000,
+    test=10_000,
+    shape=(3, 32, 32),
 )
-CIFAR100 = Hosted(
-    "uoft-cs/cifar100",
-    "aadb3af77e9048adbea6b47c21a81e47dd092ae5",
-    "img",
-    "fine_label",
-    100,
-    50_000,
-    10_000,
-    (3, 32, 32),
+CIFAR100 = replace(
+    CIFAR10,
+    id="uoft-cs/cifar100",
+    revision="aadb3af77e9048adbea6b47c21a81e47dd092ae5",
+    label="fine_label",
+    classes=100,
 )
 MNIST = Hosted(
-    "ylecun/mnist",
-    "77f3279092a1c1579b2250db8eafed0ad422088c",
-    "image",
-    "label",
-    10,
-    60_000,
-    10_000,
-    (1, 28, 28),
+    id="ylecun/mnist",
+    revision="77f3279092a1c1579b2250db8eafed0ad422088c",
+    image="image",
+    label="label",
+    classes=10,
+    train=60_000,
+    test=10_000,
+    shape=(1, 28, 28),
 )
-FASHION = Hosted(
-    "zalando-datasets/fashion_mnist",
-    "531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2",
-    "image",
-    "label",
-    10,
-    60_000,
-    10_000,
-    (1, 28, 28),
+FASHION = replace(
+    MNIST, id="zalando-datasets/fashion_mnist", revision="531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2"
 )
 
 

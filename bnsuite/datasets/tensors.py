@@ -1,7 +1,6 @@
 """Data set as standardized tensors; standardization and checksum work in slices, to save memory."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -83,8 +82,6 @@ def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (sum(squares, torch.tensor(0.0)) / n).sqrt()
 
 
-def _parts(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield slices along the first dimension, of at most `AT_ONCE` numbers or one row."""
-    rows = max(1, AT_ONCE // max(1, tensor[:1].numel()))
-    for start in range(0, len(tensor), rows):
-        yield tensor[start : start + rows]
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return slices along the first dimension, of at most `AT_ONCE` numbers or one row."""
+    return torch.split(tensor, max(1, AT_ONCE // max(1, tensor[:1].numel())))

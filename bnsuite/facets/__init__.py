@@ -9,6 +9,7 @@ in which the scheme computes.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from bnsuite.engine.train import mean_cross_entropy, trainable
 from bnsuite.facets.costs import costs_of
 from bnsuite.facets.probe_network import Stage, epsilon, own_streams, rounding, stages
 from bnsuite.networks import softplus
+from bnsuite.networks.layered import CNN, MLP
 from bnsuite.records.facets import COSTS, FACETS
 from bnsuite.schemes import Scheme
 
@@ -50,19 +52,13 @@ def facets_of(scheme: Scheme) -> Facets:
     """
     with own_streams():
         accepting = stages(scheme)
-        trials: dict[str, Callable[[], bool]] = {
-            word: lambda trial=trial: trial(scheme)  # type: ignore[misc]
-            for word, trial in _NORMALIZER_TRIALS.items()
-        }
-        if accepting:
-            trials |= {
-                word: lambda trial=trial: trial(accepting[0])  # type: ignore[misc]
-                for word, trial in _NETWORK_TRIALS.items()
-            }
+        trials = {word: partial(trial, scheme) for word, trial in _NORMALIZER_TRIALS.items()}
+        for stage in accepting[:1]:
+            trials |= {word: partial(trial, stage) for word, trial in _NETWORK_TRIALS.items()}
         holding = [word for word, trial in trials.items() if _or(trial, False)]
-        by_family = {stage.family.name: stage for stage in accepting}
-        stage = by_family.get("cnn") or by_family.get("mlp")
-        costs: dict[str, float] = _or(lambda: costs_of(stage), {}) if stage else {}
+        layered = [stage for stage in accepting if stage.family in (MLP, CNN)]
+        counted = max(layered, key=lambda stage: stage.family.convolutional, default=None)
+        costs: dict[str, float] = _or(lambda: costs_of(counted), {}) if counted else {}
     return Facets(tuple(word for word in FACETS if word in (*holding, *scheme.facets)), costs)
 
 
@@ -78,7 +74,7 @@ def _inputs(scheme: Scheme) -> Iterator[Tensor]:
     for shape in ((8, 32), (8, 32, 4, 4)):
         z = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         x = torch.where(z > 0, z + 1, z - 0.5)
-        if _or(lambda x=x: _normalized(scheme, x), None) is not None:  # type: ignore[misc]
+        if _or(partial(_normalized, scheme, x), None) is not None:
             yield from (x, 100 * x)  # a normalizer may act differently on large values
 
 
@@ -104,13 +100,9 @@ def _near(value: Tensor, expected: Tensor, tolerance: float) -> bool:
     return size > 0 and float((value - expected).norm()) <= tolerance * size
 
 
-def _scale_invariant(scheme: Scheme) -> bool:
-    trials = [(_normalized(scheme, 2 * x), _normalized(scheme, x)) for x in _inputs(scheme)]
-    return bool(trials) and all(_near(*trial, INVARIANCE_TOLERANCE) for trial in trials)
-
-
-def _shift_invariant(scheme: Scheme) -> bool:
-    trials = [(_normalized(scheme, x + x.abs().mean()), _normalized(scheme, x)) for x in _inputs(scheme)]
+def _invariant(change: Callable[[Tensor], Tensor], scheme: Scheme) -> bool:
+    """Tell whether the normalizer's output stays as `change` is applied to its input."""
+    trials = [(_normalized(scheme, change(x)), _normalized(scheme, x)) for x in _inputs(scheme)]
     return bool(trials) and all(_near(*trial, INVARIANCE_TOLERANCE) for trial in trials)
 
 
@@ -137,8 +129,8 @@ def _per_position(scheme: Scheme) -> bool:
 
 
 _NORMALIZER_TRIALS: dict[str, Callable[[Scheme], bool]] = {
-    "scale-invariant": _scale_invariant,
-    "shift-invariant": _shift_invariant,
+    "scale-invariant": partial(_invariant, lambda x: 2 * x),
+    "shift-invariant": partial(_invariant, lambda x: x + x.abs().mean()),
     "mean-centering": _mean_centering,
     "per-position": _per_position,
 }

@@ -28,6 +28,9 @@ Loss = Callable[[Any, Tensor], Tensor]
 
 Mode = Literal["train", "eval"]
 
+IGNORED = -100
+"""Label of an example that torch's losses leave out, unless told otherwise."""
+
 
 class Problem:
     """L(θ) = Σ n_i L_i(θ) / Σ n_i over minibatches of n_i examples, L_i the loss of minibatch i.
@@ -37,7 +40,8 @@ class Problem:
 
     Raises:
         ValueError: a model in evaluation mode without `mode`; no trainable parameter, or one with a hook;
-            minibatches of impossible sizes, or on another device or of another dtype than the model.
+            minibatches of impossible sizes, or on another device or of another dtype than the model;
+            a label that is no class of the model's outputs.
     """
 
     def __init__(
@@ -73,7 +77,13 @@ class Problem:
         # fused attention has no second derivative
         with torch.random.fork_rng([*range(torch.cuda.device_count())]), sdpa_kernel(SDPBackend.MATH):
             torch.manual_seed(self._seed * 1_000_003 + i)
-            loss = self._loss(functional_call(self.network, {**params, **buffers}, args, kwargs), y)
+            outputs = functional_call(self.network, {**params, **buffers}, args, kwargs)
+            try:
+                loss = self._loss(outputs, y)
+            except IndexError as error:
+                if refusal := _stray_label(outputs, y):
+                    raise ValueError(refusal) from error
+                raise
         if not isinstance(loss, Tensor) or loss.dim():
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"a loss gives one number, the mean over the minibatch: got {got}. Use .mean().")
@@ -106,6 +116,20 @@ class _Gradients:
                 loss = self._problem.loss(i, unflatten(self.params, self._problem.network))
                 (gradient,) = torch.autograd.grad(loss, self.params, create_graph=True)
             yield gradient
+
+
+def _stray_label(outputs: Any, y: Tensor) -> str | None:
+    """Explain that a label is no class of the outputs (N, C, …); None: all are, or y holds no labels."""
+    if not isinstance(outputs, Tensor) or outputs.dim() < 2 or y.is_floating_point():
+        return None
+    classes = outputs.shape[1]
+    stray = y[((y < 0) & (y != IGNORED)) | (y >= classes)].tolist()
+    if not stray:
+        return None
+    return (
+        f"y holds labels from 0 to {classes - 1}: got {stray[0]} for outputs of shape "
+        f"{tuple(outputs.shape)}. Number the classes from 0, or give the model more outputs."
+    )
 
 
 def _minibatches(data: Any) -> list[Minibatch]:

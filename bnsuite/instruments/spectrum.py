@@ -3,8 +3,19 @@
 import torch
 from torch import nn
 
-from bnsuite.engine.curvature import Density, spectral_density
+from bnsuite.engine import curvature
 from bnsuite.instruments._problem import Data, Loss, Mode, Problem
+
+
+class Density(curvature.Density):
+    """Spectral density of a model's Hessian; its text has the number of nodes and their ends."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        probes, order = self.nodes.shape
+        low, high = self.nodes.aminmax()
+        return f"Density({probes} probes of {order} nodes, from {low:.4g} to {high:.4g})"
 
 
 def spectrum(
@@ -49,6 +60,8 @@ def spectrum(
     >>> density = spectrum(model, nn.MSELoss(), (x, torch.zeros(2, 1)), order=2)  # eigenvalues 1 and 4
     >>> [round(float(node), 6) for node in density.nodes[0]]
     [1.0, 4.0]
+    >>> density
+    Density(8 probes of 2 nodes, from 1 to 4)
     """
     operator = Problem(model, loss, data, mode, seed, dtype).hessian()
-    return spectral_density(operator, order, range(seed, seed + probes))
+    return Density(*curvature.spectral_density(operator, order, range(seed, seed + probes)))

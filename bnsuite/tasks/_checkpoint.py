@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from hessian_eigenthings import CurvatureOperator
 from torch import Tensor, nn
 
 from bnsuite.activations import activation
-from bnsuite.engine.curvature import HessianOperator, Spectrum
+from bnsuite.engine.curvature import HessianOperator, Spectrum, extreme_eigenvalues
 from bnsuite.engine.lanes import Examples, Lane
 from bnsuite.engine.stack import Stack
 from bnsuite.engine.train import accuracy, mean_cross_entropy
@@ -72,11 +73,7 @@ class MatchedLoss(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < WINDOW:
-            raise ValueError(
-                f"steps of {self.spec.name}: got {self.steps}, wanted at least {WINDOW}, over which the loss "
-                "is averaged. Try steps=400."
-            )
+        self.at_least("steps", WINDOW, "over which the loss is averaged")
 
     @property
     def phi(self) -> Factory:
@@ -98,11 +95,7 @@ class MatchedLoss(Task):
         return Partition(examples.x[order].double(), examples.y[order])
 
     def hessian(
-        self,
-        subject: Subject,
-        network: nn.Module,
-        partition: Partition,
-        dtype: torch.dtype = torch.float64,
+        self, subject: Subject, network: nn.Module, partition: Partition, dtype: torch.dtype = torch.float64
     ) -> HessianOperator:
         """Build the Hessian at a network; converts the network to `dtype` in place.
 
@@ -132,16 +125,14 @@ class MatchedLoss(Task):
             reached = self.train(subject, waiting, steps, self.limit(subject))
             for lane in waiting:
                 checkpoint = reached[lane.seed]
+                sample, outcome = None, Outcome.STUCK
                 if isinstance(checkpoint, Outcome):
-                    sample: Sample | None = Sample(seed=lane.seed, value=None, outcome=checkpoint)
-                else:
-                    sample = measure(lane, checkpoint)
-                if sample is None and k < HALVINGS:
+                    outcome = checkpoint
+                elif (sample := measure(lane, checkpoint)) is None and k < HALVINGS:
                     continue
-                sample = sample or Sample(seed=lane.seed, value=None, outcome=Outcome.STUCK)
+                sample = sample or Sample(seed=lane.seed, value=None, outcome=outcome)
                 samples[lane.seed] = sample
-                value = str(sample.outcome) if sample.value is None else f"{symbol} = {sample.value:.4g}"
-                subject.report(value)
+                subject.report(sample.outcome if sample.value is None else f"{symbol} = {sample.value:.4g}")
         return [samples[seed] for seed in self.confirmation]
 
     def train(
@@ -180,7 +171,7 @@ class MatchedLoss(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnostic(MatchedLoss):
-    """Unranked task at matched loss, for any activation.
+    """Unranked task at matched loss, for any activation, on at least 2 classes.
 
     Attributes:
         activation: φ, by its name in `bnsuite.activations`.
@@ -196,6 +187,36 @@ class Diagnostic(MatchedLoss):
     def phi(self) -> Factory:
         return activation(self.activation)
 
+    def partition(self, subject: Subject) -> Partition:
+        """Build the frozen partition that the Hessian is taken over.
+
+        Raises:
+            ValueError: the data has one class.
+        """
+        if subject.data.classes < 2:
+            raise ValueError(
+                f"{self.spec.name} needs at least 2 classes: got {subject.data.classes} in "
+                f"{subject.data.name}. Use another data set."
+            )
+        return super().partition(subject)
+
+    def top(self, operator: CurvatureOperator, count: int, seed: int) -> Spectrum:
+        """Find the largest eigenvalues, each certified by its own vector.
+
+        Args:
+            operator: a symmetric operator.
+            count: how many; all, if there are fewer.
+            seed: seed of the start of Lanczos.
+        """
+        return extreme_eigenvalues(
+            operator,
+            min(count, operator.size),
+            seed=seed,
+            tolerance=self.tolerance,
+            max_products=self.max_products,
+            vectors=True,
+        )
+
 
 def too_sharp(lane: Lane, spectrum: Spectrum) -> bool:
     """Tell whether rate · λ_max/2 is above `EDGE`."""
@@ -203,11 +224,23 @@ def too_sharp(lane: Lane, spectrum: Spectrum) -> bool:
 
 
 @torch.no_grad()
-def loss_and_accuracy(network: nn.Module, partition: Partition) -> dict[str, Json]:
-    """Compute mean loss and accuracy over the partition, with the batch statistics of each minibatch."""
-    x, y = partition
-    logits = torch.stack([network(minibatch) for minibatch in x])
+def described(
+    lane: Lane, checkpoint: Checkpoint, partition: Partition, spectrum: Spectrum
+) -> dict[str, Json]:
+    """Describe a checkpoint for the detail of its sample: step, rate, loss, accuracy, largest eigenvalues.
+
+    Args:
+        lane: seed and rate.
+        checkpoint: network and its step.
+        partition: minibatches over which loss and accuracy are means, with the batch statistics of each.
+        spectrum: spectrum of the Hessian there.
+    """
+    logits = torch.stack([checkpoint.network(minibatch) for minibatch in partition.x])
     return {
-        "loss": float(mean_cross_entropy(logits, y).mean()),
-        "accuracy": float(accuracy(logits, y).mean()),
+        "step": checkpoint.step,
+        "rate": lane.rate,
+        "loss": float(mean_cross_entropy(logits, partition.y).mean()),
+        "accuracy": float(accuracy(logits, partition.y).mean()),
+        "eigenvalues": [e.value for e in spectrum.top],
+        "residuals": [e.residual for e in spectrum.top],
     }

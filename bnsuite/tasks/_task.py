@@ -46,13 +46,7 @@ class Subject:
     def device(self) -> torch.device:
         return self.data.train_x.device
 
-    def network(
-        self,
-        depth: int,
-        width: int,
-        seed: int,
-        activation: Factory = relu,
-    ) -> Network:
+    def network(self, depth: int, width: int, seed: int, activation: Factory = relu) -> Network:
         """Build a freshly initialized network in training mode.
 
         Args:
@@ -132,6 +126,23 @@ class Task(ABC):
             value = valid(self.spec.name, setting.name, getattr(self, setting.name))
             object.__setattr__(self, setting.name, value)
         check_together(self.spec.name, vars(self))
+
+    def at_least(self, name: str, least: int, why: str) -> None:
+        """Check that a setting with a default is large enough for this task.
+
+        Args:
+            name: name of the setting.
+            least: smallest value that the task can use.
+            why: why it must be so large, as a part of the message.
+
+        Raises:
+            ValueError: it is smaller.
+        """
+        if (value := getattr(self, name)) < least:
+            raise ValueError(
+                f"{name} of {self.spec.name}: got {value}, wanted at least {least}, {why}. "
+                f"Try {name}={getattr(type(self), name)}."
+            )
 
     @property
     def settings(self) -> dict[str, Json]:
@@ -224,11 +235,9 @@ def fates(curves: Curves, passes: Callable[[float, float], bool]) -> list[Fate]:
         curves: losses and accuracies of the lanes.
         passes: (final loss, final accuracy) → whether a lane is ok; means over the last 10 % of steps.
     """
+    alive = torch.isfinite(curves.losses).all(0).tolist()
+    means = zip(alive, final_mean(curves.losses), final_mean(curves.accuracies), strict=True)
     return [
-        Outcome.NONFINITE
-        if not bool(torch.isfinite(curves.losses[:, i]).all())
-        else (Outcome.OK if passes(loss, accuracy) else Outcome.STUCK)
-        for i, (loss, accuracy) in enumerate(
-            zip(final_mean(curves.losses), final_mean(curves.accuracies), strict=True)
-        )
+        Outcome.NONFINITE if not finite else Outcome.OK if passes(loss, accuracy) else Outcome.STUCK
+        for finite, loss, accuracy in means
     ]

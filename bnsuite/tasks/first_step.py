@@ -36,11 +36,7 @@ class FirstStep(AtInitialization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.depth < 3:
-            raise ValueError(
-                f"depth of {self.spec.name}: got {self.depth}, wanted at least 3, where layer 2 is not the "
-                "last. Try depth=100."
-            )
+        self.at_least("depth", 3, "where layer 2 is not the last")
 
     def __call__(self, subject: Subject) -> Measurement:
         samples, trace = [], list[dict[str, Json]]()

@@ -6,6 +6,7 @@ from typing import ClassVar, final
 
 from torch import nn
 
+from bnsuite.networks.layered import MLP
 from bnsuite.norms import BatchNorm, LayerNorm
 from bnsuite.protocol.search import rounded
 from bnsuite.records import Json, Measurement
@@ -44,11 +45,7 @@ class GradientGrowth(AtInitialization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.depth < 4:
-            raise ValueError(
-                f"depth of {self.spec.name}: got {self.depth}, wanted at least 4, for a rate over several "
-                "layers. Try depth=40."
-            )
+        self.at_least("depth", 4, "for a rate over several layers")
 
     def __call__(self, subject: Subject) -> Measurement:
         middle = range(max(1, round(self.depth / 5)), self.depth - max(1, round(self.depth / 8)) + 1)
@@ -73,7 +70,7 @@ class GradientGrowth(AtInitialization):
         """Compute β of wide layers, exact for an imbalance below 1; None: no theory covers the network."""
         scheme = subject.scheme
         bare = scheme.skip == "none" and not (scheme.init or scheme.weight or scheme.activation)
-        if subject.family.name != "mlp" or not bare or scheme.norm not in _NORMS:
+        if subject.family != MLP or not bare or scheme.norm not in _NORMS:
             return None
         norm = _NORMS[scheme.norm]
         if norm == "batch" and self.batch <= 3:

@@ -3,26 +3,24 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, final
 
 import torch
 from hessian_eigenthings import CurvatureOperator
 from torch import Tensor
 
-from bnsuite.engine.curvature import Spectrum, extreme_eigenvalues
+from bnsuite.engine.curvature import Spectrum
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.moments import orthonormal, output_moments, projected, random_orthonormal, share
 from bnsuite.protocol.search import middle, over_seeds
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
-from bnsuite.tasks._checkpoint import (
-    Checkpoint,
-    Diagnostic,
-    Partition,
-    loss_and_accuracy,
-    too_sharp,
-)
+from bnsuite.tasks._checkpoint import Checkpoint, Diagnostic, Partition, described, too_sharp
 from bnsuite.tasks._task import Subject
+
+SPANS = ("means", "means_and_variances")
+"""Names of the spans in a sample's detail: of the gradients of the means, and of both moments."""
 
 
 @final
@@ -45,34 +43,23 @@ class MeanShift(Diagnostic):
     spec: ClassVar[TaskSpec] = SPECS["mean_shift"]
 
     def __call__(self, subject: Subject) -> Measurement:
-        if subject.data.classes < 2:
-            raise ValueError(
-                f"{self.spec.name} needs at least 2 classes: got {subject.data.classes} in "
-                f"{subject.data.name}. Use another data set."
-            )
-        partition = self.partition(subject)
-        samples = self.at_matched_loss(
-            subject, lambda lane, checkpoint: self._sample(subject, lane, checkpoint, partition), "share"
-        )
+        measure = partial(self._sample, subject, self.partition(subject))
+        samples = self.at_matched_loss(subject, measure, "share")
         return self.measurement(samples, _derived(samples))
 
     def _sample(
-        self, subject: Subject, lane: Lane, checkpoint: Checkpoint, partition: Partition
+        self, subject: Subject, partition: Partition, lane: Lane, checkpoint: Checkpoint
     ) -> Sample | None:
         """Measure the sample of one seed; None: the rate was too large for its curvature."""
         network, k = checkpoint.network, subject.data.classes - 1
         operator = self.hessian(subject, network, partition)
-        spectrum = self._top(operator, k + 1, lane.seed)
+        spectrum = self.top(operator, k + 1, lane.seed)
         if too_sharp(lane, spectrum):
             return None
         tops = spectrum.top[:k]
         residual = max(e.residual for e in tops) if len(tops) == k else math.inf
         detail: dict[str, Json] = {
-            "step": checkpoint.step,
-            "rate": lane.rate,
-            **loss_and_accuracy(network, partition),
-            "eigenvalues": [e.value for e in spectrum.top],
-            "residuals": [e.residual for e in spectrum.top],
+            **described(lane, checkpoint, partition, spectrum),
             "subspace_error": _angle(spectrum, k),
             "lambda_max": tops[0].value,
         }
@@ -81,8 +68,7 @@ class MeanShift(Diagnostic):
         vectors = torch.stack([e.vector for e in tops if e.vector is not None])
         moments = output_moments(network, partition.x, stacked=subject.stacked)
         means = orthonormal(moments.means)
-        both = orthonormal(torch.cat(moments))
-        for name, span in (("means", means), ("means_and_variances", both)):
+        for name, span in zip(SPANS, (means, orthonormal(torch.cat(moments))), strict=True):
             detail[name] = self._share_in(operator, span, vectors, tops[0].value, lane.seed)
         return Sample(seed=lane.seed, value=_mean_share(vectors, means), detail=detail)
 
@@ -90,22 +76,12 @@ class MeanShift(Diagnostic):
         self, operator: CurvatureOperator, span: Tensor, vectors: Tensor, sharpest: float, seed: int
     ) -> dict[str, Json]:
         """Compute the eigenspace's share in a span and in a random one; λ_max with the span projected out."""
-        left = self._top(projected(operator, span), 1, seed).top[0]
+        left = self.top(projected(operator, span), 1, seed).top[0]
         chance = _mean_share(vectors, random_orthonormal(len(span), span, seed))
         shares: dict[str, Json] = {"rank": len(span), "share": _mean_share(vectors, span), "random": chance}
         if left.residual <= self.tolerance:
             shares |= {"lambda_max": left.value, "ratio": left.value / sharpest}
         return {**shares, "residual": left.residual}
-
-    def _top(self, operator: CurvatureOperator, count: int, seed: int) -> Spectrum:
-        return extreme_eigenvalues(
-            operator,
-            count,
-            seed=seed,
-            tolerance=self.tolerance,
-            max_products=self.max_products,
-            vectors=True,
-        )
 
 
 def _mean_share(vectors: Tensor, span: Tensor) -> float:
@@ -125,18 +101,13 @@ def _angle(spectrum: Spectrum, k: int) -> float | None:
 
 def _derived(samples: Sequence[Sample]) -> dict[str, Json]:
     """Compute medians over seeds of the numbers in the samples' details."""
-    medians = {
-        f"{span}_{name}": middle(samples, span, name)
-        for span in ("means", "means_and_variances")
-        for name in ("share", "random", "rank", "lambda_max", "ratio")
-    }
-    residuals = [
-        residual
-        for span in ("means", "means_and_variances")
-        for residual in over_seeds(samples, span, "residual")
-    ]
+    residuals = [residual for span in SPANS for residual in over_seeds(samples, span, "residual")]
     return {
         "lambda_max": middle(samples, "lambda_max"),
-        **medians,
+        **{
+            f"{span}_{name}": middle(samples, span, name)
+            for span in SPANS
+            for name in ("share", "random", "rank", "lambda_max", "ratio")
+        },
         "max_residual": max(residuals, default=None),
     }

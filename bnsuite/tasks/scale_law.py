@@ -10,15 +10,7 @@ from bnsuite.networks import Network
 from bnsuite.records import Measurement
 from bnsuite.schemes import Scheme
 from bnsuite.specs import SPECS, TaskSpec
-from bnsuite.tasks._initial import (
-    AtInitialization,
-    backward,
-    finite_sample,
-    norm,
-    ratio,
-    slope,
-    with_medians,
-)
+from bnsuite.tasks._initial import AtInitialization, backward, finite_sample, norm, ratio, slope, with_medians
 from bnsuite.tasks._task import Subject
 
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)

@@ -3,25 +3,20 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
-from bnsuite.engine.curvature import Density, HessianOperator, Spectrum, extreme_eigenvalues, spectral_density
+from bnsuite.engine.curvature import Density, Spectrum, spectral_density
 from bnsuite.engine.lanes import Lane
 from bnsuite.engine.moments import share
 from bnsuite.protocol.search import middle, over_seeds, rounded
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
-from bnsuite.tasks._checkpoint import (
-    Checkpoint,
-    Diagnostic,
-    Partition,
-    loss_and_accuracy,
-    too_sharp,
-)
+from bnsuite.tasks._checkpoint import Checkpoint, Diagnostic, Partition, described, too_sharp
 from bnsuite.tasks._task import Subject
 
 OUTLIER = 2.0
@@ -68,43 +63,32 @@ class HessianSpectrum(Diagnostic):
     kernel: float = 0.01
 
     def __call__(self, subject: Subject) -> Measurement:
-        if subject.data.classes < 2:
-            raise ValueError(
-                f"{self.spec.name} needs at least 2 classes: got {subject.data.classes} in "
-                f"{subject.data.name}. Use another data set."
-            )
-        partition = self.partition(subject)
         trace: list[dict[str, Json]] = []
-
-        def measure(lane: Lane, checkpoint: Checkpoint) -> Sample | None:
-            return self._sample(subject, lane, checkpoint, partition, trace)
-
+        measure = partial(self._sample, subject, self.partition(subject), trace)
         samples = self.at_matched_loss(subject, measure, "λ_1/λ_C")
         return self.measurement(samples, _derived(samples), trace)
 
     def _sample(
         self,
         subject: Subject,
-        lane: Lane,
-        checkpoint: Checkpoint,
         partition: Partition,
         trace: list[dict[str, Json]],
+        lane: Lane,
+        checkpoint: Checkpoint,
     ) -> Sample | None:
         """Measure the sample of one seed; None: the rate was too large for its curvature."""
         network, classes, first = checkpoint.network, subject.data.classes, self.confirmation[0]
         operator = self.hessian(subject, network, partition)
-        spectrum = self._top(operator, classes, lane.seed)
+        spectrum = self.top(operator, classes + 1, lane.seed)
         if too_sharp(lane, spectrum):
             return None
         initial = subject.network(self.depth, self.width, lane.seed, self.phi)
         detail: dict[str, Json] = {
-            "step": checkpoint.step,
-            "rate": lane.rate,
-            **loss_and_accuracy(network, partition),
+            **described(lane, checkpoint, partition, spectrum),
             **self._ends(spectrum, classes),
             "gradient_share": self._gradient_share(subject, network, partition, spectrum),
             "at_init": self._ends(
-                self._top(self.hessian(subject, initial, partition), classes, lane.seed), classes
+                self.top(self.hessian(subject, initial, partition), classes + 1, lane.seed), classes
             ),
         }
         if lane.seed == first:
@@ -123,17 +107,6 @@ class HessianSpectrum(Diagnostic):
         if value is None or max(_residuals(spectrum, classes)) > self.tolerance:
             return Sample(seed=lane.seed, value=None, outcome=Outcome.UNCONVERGED, detail=detail)
         return Sample(seed=lane.seed, value=value, low=low, high=high, detail=detail)
-
-    def _top(self, operator: HessianOperator, classes: int, seed: int) -> Spectrum:
-        """Find λ_1 … λ_{C+1}, all certified."""
-        return extreme_eigenvalues(
-            operator,
-            min(classes + 1, operator.size),
-            seed=seed,
-            tolerance=self.tolerance,
-            max_products=self.max_products,
-            vectors=True,
-        )
 
     def _ends(self, spectrum: Spectrum, classes: int) -> dict[str, Json]:
         """Describe the certified eigenvalues; what needs λ_C is None if λ_C is unsure or not positive."""
@@ -155,7 +128,8 @@ class HessianSpectrum(Diagnostic):
         self, subject: Subject, network: nn.Module, partition: Partition, spectrum: Spectrum
     ) -> float | None:
         """Compute the share of the gradient's energy in the space of the top C, mean over minibatches."""
-        vectors = _vectors(spectrum)[: subject.data.classes]
+        certified = [e.vector for e in spectrum.top[: subject.data.classes] if e.vector is not None]
+        vectors = torch.stack(certified)
         singles = (Partition(x[None], y[None]) for x, y in zip(*partition, strict=True))
         gradients = [self.hessian(subject, network, single).gradient for single in singles]
         return rounded(mean(float(share(g.unsqueeze(0), vectors)) for g in gradients))
@@ -168,10 +142,6 @@ def _density_rows(density: Density, grid: Tensor, width: float, seed: int) -> li
         {"phase": "density", "seed": seed, "x": rounded(x), "y": rounded(y), "error": rounded(error)}
         for x, y, error in zip(*(column.tolist() for column in columns), strict=True)
     ]
-
-
-def _vectors(spectrum: Spectrum) -> Tensor:
-    return torch.stack([e.vector for e in spectrum.top if e.vector is not None])
 
 
 def _residuals(spectrum: Spectrum, classes: int) -> tuple[float, float]:
@@ -192,16 +162,12 @@ def _lambda_ratio(spectrum: Spectrum, classes: int) -> tuple[float | None, float
 
 def _derived(samples: Sequence[Sample]) -> dict[str, Json]:
     """Compute medians over seeds of the numbers in the samples' details."""
+    own = ("gap", "outliers", "gradient_share", "negative_mass", "lambda_1")
+    residuals = over_seeds(samples, "residual") + over_seeds(samples, "at_init", "residual")
     return {
-        "gap": middle(samples, "gap"),
-        "outliers": middle(samples, "outliers"),
-        "gradient_share": middle(samples, "gradient_share"),
-        "negative_mass": middle(samples, "negative_mass"),
+        **{name: middle(samples, name) for name in own},
         "at_init": middle(samples, "at_init", "ratio"),
         "at_init_outliers": middle(samples, "at_init", "outliers"),
-        "lambda_1": middle(samples, "lambda_1"),
         "lambda_1_at_init": middle(samples, "at_init", "lambda_1"),
-        "max_residual": max(
-            over_seeds(samples, "residual") + over_seeds(samples, "at_init", "residual"), default=None
-        ),
+        "max_residual": max(residuals, default=None),
     }

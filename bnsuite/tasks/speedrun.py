@@ -238,8 +238,7 @@ class Speedrun(Task):
         network.eval()
         means = []
         moves = [(side, by) for side in (False, True) for by in (-1, 0, 1)]
-        for start in range(0, len(x), AT_ONCE):
-            rows = torch.arange(start, min(start + AT_ONCE, len(x)), device=x.device)
+        for rows in torch.split(torch.arange(len(x), device=x.device), AT_ONCE):
             shifts = rows.new_ones(len(rows), 2)
             seen = [
                 Views(rows, torch.full_like(rows, side, dtype=torch.bool), by * shifts) for side, by in moves

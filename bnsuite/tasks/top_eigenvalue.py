@@ -17,13 +17,7 @@ from bnsuite.protocol.sharpness import SharpnessSearch
 from bnsuite.protocol.stable_lr import RateRow
 from bnsuite.records import Json, Measurement, Outcome, Sample
 from bnsuite.specs import SPECS, TaskSpec
-from bnsuite.tasks._checkpoint import (
-    Checkpoint,
-    MatchedLoss,
-    Partition,
-    loss_and_accuracy,
-    too_sharp,
-)
+from bnsuite.tasks._checkpoint import Checkpoint, MatchedLoss, Partition, described, too_sharp
 from bnsuite.tasks._task import Subject
 from bnsuite.tasks.stable_lr import rate_rows
 
@@ -64,11 +58,10 @@ class TopEigenvalue(MatchedLoss):
 
         trace = search.follow(attempt)
         elsewhere = self._elsewhere(subject, partition, search.best(trace))
+        measured = self.at_matched_loss(subject, partial(self.sample, subject, partition), "λ")
         samples = [
             sample.model_copy(update={"detail": {**elsewhere.get(sample.seed, {}), **sample.detail}})
-            for sample in self.at_matched_loss(
-                subject, lambda lane, checkpoint: self.sample(subject, lane, checkpoint, partition), "λ"
-            )
+            for sample in measured
         ]
         return self.measurement(samples, search.derived(trace, samples), trace)
 
@@ -120,15 +113,15 @@ class TopEigenvalue(MatchedLoss):
         return by_seed
 
     def sample(
-        self, subject: Subject, lane: Lane, checkpoint: Checkpoint, partition: Partition
+        self, subject: Subject, partition: Partition, lane: Lane, checkpoint: Checkpoint
     ) -> Sample | None:
         """Measure λ_max of one seed; None: the rate was too large for its curvature.
 
         Args:
             subject: whose data has the classes, as many eigenvalues of which are listed.
+            partition: minibatches that the Hessian is taken over.
             lane: seed and rate.
             checkpoint: network at matched loss, and its step.
-            partition: minibatches that the Hessian is taken over.
         """
         network = checkpoint.network
         listed = self.eigenvalues or subject.data.classes if lane.seed == self.confirmation[0] else 1
@@ -137,13 +130,9 @@ class TopEigenvalue(MatchedLoss):
         if too_sharp(lane, spectrum):
             return None
         detail: dict[str, Json] = {
-            "step": checkpoint.step,
-            "rate": lane.rate,
-            **loss_and_accuracy(network, partition),
+            **described(lane, checkpoint, partition, spectrum),
             "residual": sharpest.residual,
             "products": spectrum.products,
-            "eigenvalues": [e.value for e in spectrum.top],
-            "residuals": [e.residual for e in spectrum.top],
         }
         if spectrum.bottom:
             detail["lambda_min"] = spectrum.bottom[0].value

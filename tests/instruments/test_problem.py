@@ -175,8 +175,11 @@ def test_what_would_be_misread_is_refused(instrument: Callable[..., Any], name: 
 def test_wrong_labels_are_refused_by_the_loss(instrument: Callable[..., Any]) -> None:
     model = small(nn.BatchNorm1d(5))
     before = repr(state(model))
-    with pytest.raises(IndexError, match="Target 5 is out of bounds"):
+    message = r"labels from 0 to 2: got 5 for outputs of shape \(12, 3\)\. Number the classes from 0"
+    with pytest.raises(ValueError, match=message):
         instrument(model, F.cross_entropy, (X, Y + 3))
+    with pytest.raises(ValueError, match="labels from 0 to 2: got -1 "):
+        instrument(model, F.cross_entropy, (X, Y - 1))
     assert repr(state(model)) == before
 
 

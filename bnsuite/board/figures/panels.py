@@ -5,6 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
+from operator import itemgetter
 from statistics import median
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
@@ -83,6 +84,28 @@ def trace_rows(record: Record, *phases: str, positive: Sequence[str] = ()) -> Po
     ]
 
 
+def grouped(rows: Iterable[dict[str, Any]], *fields: str) -> dict[Any, Points]:
+    """Rows by their value of a field, or by the tuple of their values of several."""
+    groups: dict[Any, Points] = defaultdict(list)
+    key = itemgetter(*fields)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def seed_points(records: Records, path: Sequence[str], drawable: Callable[[object], bool]) -> Points:
+    """A row per seed with a number that can be drawn.
+
+    Args:
+        records: records by the label of the entry.
+        path: keys that lead to the number in a sample's detail; empty: the sample's value.
+        drawable: tells whether a number fits the axis.
+    """
+    samples = [(label, sample) for label, record in records.items() for sample in record.samples]
+    values = [(label, detail(sample, path) if path else sample.value) for label, sample in samples]
+    return [{"label": label, "x": value} for label, value in values if drawable(value)]
+
+
 def layer(values: Points) -> alt.Chart:
     """Chart of rows, without marks; as JSON text, since Altair copies a list for each panel that holds it.
 
@@ -108,6 +131,13 @@ def bars(points: Points, x: Mapping[str, Any], y: alt.Y) -> alt.Chart:
     at = alt.X(**{**x, "shorthand": "low:Q"})
     rules = layer(points).mark_rule(color=ACCENT, strokeWidth=2, opacity=0.5)
     chart: alt.Chart = rules.encode(x=at, x2="high:Q", y=y)
+    return chart
+
+
+def dots(points: Points, x: Mapping[str, Any], y: alt.Y) -> alt.Chart:
+    """Rows as large dots, such as the medians of intervals."""
+    marks = layer(points).mark_circle(color=ACCENT, size=52, opacity=1)
+    chart: alt.Chart = marks.encode(x=alt.X(**x), y=y)
     return chart
 
 
@@ -150,6 +180,19 @@ def log_axis(
     }
 
 
+def linear_axis(field: str, title: str, domain: Sequence[float], **axis: Any) -> dict[str, Any]:
+    """Return the arguments of a linear channel without grid lines.
+
+    Args:
+        field: field of the rows.
+        title: title of the axis.
+        domain: its ends.
+        axis: further arguments of `alt.Axis`.
+    """
+    scale = alt.Scale(domain=list(domain), nice=False)
+    return {"shorthand": f"{field}:Q", "title": title, "scale": scale, "axis": alt.Axis(grid=False, **axis)}
+
+
 def powers_axis(field: str, title: str | None, values: Iterable[float], margin: float = 2) -> dict[str, Any]:
     """Return the arguments of a vertical log axis over many decades, with ticks such as 10⁶."""
     domain = span(values, margin)
@@ -185,10 +228,8 @@ def seed_dots(
     points: Points, labels: Sequence[str], x: Mapping[str, Any], *below: alt.Chart
 ) -> alt.LayerChart:
     """A row per entry: a dot per seed, a stroke at their median; `below` is drawn behind them."""
-    groups: dict[str, list[float]] = defaultdict(list)
-    for point in points:
-        groups[point["label"]].append(point["x"])
-    medians = [{"label": label, "x": median(group)} for label, group in groups.items()]
+    groups = grouped(points, "label")
+    medians = [{"label": label, "x": median(p["x"] for p in own)} for label, own in groups.items()]
     at = {"x": alt.X(**x), "y": row_labels(labels)}
     return panel(
         *below,

@@ -14,7 +14,7 @@ WIDTH = 250  # of the plotted area, in CSS pixels: a panel fits a phone
 GUTTER = 44  # of the vertical axis: panels of one figure line up
 
 _VERSION = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-_DROPPED = ("class", "role", "pointer-events", "font-family", "opacity")  # opacity where it is 1
+_DROPPED = ("class", "role", "pointer-events", "font-family")
 
 Chart = alt.LayerChart | alt.VConcatChart
 
@@ -69,7 +69,7 @@ def draw(chart: Chart, name: str, title: str, text: str) -> Markup:
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2]
         for key, value in list(node.attrib.items()):
-            if key in _DROPPED[:4] or key.startswith("aria-") or (key == "opacity" and value == "1"):
+            if key in _DROPPED or key.startswith("aria-") or (key, value) == ("opacity", "1"):
                 del node.attrib[key]
             elif key == "id":
                 node.set("id", ids.setdefault(value, f"{name}-{len(ids) + 1}"))
