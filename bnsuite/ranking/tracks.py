@@ -130,9 +130,9 @@ def _marks(tracks: Mapping[Track, Sequence[Kept]]) -> dict[Track, str]:
 
     def mark(track: Track) -> str:
         same_name = checksums[track.dataset]
-        shortened = ((n, {checksum[:n] for checksum in same_name}) for n in range(MARK, 64))
-        digits = next((n for n, marks in shortened if len(marks) == len(same_name)), 64)
-        return track.checksum[:digits] or "none"
+        lengths = range(MARK, len(track.checksum) + 1)
+        short = (n for n in lengths if len({checksum[:n] for checksum in same_name}) == len(same_name))
+        return track.checksum[: next(short, None)] or "none"
 
     return {track: "" if plain(track) else mark(track) for track in tracks}
 

@@ -98,10 +98,11 @@ def test_reference_scores_zero_and_better_is_positive() -> None:
 
 
 def test_a_seed_without_a_value_scores_the_worst() -> None:
-    reference = references()
+    reference = {task: record(task, samples=[29] * 6) for task in RANKED}
     holes = record(samples=[sample(100, None, Outcome.STUCK), 29, 29, 29, 29, 29])
     scores = seed_composites({**reference, "max_depth": holes}, reference, SCALES)
-    assert scores[100].value < scores[101].value - 0.3
+    assert scores[100] == Score(-0.5, -0.5, -0.5), "−2 in one of four tasks, 0 in the others"
+    assert scores[101] == Score(0, 0, 0)
 
 
 def row(kept: list[Kept], scheme: str) -> Row:
@@ -163,5 +164,15 @@ def test_scales_need_one_track_and_every_reference() -> None:
         derive_scales(records + measured("none", profile="smoke"))
     with pytest.raises(ValueError, match="max_depth: every reference scheme"):
         derive_scales([r for r in records if r.scheme != "none"])
-    with pytest.raises(ValueError, match="scales need records of"):
+    wanted = "scales need records of max_depth, stable_lr, top_eigenvalue, time_to_accuracy: got "
+    with pytest.raises(ValueError, match=f"^{wanted}max_depth, top_eigenvalue, time_to_accuracy$"):
         derive_scales([r for r in records if r.task != "stable_lr"])
+    with pytest.raises(ValueError, match=f"^{wanted}none$"):
+        derive_scales([record("gradient_growth")])
+
+
+def test_a_value_of_zero_has_no_score() -> None:
+    assert task_score(record("stable_lr", samples=[0] * 6), record("stable_lr"), 1.0) is None
+    assert task_score(
+        record("stable_lr", samples=[0.5] * 6), record("stable_lr", samples=[0.25] * 6), 1.0
+    ) == (Score(1, 1, 1))

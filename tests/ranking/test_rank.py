@@ -72,9 +72,16 @@ def test_timeouts_lose_to_those_who_arrive_and_tie_with_each_other() -> None:
     }
 
 
-def test_what_has_no_logarithm_is_not_told_apart() -> None:
-    odd = record("top_eigenvalue", samples=[-1, 2, 2, 2, 2, 2])
-    assert log_advantages(odd, record("top_eigenvalue", samples=[5] * 6)) == []
+@pytest.mark.parametrize("odd", [-1, 0])
+def test_what_has_no_logarithm_is_not_told_apart(odd: float) -> None:
+    found = record("top_eigenvalue", samples=[odd, 2, 2, 2, 2, 2])
+    assert log_advantages(found, record("top_eigenvalue", samples=[5] * 6)) == []
+
+
+@pytest.mark.parametrize(("task", "sign"), [("stable_lr", 1), ("top_eigenvalue", -1)])
+def test_an_advantage_is_the_logarithm_of_the_ratio_where_better_is_positive(task: str, sign: int) -> None:
+    found = log_advantages(record(task, samples=[0.5] * 6), record(task, samples=[0.25] * 6))
+    assert found == pytest.approx([sign * math.log(2)] * 6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -118,5 +125,7 @@ def test_overall_ranks_compare_worst_case_with_best_case() -> None:
     assert ranks == {"above": Rank(1, 1), "open": Rank(2, 3), "within": Rank(2, 3), "below": Rank(4, 4)}
 
 
-def test_overall_ranks_need_six_seeds() -> None:
+def test_overall_ranks_need_six_seeds_and_compare_common_ones() -> None:
     assert overall_ranks({"a": {0: Score(1, 1, 1)}}) == {}
+    later = {seed + 1: score for seed, score in exact(0.2).items()}  # five seeds in common
+    assert overall_ranks({"a": exact(1.0), "b": later}) == dict.fromkeys("ab", Rank(1, 2))

@@ -81,3 +81,30 @@ def test_other_data_under_one_name_is_another_track_with_a_mark() -> None:
     marked = by_track([Kept(record(), "local"), Kept(other, "local")])
     assert {track.data for track in marked} == {"digits (d1d1d1d1)", "digits (e2e2e2e2)"}
     assert [str(track) for track in by_track([Kept(record(), "local")])] == ["digits · mlp · quick"]
+
+
+def test_the_newest_suite_comes_first_then_the_largest_profile_and_changed_ones_after() -> None:
+    profiles = [
+        "full",
+        "standard",
+        "quick",
+        "own",
+        "smoke",
+        "standard+width=8",
+        "own+batch=2",
+        "smoke+batch=2",
+    ]
+    kept = [Kept(record(profile=profile), "local") for profile in reversed(profiles)]
+    kept += [Kept(record(profile="full", dataset="theirs"), "submitted")]
+    kept += [Kept(record(profile="smoke+batch=2", suite_version=2), "local")]
+    order = [(track.suite_version, track.profile) for track in by_track(kept)]
+    assert order == [(2, "smoke+batch=2"), *[(1, profile) for profile in profiles], (1, "full")]
+
+
+def test_a_mark_is_as_long_as_it_takes() -> None:
+    checksums = ["", "d1" * 32, "d1" * 8 + "e2" * 24, "d1" * 31 + "d2"]
+    kept = [Kept(record(source={"dataset_checksum": checksum}), "local") for checksum in checksums]
+    marks = {track.checksum: track.mark for track in by_track(kept)}
+    assert marks == {"": "none", **{checksum: checksum for checksum in checksums[1:]}}
+    pair = {track.mark for track in by_track([kept[1], kept[2]])}
+    assert pair == {"d1" * 8 + "d", "d1" * 8 + "e"}
