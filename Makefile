@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEVICE := cpu
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint docs smoke notebooks bench peers clean
+.PHONY: demo test lint docs smoke notebooks mutants bench peers clean
 
 demo: .venv/installed  ## install, measure the four reference schemes, build the board
 	$(BIN)/bnsuite run --profile quick
@@ -29,6 +29,11 @@ smoke: .venv/installed-dev
 notebooks: .venv/installed-dev  ## execute the notebooks of the documentation again; a few minutes
 	$(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
 	$(BIN)/ruff format docs/notebooks
+
+mutants: .venv/installed-dev  ## change engine, protocol and ranking in one place at a time: which change does no test see? Hours
+	$(INSTALL) -e '.[mutation]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 bench: .venv/installed-dev  ## micro-benchmarks of the engine and of every normalizer
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-only
