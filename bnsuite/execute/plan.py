@@ -24,7 +24,7 @@ Device = Literal["auto", "cpu", "cuda"]
 """Device as a user names it; auto: a GPU if there is one."""
 
 
-class DeviceError(Exception):
+class DeviceError(ValueError):
     """The requested device does not exist here."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from bnsuite.audit import objections
@@ -18,7 +19,7 @@ from bnsuite.records import Measurement, Outcome, RecordError
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.record import Finite
 from bnsuite.schemes import SCHEMES
-from bnsuite.submission.contract import CONTRACT
+from bnsuite.submission.contract import CONTRACT, NOT_TRIED
 from bnsuite.submission.conversation import Limits, OutOfMemoryError, SandboxError
 from bnsuite.submission.sandbox import Sandbox
 from bnsuite.text import clipped
@@ -73,6 +74,11 @@ class ReportedCheck(_FromSandbox):
     ok: bool
     message: Annotated[str, AfterValidator(lambda text: clipped(text, 400))]
 
+    @property
+    def tried(self) -> bool:
+        """Whether the check was tried; one that would repeat the fault of an earlier check is not."""
+        return not self.message.startswith(NOT_TRIED)
+
 
 @dataclass(frozen=True)
 class ContractReport:
@@ -88,6 +94,11 @@ class ContractReport:
         """Whether every check of the contract was made and holds."""
         names = {check.name for check in self.checks}
         return all(check.ok for check in self.checks) and {*CONTRACT} <= names
+
+    @property
+    def failed(self) -> list[ReportedCheck]:
+        """Checks that were tried and do not hold."""
+        return [check for check in self.checks if check.tried and not check.ok]
 
 
 @dataclass(frozen=True)
@@ -128,7 +139,7 @@ class Foreign:
             "cell": job.cell.model_dump(),
             "settings": job.task.settings,
             "data": {"name": job.data.name, "checksum": job.data.checksum, "sha256": job.data.sha256},
-            "threads": threads(),
+            "threads": torch.get_num_threads(),
         }
 
         def hear(message: dict[str, Any]) -> None:
@@ -160,14 +171,6 @@ class Foreign:
         if doubts:
             return Answer(without_value(Outcome.ERROR, f"its answer cannot be: {doubts[0]}"))
         return Answer(measured, answer.stacked)
-
-
-def _warned(message: dict[str, Any], warn: Callable[[str], None]) -> bool:
-    """Pass a message on to `warn`, in one line, if it is a warning; returns whether it is."""
-    text = message.get("warning")
-    if isinstance(text, str):
-        warn(clipped(text, 300))
-    return isinstance(text, str)
 
 
 def load_scheme(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
@@ -222,7 +225,8 @@ def check_contract(
     described: list[_Named] = []
 
     def take(message: dict[str, Any]) -> None:
-        if _warned(message, warn):
+        if isinstance(text := message.get("warning"), str):
+            warn(clipped(text, 300))
             return
         if not described:
             described.append(_Named.model_validate(message))
@@ -310,13 +314,6 @@ def source_of(file: Path) -> str:
             f"{file}: larger than {MOST_SOURCE_BYTES // 1024} KiB. A scheme is one file of code."
         )
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def threads() -> int:
-    """Number of threads that a torch operation may use here."""
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _content(message: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bnsuite.datasets import tensor_cache
 from bnsuite.facets import Facets
 from bnsuite.records.facets import FACETS
 from bnsuite.records.store import write_atomically
-from bnsuite.submission.contract import CONTRACT, NOT_TRIED
+from bnsuite.submission.contract import CONTRACT
 from bnsuite.submission.foreign import Foreign, check_contract
 
 BREAKS = "breaks-contract"
@@ -60,13 +60,9 @@ def judged(scheme: Foreign, say: Callable[[str], None] = lambda _: None) -> tupl
 def _tried(scheme: Foreign) -> tuple[Verdict, bool]:
     """Verdict, and whether every check has come to its end."""
     warnings: list[str] = []
-    checks = check_contract(scheme.path, scheme.sandbox, warn=warnings.append).checks
-    failed = {
-        check.name: check.message
-        for check in checks
-        if not check.ok and not check.message.startswith(NOT_TRIED)
-    }
-    ended = {*CONTRACT} <= {check.name for check in checks} and not {"time", "facets"} & failed.keys()
+    report = check_contract(scheme.path, scheme.sandbox, warn=warnings.append)
+    failed = {check.name: check.message for check in report.failed}
+    ended = {*CONTRACT} <= {check.name for check in report.checks} and not {"time", "facets"} & failed.keys()
     return Verdict(failed=failed, warnings=warnings), ended
 
 
