@@ -193,9 +193,8 @@ def _line_of(error: BaseException, path: Path) -> int | None:
 
 
 def _in_one_line(error: BaseException) -> str:
-    if isinstance(error, LoadError):
-        return " ".join(str(error).split())[:500]
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    text = str(error) if isinstance(error, LoadError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]
 
 
 if __name__ == "__main__":

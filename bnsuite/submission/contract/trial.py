@@ -52,13 +52,11 @@ def accepting(scheme: Scheme) -> list[Stage]:
 def parts(network: Network) -> dict[str, nn.Module]:
     """Modules of the scheme that keep the shape of their input, by name: all but weight layers."""
     kinds = ("norms.", "activations.", "branches.")
-    outer = {
+    return {
         name: module
         for name, module in network.named_modules()
-        if name.count(".") == 1 and name.startswith(kinds)
+        if (name.count(".") == 1 and name.startswith(kinds)) or name.endswith(".activation")
     }
-    inner = {name: module for name, module in network.named_modules() if name.endswith(".activation")}
-    return outer | inner
 
 
 def watched(network: Network, watch: Callable[[str, Tensor, Tensor], None]) -> Network:
