@@ -5,13 +5,12 @@ import math
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from bnsuite.cli.options import RESULTS, DeviceOption, RecordsOption, SandboxOption, WorkersOption
-from bnsuite.cli.results import results_table
 from bnsuite.cli.terminal import err, fail, note, one_line_errors, resumable
 from bnsuite.execute.pool import interrupts_wait
 
@@ -83,46 +82,38 @@ def run(
     with resumable(), one_line_errors(ValueError):
         with interrupts_wait():  # an interrupted import of numpy cannot be repeated
             from bnsuite.cli.progress import run_jobs_shown
-            from bnsuite.execute.plan import resolve_device
+            from bnsuite.execute.plan import plan, resolve_device
 
         resolved = resolve_device(device)
-        new_settings = _settings(settings or [])
+        changed = _settings(settings or [])
         schemes, sources = _schemes(scheme or [], cell_limit, confine), _datasets(dataset or [], to_rgb)
-        jobs = _planned(profile, task, schemes, family, sources, resolved, new_settings)
+        jobs = plan(profile, task, schemes, family, sources, resolved, changed)
+        if not all(isinstance(scheme, str) for scheme in schemes):  # after a plan, which refuses quickly
+            judged = [scheme if isinstance(scheme, str) else _judged(scheme) for scheme in schemes]
+            jobs = plan(profile, task, judged, family, sources, resolved, changed)
+        _print_limits(jobs, profile)
         seconds = math.inf if time_limit is None else time_limit
-        finished = run_jobs_shown(jobs, records, workers, force=force, time_limit=seconds)
+        finished = run_jobs_shown(jobs, records, workers, force, seconds)
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in finished], indent=1))
     elif finished:
+        from bnsuite.cli.results import results_table
+
         Console().print(results_table(finished))
         option = "" if records == RESULTS else f" --records {shlex.quote(str(records))}"
         print(f"Records are in {records}. Next: bnsuite board{option}")
     _report_problems(finished, records, len(jobs) - len(finished), time_limit)
 
 
-def _planned(
-    profile: str,
-    tasks: list[str] | None,
-    schemes: "list[str | Foreign]",
-    families: list[str] | None,
-    datasets: "list[str | Path | Source]",
-    device: Literal["cpu", "cuda"],
-    settings: dict[str, Any],
-) -> "list[Job]":
-    """Plan the cells, hold schemes by path to the contract, and print what a user may not expect."""
-    from bnsuite.execute.plan import plan
+def _print_limits(jobs: "list[Job]", profile: str) -> None:
+    """Print what a user may not expect: parts of data that are not used, a CPU that takes hours."""
     from bnsuite.profiles import load_profile
 
-    jobs = plan(profile, tasks, schemes, families, datasets, device, settings)
-    if not all(isinstance(scheme, str) for scheme in schemes):  # after a plan, which refuses quickly
-        checked = [scheme if isinstance(scheme, str) else _judged(scheme) for scheme in schemes]
-        jobs = plan(profile, tasks, checked, families, datasets, device, settings)
     for data in dict.fromkeys(job.data for job in jobs):
         if data.left:
             err.print(f"{data.name}: its part {' and '.join(data.left)} is not used.")
-    if device == "cpu" and load_profile(profile).gpu:
+    if jobs[0].cell.device == "cpu" and load_profile(profile).gpu:
         err.print(f"Profile {profile} is for a GPU: on this CPU a cell may take hours.", highlight=False)
-    return jobs
 
 
 def _report_problems(finished: "list[Record]", records: Path, left: int, time_limit: float | None) -> None:

@@ -90,13 +90,11 @@ class Store:
 
     def check_names(self, cell: Cell) -> None:
         """Raise `RecordError` where a record of this cell could not be stored, before it is measured."""
-        for field in ("scheme", "profile", "family", "dataset", "task"):
-            _check_name(f"{cell}", field, getattr(cell, field))
+        _check_names(f"{cell}", cell)
 
     def path_of(self, record: Record) -> Path:
         """Return the path of a record; `RecordError` where one of its fields cannot be part of a path."""
-        for field in ("scheme", "profile", "family", "dataset", "task", "id"):
-            _check_name(f"record {record.id!r:.20}", field, getattr(record, field))
+        _check_names(f"record {record.id!r:.20}", record, "id")
         name = f"{record.scheme}-{record.device}-{record.id}.json"
         return self.folder / record.profile / f"{record.family}-{record.dataset}" / record.task / name
 
@@ -181,7 +179,8 @@ def files_below(folder: Path) -> Iterator[Path]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
-            raise RecordError(f"{place}: cannot be listed ({_reason(error)}). Check the folder.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise RecordError(f"{place}: cannot be listed ({reason}). Check the folder.") from error
 
 
 def check_folders(folders: Iterable[Path]) -> None:
@@ -232,12 +231,13 @@ def where(error: ValidationError) -> str:
     return "".join(c if c.isprintable() else "�" for c in place[:80])
 
 
-def _check_name(what: str, field: str, value: str) -> None:
-    if not FILE_NAME.fullmatch(value):
-        raise RecordError(
-            f"{what}: {field} {value!r:.80} names no file, and it is not stored. "
-            "Wanted are letters, digits and + = , . _ - alone, at most 200."
-        )
+def _check_names(what: str, named: Cell | Record, *more: str) -> None:
+    for field in ("scheme", "profile", "family", "dataset", "task", *more):
+        if not FILE_NAME.fullmatch(value := getattr(named, field)):
+            raise RecordError(
+                f"{what}: {field} {value!r:.80} names no file, and it is not stored. "
+                "Wanted are letters, digits and + = , . _ - alone, at most 200."
+            )
 
 
 def _content(path: Path) -> bytes:
@@ -264,10 +264,6 @@ def parse_json(text: str | bytes) -> Any:
     return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
 
 
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
 def _refuse(number: str) -> NoReturn:
     raise ValueError(f"{number:.40} is not a finite number")
 
@@ -291,15 +287,12 @@ def read_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
 
     A missing folder is empty. Raises `RecordError` for a file that is not a sound record.
     """
-    found: dict[Path, Record] = {}
-    seen: dict[str, Path] = {}
+    found: dict[str, tuple[Path, Record]] = {}
     for folder in folders:
         for path, record in Store(folder).paths().items():
-            if record.id in seen:
-                del found[seen[record.id]]
-            seen[record.id] = path
-            found[path] = record
-    return found
+            found.pop(record.id, None)  # in the order of the last folder, too
+            found[record.id] = path, record
+    return dict(found.values())
 
 
 def started(record: Record) -> datetime:

@@ -154,10 +154,9 @@ class Foreign:
             reply = self.sandbox.ask(self.path, question, self.limits, hear, cuda, job.data.file)
             answer = _Answered.model_validate(_content(reply))
             measured = Measurement.model_validate(answer.measured)
-        except OutOfMemoryError as error:
-            return Answer(without_value(Outcome.OOM, str(error)))
         except SandboxError as error:
-            return Answer(without_value(Outcome.ERROR, str(error)))
+            outcome = Outcome.OOM if isinstance(error, OutOfMemoryError) else Outcome.ERROR
+            return Answer(without_value(outcome, str(error)))
         except ValidationError as error:
             return Answer(without_value(Outcome.ERROR, f"its answer is no measurement: {_first(error)}"))
         doubts = objections(
