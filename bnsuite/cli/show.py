@@ -108,19 +108,17 @@ def board(
     from bnsuite.records.store import check_folders, json_files
 
     leaderboard = Path("leaderboard")
-    checkout = leaderboard.is_dir()
-    if records:
-        with one_line_errors():
-            check_folders(records)
-        sources = [RecordFolder(folder, origin_of(folder)) for folder in records]
-    else:
-        own = [RESULTS, *(leaderboard / name for name in ("records", "verification") if checkout)]
+    own = [RESULTS, leaderboard / "records", leaderboard / "verification"]
+    folders = records or [folder for folder in own if folder.is_dir()]
+    sources = [RecordFolder(folder, origin_of(folder)) for folder in folders]
+    if not records:
         sent = [path for path in leaderboard.glob("submissions/[!._]*") if path.is_dir() or path.is_symlink()]
-        sources = [RecordFolder(folder, origin_of(folder)) for folder in own if folder.is_dir()]
         sources += [RecordFolder(path / "records", "submitted") for path in sorted(sent)]
+    out = out or (leaderboard / "site" if leaderboard.is_dir() else Path("site"))
     left_out: list[str] = []
     with one_line_errors():
-        index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")), left_out)
+        check_folders(folders)
+        index = build_site(sources, out, left_out)
         for path in readme or []:
             renew(path, [source for source in sources if source.origin == "published"])
     for line in left_out:

@@ -92,8 +92,12 @@ class ContractReport:
     @property
     def ok(self) -> bool:
         """Whether every check of the contract was made and holds."""
-        names = {check.name for check in self.checks}
-        return all(check.ok for check in self.checks) and {*CONTRACT} <= names
+        return self.complete and all(check.ok for check in self.checks)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every check of the contract has a result."""
+        return {*CONTRACT} <= {check.name for check in self.checks}
 
     @property
     def failed(self) -> list[ReportedCheck]:
