@@ -29,11 +29,8 @@ def _site_packages() -> list[Path]:
 
 def open_to_all() -> bool:
     """Tell whether a user without an account could read this interpreter and package."""
-
-    def reachable(path: Path) -> bool:
-        return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
-
-    return all(reachable(Path(place)) for place in python_files())
+    places = map(Path, python_files())
+    return all(folder.stat().st_mode & stat.S_IXOTH for place in places for folder in (place, *place.parents))
 
 
 def sandbox_environment() -> Mapping[str, str]:
