@@ -3,7 +3,7 @@
 import hashlib
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from bnsuite.facets import COSTS, FACETS, Facets
 from bnsuite.records import Measurement, Outcome, RecordError
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.record import Finite
+from bnsuite.records.store import files_below
 from bnsuite.schemes import SCHEMES
 from bnsuite.submission.contract import CONTRACT, NOT_TRIED
 from bnsuite.submission.conversation import Limits, OutOfMemoryError, SandboxError
@@ -284,9 +285,9 @@ def scheme_file(path: Path) -> Path:
             raise RecordError(f"{path} is a built-in scheme, which CI holds to the contract. Give a path.")
         raise RecordError(f"{path}: no such file or folder. `bnsuite new NAME` writes one to begin with.")
     file = path / SCHEME if path.is_dir() else path
-    for place in [*_below(path)] if path.is_dir() else [path]:
-        mode = place.lstat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    for place in sorted(files_below(path)) if path.is_dir() else [path]:
+        cached = "__pycache__" in place.relative_to(path).parts
+        if not cached and not stat.S_ISREG(place.lstat().st_mode):
             raise RecordError(
                 f"{place}: a submission holds plain files and folders, and no links. Remove it."
             )
@@ -295,15 +296,6 @@ def scheme_file(path: Path) -> Path:
     if file.suffix != ".py":
         raise RecordError(f"{file}: a scheme is a Python file, or a folder that holds a {SCHEME}.")
     return file
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for place in sorted(folder.iterdir()):
-        if place.name == "__pycache__":
-            continue
-        yield place
-        if place.is_dir() and not place.is_symlink():
-            yield from _below(place)
 
 
 def source_of(file: Path) -> str:
