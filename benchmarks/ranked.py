@@ -11,7 +11,6 @@ from pathlib import Path
 
 import bnsuite
 from bnsuite.cli.submission import sandbox
-from bnsuite.cli.terminal import SandboxChoice
 from bnsuite.names import lookup
 from bnsuite.profiles import load_profile
 from bnsuite.records import SUITE_VERSION, Outcome, Record
@@ -60,11 +59,7 @@ ROWS = chosen(os.environ.get("BNSUITE_ASV_SCHEMES", ""))
 
 
 def _load(scheme: str | Path) -> str | Foreign:
-    return (
-        scheme
-        if isinstance(scheme, str)
-        else load_scheme(scheme, sandbox(SandboxChoice.prefer), Limits(wall_s=3600))
-    )
+    return scheme if isinstance(scheme, str) else load_scheme(scheme, sandbox("prefer"), Limits(wall_s=3600))
 
 
 def measure(task: str) -> Records:

@@ -50,18 +50,11 @@ SomeSeeds = Annotated[tuple[Seed, ...], Field(min_length=1, **_SEEDS), AfterVali
 
 Rate = Annotated[float, Field(ge=1e-30, le=1e30)]
 """Learning rate; two decades above this range, or some halvings below, float32 still has normal numbers."""
-Rates = Annotated[
-    tuple[Rate, ...],
-    Field(min_length=1, max_length=100, description="no two alike", examples=[[0.01, 0.1, 1.0]]),
-    AfterValidator(_distinct),
-]
+_FACTORS = {"min_length": 1, "max_length": 100, "description": "no two alike"}
+Rates = Annotated[tuple[Rate, ...], Field(**_FACTORS), AfterValidator(_distinct)]
 
 Factor = Annotated[float, Field(ge=1e-6, le=1e6)]
-Factors = Annotated[
-    tuple[Factor, ...],
-    Field(min_length=1, max_length=100, description="no two alike", examples=[[0.5, 1.0, 2.0]]),
-    AfterValidator(_distinct),
-]
+Factors = Annotated[tuple[Factor, ...], Field(**_FACTORS), AfterValidator(_distinct)]
 
 Steps = Annotated[int, Field(ge=1, le=10**6)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -90,7 +83,7 @@ class Settings(BaseModel):
     ratio: float = Field(gt=1, le=10_000, examples=[1.13])
     activation: str = Field(examples=["relu"])
     rate: Rate = Field(examples=[0.01])
-    rates: Rates
+    rates: Rates = Field(examples=[[0.01, 0.1, 1.0]])
     steps: Steps = Field(examples=[100])
     tuning_steps: Steps = Field(examples=[100])
     warmup: int = Field(ge=0, le=10**6, examples=[20])
@@ -111,7 +104,7 @@ class Settings(BaseModel):
     probes: int = Field(ge=1, le=1000, examples=[4])
     order: int = Field(ge=1, le=10_000, examples=[60])
     kernel: float = Field(ge=1e-6, le=1, examples=[0.01])
-    reach: Factors
+    reach: Factors = Field(examples=[[0.5, 1.0, 2.0]])
 
     # layer_cost
     doublings: int = Field(ge=0, le=20, examples=[3])

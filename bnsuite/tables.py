@@ -3,12 +3,20 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from bnsuite.records import Record, RecordError, read_records
+from bnsuite.records import Provenance, Record, RecordError, read_records
+from bnsuite.records.store import check_folders
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+def _dtype(annotation: Any) -> str:
+    """Name the pandas dtype for a type, or for a type or None."""
+    kind = next(iter(get_args(annotation)), annotation)
+    return {str: "string", int: "int64", float: "float64", bool: "boolean"}[kind]
+
 
 COLUMNS: Mapping[str, str] = {
     "id": "string",
@@ -32,24 +40,8 @@ COLUMNS: Mapping[str, str] = {
     "error": "string",
     "task_version": "int64",
     "suite_version": "int64",
-    "package_version": "string",
-    "scheme_source": "string",
-    "dataset_checksum": "string",
-    "commit": "string",
-    "dirty": "boolean",
-    "torch": "string",
-    "python": "string",
-    "os": "string",
-    "cpu": "string",
-    "gpu": "string",
-    "driver": "string",
-    "threads": "int64",
-    "deterministic": "boolean",
-    "tf32": "boolean",
-    "flush_subnormals": "boolean",
-    "stacked": "boolean",
-    "started": "datetime64[us, UTC]",
-    "duration_s": "float64",
+    **{name: _dtype(field.annotation) for name, field in Provenance.model_fields.items() if name != "seeds"},
+    "started": "datetime64[us, UTC]",  # text in a record
 }
 """Column → pandas dtype of a table of records.
 
@@ -96,10 +88,7 @@ def load_records(path: Path | str | Iterable[Path | str], *, samples: bool = Fal
     import pandas as pd
 
     folders = [Path(path)] if isinstance(path, str | Path) else [Path(folder) for folder in path]
-    if missing := [folder for folder in folders if not folder.is_dir()]:
-        raise RecordError(
-            f"{missing[0]}: no such folder. Give the folder of a run's records, such as results."
-        )
+    check_folders(folders)
     columns = SAMPLE_COLUMNS if samples else COLUMNS
     records = read_records(folders).values()
     rows = [row for record in records for row in (_by_seed(record) if samples else [_row(record)])]

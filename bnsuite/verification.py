@@ -137,9 +137,8 @@ def _disagreement(reported: Record, again: Record, d: Sequence[float], relative:
     """Say why two records disagree; None: they agree."""
     if Outcome.ERROR in (reported.outcome, again.outcome):
         return "an error is no result"
-    if (reported.value is None) != (again.value is None):
-        return f"{again.outcome} is not {reported.outcome}"
-    if reported.value is None and reported.outcome is not again.outcome:
+    one_value = (reported.value is None) != (again.value is None)
+    if one_value or (reported.value is None and reported.outcome is not again.outcome):
         return f"{again.outcome} is not {reported.outcome}"
     if [s.seed for s in reported.samples] != [s.seed for s in again.samples]:
         return "measured on other seeds"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnsuite.cli.terminal import fail
+from bnsuite.cli.options import RESULTS
+from bnsuite.cli.terminal import fail, one_line_errors
 
 if TYPE_CHECKING:
     from bnsuite.calibration import Reading
@@ -15,20 +16,13 @@ if TYPE_CHECKING:
 
 def calibrate(
     only: Annotated[str | None, typer.Option(help="Only this instrument, such as top_eigenvalue.")] = None,
-    records: Annotated[Path, typer.Option(help="Folder that the readings go to, for the board.")] = Path(
-        "results"
-    ),
+    records: Annotated[Path, typer.Option(help="Folder that the readings go to, for the board.")] = RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the readings as a JSON list.")] = False,
 ) -> None:
     """Measure what is known exactly, and show how far off every instrument is; takes a minute or two."""
-    from bnsuite.records import RecordError
-
-    try:
-        readings = measure_readings(
-            only, records, lambda reading: None if as_json else print(_line(reading), flush=True)
-        )
-    except (RecordError, ValueError) as error:
-        fail(str(error))
+    show = (lambda _: None) if as_json else (lambda reading: print(_line(reading), flush=True))
+    with one_line_errors(ValueError):
+        readings = measure_readings(only, records, show)
     if as_json:
         print(json.dumps([reading._asdict() for reading in readings], indent=1))
     off = [reading for reading in readings if not reading.ok]

@@ -1,14 +1,14 @@
 """Command `claims`."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bnsuite.cli.calibrate import measure_readings
-from bnsuite.cli.terminal import DeviceChoice, err, fail
+from bnsuite.cli.options import RESULTS, DeviceOption, RecordsOption, WorkersOption
+from bnsuite.cli.terminal import err, one_line_errors, resumable
 from bnsuite.execute.pool import interrupts_wait
 
 if TYPE_CHECKING:
@@ -21,9 +21,8 @@ def _measure_missing(
     """Measure the cells, and the calibration, that claims need and no folder has."""
     with interrupts_wait():
         from bnsuite.claims.judge import answers
-        from bnsuite.cli.progress import Display
+        from bnsuite.cli.progress import run_jobs_shown
         from bnsuite.execute.plan import plan, resolve_device
-        from bnsuite.execute.run import run_jobs
         from bnsuite.records import CALIBRATION, read_records
 
     usable = [
@@ -47,9 +46,7 @@ def _measure_missing(
         err.print("calibrating …")
         measure_readings(None, records, show=lambda _: None)
     if jobs:
-        with Display([job.cell for job in jobs], err) as display:
-            workers = workers or (1 if resolved == "cuda" else os.cpu_count() or 1)
-            run_jobs(jobs, records, workers=workers, observe=display.observe)
+        run_jobs_shown(jobs, records, workers)
 
 
 def claims(
@@ -57,43 +54,29 @@ def claims(
         str, typer.Option("--profile", "-p", help="Budgets at which claims are judged.")
     ] = "quick",
     only: Annotated[str | None, typer.Option(help="Only this claim, such as Y3.")] = None,
-    records: Annotated[Path, typer.Option(help="Folder of the records: read, and added to.")] = Path(
-        "results"
-    ),
+    records: RecordsOption = RESULTS,
     measure: Annotated[
         bool, typer.Option(help="Measure what is missing first; otherwise judge what is there.")
     ] = True,
-    device: Annotated[
-        DeviceChoice, typer.Option(help="auto takes a GPU if there is one.")
-    ] = DeviceChoice.auto,
-    workers: Annotated[
-        int,
-        typer.Option(min=0, help="Processes in parallel. 0: one per CPU core, or a single one on a GPU."),
-    ] = 0,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as a JSON list.")] = False,
 ) -> None:
     """Judge what was claimed about batch norm by measurements; what is missing is measured first."""
     from bnsuite.claims.catalogue import CLAIMS
     from bnsuite.claims.judge import judge
     from bnsuite.names import lookup
-    from bnsuite.records import RecordError, read_records
+    from bnsuite.records import read_records
 
     published = Path("leaderboard/records")
-    folders = [
-        records,
-        *([published] if published.is_dir() and published.resolve() != records.resolve() else []),
-    ]
-    try:
+    other = published.is_dir() and published.resolve() != records.resolve()
+    folders = [records, published] if other else [records]
+    with resumable(), one_line_errors(ValueError):
         table = {claim.id: claim for claim in CLAIMS}
         chosen = [lookup("claim", only, table)] if only else list(CLAIMS)
         if measure:
-            _measure_missing(chosen, profile, records, folders, device.value, workers)
+            _measure_missing(chosen, profile, records, folders, device, workers)
         verdicts = judge(chosen, read_records(folders).values(), profile)
-    except (RecordError, ValueError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
-        raise typer.Exit(130) from None
     if as_json:
         print(json.dumps([judged.as_json() for judged in verdicts], indent=1))
         return

@@ -1,19 +1,16 @@
 """Table of records, as `run` prints it."""
 
-from typing import TYPE_CHECKING
-
 from rich.markup import escape
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from bnsuite.records import Record
+from bnsuite.board.labels import coverage
+from bnsuite.format import interval, reading, tally
+from bnsuite.records import Record
+from bnsuite.specs import RANKED
 
 
-def results_table(records: "list[Record]") -> Table:
+def results_table(records: list[Record]) -> Table:
     """Table with one row per scheme and network, and one column per task."""
-    from bnsuite.board.labels import coverage
-    from bnsuite.specs import RANKED
-
     tasks = sorted(
         {record.task for record in records},
         key=lambda task: (RANKED.index(task) if task in RANKED else len(RANKED), task),
@@ -36,9 +33,7 @@ def results_table(records: "list[Record]") -> Table:
     return table
 
 
-def _cell(record: "Record") -> str:
-    from bnsuite.format import interval, reading, tally
-
+def _cell(record: Record) -> str:
     ends = interval(record.low, record.high, record.unit)
     lines = (reading(record, record.unit), escape(ends), f"n {tally(record)}")
     return "\n[dim]".join(filter(None, lines))

@@ -5,14 +5,13 @@ import math
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from bnsuite.cli.results import results_table
-from bnsuite.cli.terminal import DeviceChoice, SandboxChoice, SandboxOption, err, fail
+from bnsuite.cli.options import RESULTS, DeviceOption, RecordsOption, SandboxOption, WorkersOption
+from bnsuite.cli.terminal import err, fail, note, one_line_errors, resumable
 from bnsuite.execute.pool import interrupts_wait
 
 if TYPE_CHECKING:
@@ -40,13 +39,11 @@ def run(
         ),
     ] = None,
     family: Annotated[
-        list[str] | None, typer.Option("--family", help="Only this one; repeatable. See `list families`.")
+        list[str] | None, typer.Option(help="Only this one; repeatable. See `list families`.")
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(
-            "--dataset", help="Only this one; repeatable: a name of `list datasets`, or the path of your own."
-        ),
+        typer.Option(help="Only this one; repeatable: a name of `list datasets`, or the path of your own."),
     ] = None,
     to_rgb: Annotated[
         bool, typer.Option("--to-rgb", help="Convert every image of a data set by path to RGB.")
@@ -57,19 +54,12 @@ def run(
             "--set", metavar="NAME=VALUE", help="A setting of the tasks, such as batch=16; repeatable."
         ),
     ] = None,
-    device: Annotated[
-        DeviceChoice, typer.Option(help="auto takes a GPU if there is one.")
-    ] = DeviceChoice.auto,
-    records: Annotated[Path, typer.Option(help="Folder of the records: read, and added to.")] = Path(
-        "results"
-    ),
+    device: DeviceOption = "auto",
+    records: RecordsOption = RESULTS,
     force: Annotated[
         bool, typer.Option(help="Measure again what the folder has; nothing is deleted.")
     ] = False,
-    workers: Annotated[
-        int,
-        typer.Option(min=0, help="Processes in parallel. 0: one per CPU core, or a single one on a GPU."),
-    ] = 0,
+    workers: WorkersOption = 0,
     cell_limit: Annotated[
         float,
         typer.Option(
@@ -82,71 +72,48 @@ def run(
             min=0, metavar="SECONDS", help="Time after which no cell is started; cells under way finish."
         ),
     ] = None,
-    confine: SandboxOption = SandboxChoice.prefer,
+    confine: SandboxOption = "prefer",
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as a JSON list.")] = False,
 ) -> None:
     """Measure what the records folder does not have yet; stop and start it as you like.
 
     Exit status: 0 done, 1 a cell failed, 2 it cannot run, 3 the time limit left cells, 130 Ctrl-C.
     """
-    try:
+    with resumable(), one_line_errors(ValueError):
         with interrupts_wait():  # an interrupted import of numpy cannot be repeated
-            from bnsuite.cli.progress import Display
-            from bnsuite.execute.plan import DeviceError, resolve_device
-            from bnsuite.execute.run import run_jobs
-            from bnsuite.records import RecordError
+            from bnsuite.cli.progress import run_jobs_shown
+            from bnsuite.execute.plan import plan, resolve_device
 
-        try:
-            resolved = resolve_device(device.value)
-            new_settings = _settings(settings or [])
-            schemes, sources = _schemes(scheme or [], cell_limit, confine), _datasets(dataset or [], to_rgb)
-            jobs = _planned(profile, task, schemes, family, sources, resolved, new_settings)
-            with Display([job.cell for job in jobs], err) as display:
-                finished = run_jobs(
-                    jobs,
-                    records,
-                    force=force,
-                    workers=workers or (1 if resolved == "cuda" else os.cpu_count() or 1),
-                    time_limit=math.inf if time_limit is None else time_limit,
-                    observe=display.observe,
-                )
-        except (DeviceError, RecordError, ValueError) as error:
-            fail(str(error))
-    except KeyboardInterrupt:
-        err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
-        raise typer.Exit(130) from None
+        resolved = resolve_device(device)
+        changed = _settings(settings or [])
+        schemes, sources = _schemes(scheme or [], cell_limit, confine), _datasets(dataset or [], to_rgb)
+        jobs = plan(profile, task, schemes, family, sources, resolved, changed)
+        if not all(isinstance(scheme, str) for scheme in schemes):  # after a plan, which refuses quickly
+            judged = [scheme if isinstance(scheme, str) else _judged(scheme) for scheme in schemes]
+            jobs = plan(profile, task, judged, family, sources, resolved, changed)
+        _print_limits(jobs, profile)
+        seconds = math.inf if time_limit is None else time_limit
+        finished = run_jobs_shown(jobs, records, workers, force, seconds)
     if as_json:
         print(json.dumps([record.model_dump(mode="json") for record in finished], indent=1))
     elif finished:
+        from bnsuite.cli.results import results_table
+
         Console().print(results_table(finished))
-        option = "" if records == Path("results") else f" --records {shlex.quote(str(records))}"
+        option = "" if records == RESULTS else f" --records {shlex.quote(str(records))}"
         print(f"Records are in {records}. Next: bnsuite board{option}")
     _report_problems(finished, records, len(jobs) - len(finished), time_limit)
 
 
-def _planned(
-    profile: str,
-    tasks: list[str] | None,
-    schemes: "list[str | Foreign]",
-    families: list[str] | None,
-    datasets: "list[str | Path | Source]",
-    device: Literal["cpu", "cuda"],
-    settings: dict[str, Any],
-) -> "list[Job]":
-    """Plan the cells, hold schemes by path to the contract, and print what a user may not expect."""
-    from bnsuite.execute.plan import plan
+def _print_limits(jobs: "list[Job]", profile: str) -> None:
+    """Print what a user may not expect: parts of data that are not used, a CPU that takes hours."""
     from bnsuite.profiles import load_profile
 
-    jobs = plan(profile, tasks, schemes, families, datasets, device, settings)
-    if not all(isinstance(scheme, str) for scheme in schemes):  # after a plan, which refuses quickly
-        checked = [scheme if isinstance(scheme, str) else _judged(scheme) for scheme in schemes]
-        jobs = plan(profile, tasks, checked, families, datasets, device, settings)
     for data in dict.fromkeys(job.data for job in jobs):
         if data.left:
             err.print(f"{data.name}: its part {' and '.join(data.left)} is not used.")
-    if device == "cpu" and load_profile(profile).gpu:
+    if jobs[0].cell.device == "cpu" and load_profile(profile).gpu:
         err.print(f"Profile {profile} is for a GPU: on this CPU a cell may take hours.", highlight=False)
-    return jobs
 
 
 def _report_problems(finished: "list[Record]", records: Path, left: int, time_limit: float | None) -> None:
@@ -155,12 +122,11 @@ def _report_problems(finished: "list[Record]", records: Path, left: int, time_li
 
     for record in finished:
         if record.outcome is Outcome.UNSUPPORTED:
-            line = f"[yellow]unsupported[/] {record.cell}: {escape(record.error or '')}"
-            err.print(line, highlight=False, soft_wrap=True)
+            note("unsupported", f"{record.cell}: {record.error or ''}")
     failed = [record for record in finished if record.outcome is Outcome.ERROR]
     for record in failed:
         reason = (record.error or "").strip().splitlines()[-1:]
-        err.print(f"[red]error[/] in {record.cell}: {escape(' '.join(reason))}", highlight=False)
+        note("error", f"in {record.cell}: {' '.join(reason)}", "red")
     if left:
         fail(
             f"{left} of {left + len(finished)} cells are not measured yet: the time limit of {time_limit:g} "
@@ -175,7 +141,7 @@ def _report_problems(finished: "list[Record]", records: Path, left: int, time_li
         )
 
 
-def _schemes(names_or_paths: list[str], cell_limit: float, confine: SandboxChoice) -> "list[str | Foreign]":
+def _schemes(names_or_paths: list[str], cell_limit: float, confine: SandboxOption) -> "list[str | Foreign]":
     """Leave names as they are, and load what is a path in the sandbox."""
     from bnsuite.schemes import scheme_names
 
@@ -197,21 +163,20 @@ def _schemes(names_or_paths: list[str], cell_limit: float, confine: SandboxChoic
 
 def _judged(scheme: "Foreign") -> "Foreign":
     """Hold a scheme to the contract: print what fails in one line, and return the scheme marked with that."""
-    from bnsuite.cli.submission import show_warning
     from bnsuite.submission.verdict import BREAKS, judged
 
     path = str(scheme.path)
     scheme, verdict = judged(scheme, lambda text: err.print(text, highlight=False))
     for text in verdict.warnings:
-        show_warning(path, text)
+        note(f"{path} warns:", text)
     if verdict.failed:
         (name, message), *others = verdict.failed.items()
         more = f" (and {', '.join(other for other, _ in others)})" if others else ""
-        line = (
+        note(
+            "not sound:",
             f"{path} fails the check {name}{more}: {message}. It is measured, and its rows are marked "
-            f"{BREAKS}. See: bnsuite check {shlex.quote(path)}"
+            f"{BREAKS}. See: bnsuite check {shlex.quote(path)}",
         )
-        err.print(f"[yellow]not sound:[/] {escape(line)}", highlight=False, soft_wrap=True)
     return scheme
 
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bnsuite.cli.terminal import err, fail
+from bnsuite.cli.options import RESULTS
+from bnsuite.cli.terminal import note, one_line_errors
 
 
 def list_(
@@ -25,10 +26,8 @@ def list_(
     """List schemes, tasks, families, datasets or profiles; one per line, with a tab, for programs."""
     from bnsuite.names import UnknownNameError, lookup
 
-    try:
+    with one_line_errors(UnknownNameError):
         descriptions = lookup("kind", kind, _tables())()
-    except UnknownNameError as error:
-        fail(str(error))
     if markdown and kind == "schemes":
         from bnsuite.schemes import catalogue
 
@@ -82,32 +81,23 @@ def _tables() -> dict[str, Callable[[], dict[str, str]]]:
 
         return {name: load_profile(name).about for name in profile_names()}
 
-    return {
-        "schemes": schemes,
-        "tasks": tasks,
-        "families": families,
-        "datasets": datasets,
-        "profiles": profiles,
-    }
+    return {table.__name__: table for table in (schemes, tasks, families, datasets, profiles)}
 
 
 def board(
     records: Annotated[
         list[Path] | None,
         typer.Option(
-            "--records",
-            help="Folder of records; repeatable. By default results/ and the checkout's published records.",
+            help="Folder of records; repeatable. By default results/ and the checkout's published records."
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="Folder of the site; by default leaderboard/site/ in a checkout, else site/."
-        ),
+        typer.Option(help="Folder of the site; by default leaderboard/site/ in a checkout, else site/."),
     ] = None,
     readme: Annotated[
         list[Path] | None,
-        typer.Option("--readme", help="Also renew the tables of this Markdown file; repeatable."),
+        typer.Option(help="Also renew the tables of this Markdown file; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print where the site is as JSON.")] = False,
 ) -> None:
@@ -115,35 +105,29 @@ def board(
     from bnsuite.board.readme import renew
     from bnsuite.board.site import RecordFolder, build_site
     from bnsuite.ranking.tracks import origin_of
-    from bnsuite.records import RecordError
-    from bnsuite.records.store import json_files
+    from bnsuite.records.store import check_folders, json_files
 
     leaderboard = Path("leaderboard")
-    checkout = leaderboard.is_dir()
-    if records:
-        missing = [folder for folder in records if not folder.is_dir()]
-        if missing:
-            fail(f"{missing[0]}: no such folder. Give the folder of a run's records, such as results.")
-        sources = [RecordFolder(folder, origin_of(folder)) for folder in records]
-    else:
-        own = [Path("results"), *(leaderboard / name for name in ("records", "verification") if checkout)]
+    own = [RESULTS, leaderboard / "records", leaderboard / "verification"]
+    folders = records or [folder for folder in own if folder.is_dir()]
+    sources = [RecordFolder(folder, origin_of(folder)) for folder in folders]
+    if not records:
         sent = [path for path in leaderboard.glob("submissions/[!._]*") if path.is_dir() or path.is_symlink()]
-        sources = [RecordFolder(folder, origin_of(folder)) for folder in own if folder.is_dir()]
         sources += [RecordFolder(path / "records", "submitted") for path in sorted(sent)]
+    out = out or (leaderboard / "site" if leaderboard.is_dir() else Path("site"))
     left_out: list[str] = []
-    try:
-        index = build_site(sources, out or (leaderboard / "site" if checkout else Path("site")), left_out)
+    with one_line_errors():
+        check_folders(folders)
+        index = build_site(sources, out, left_out)
         for path in readme or []:
             renew(path, [source for source in sources if source.origin == "published"])
-    except RecordError as error:
-        fail(str(error))
     for line in left_out:
-        err.print(f"[yellow]left out:[/] {escape(line)}", highlight=False, soft_wrap=True)
+        note("left out:", line)
     if as_json:
         print(json.dumps({"index": str(index), "left_out": left_out}))
     else:
         if not any(path for source in sources for path in json_files(source.folder)):
-            err.print("[yellow]no records here:[/] bnsuite run --profile smoke makes some", highlight=False)
+            note("no records here:", "bnsuite run --profile smoke makes some")
         print(f"The board is at {index}. Open it in a browser: {index.resolve().as_uri()}")
 
 

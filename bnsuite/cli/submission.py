@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from bnsuite.cli.terminal import SandboxChoice, SandboxOption, err, fail
+from bnsuite.cli.options import RESULTS, SandboxChoice, SandboxOption
+from bnsuite.cli.terminal import fail, note, one_line_errors
 from bnsuite.execute.pool import interrupts_wait
 
 if TYPE_CHECKING:
@@ -33,13 +33,10 @@ def new(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits and hyphens; also the folder.")],
 ) -> None:
     """Begin a scheme of your own: NAME/scheme.py, its manifest, and a test that passes."""
-    from bnsuite.records import RecordError
     from bnsuite.submission.folder import begin
 
-    try:
+    with one_line_errors():
         folder = begin(name)
-    except RecordError as error:
-        fail(str(error))
     print(f"{folder} holds scheme.py, submission.toml and test_scheme.py. Write yours into scheme.py, then:")
     quoted = shlex.quote(str(folder))
     print(f"  bnsuite check {quoted}            # the contract that every scheme passes")
@@ -56,15 +53,15 @@ def sandbox(choice: SandboxChoice) -> "Sandbox":
     from bnsuite.records import RecordError
     from bnsuite.submission.sandbox import Sandbox, working_bwrap
 
-    bwrap = None if choice is SandboxChoice.off else working_bwrap()
-    if choice is SandboxChoice.require and bwrap is None:
+    bwrap = None if choice == "off" else working_bwrap()
+    if choice == "require" and bwrap is None:
         raise RecordError(
             "--sandbox require: bubblewrap is not installed, or may make no namespaces; nothing was loaded. "
             "Install it (apt-get install bubblewrap), allow user namespaces, or take --sandbox prefer."
         )
     made = Sandbox(bwrap)
     for gap in made.gaps:
-        err.print(f"[yellow]not protected:[/] {escape(gap)}", highlight=False, soft_wrap=True)
+        note("not protected:", gap)
     return made
 
 
@@ -73,27 +70,26 @@ def check(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print {ok, checks, facets, costs, warnings, error} as JSON.")
     ] = False,
-    confine: SandboxOption = SandboxChoice.prefer,
+    confine: SandboxOption = "prefer",
 ) -> None:
     """Hold a scheme to the contract that all built-in schemes pass, and show its facets.
 
     Takes some ten seconds, in the sandbox. Exit status 1 if a check fails.
     """
     from bnsuite.records import RecordError
-    from bnsuite.submission.contract import NOT_TRIED
     from bnsuite.submission.foreign import check_contract
 
     warnings: list[str] = []
 
     def show(result: "ReportedCheck") -> None:
-        if not as_json and not result.message.startswith(NOT_TRIED):
+        if not as_json and result.tried:
             print(
                 f"{'ok  ' if result.ok else 'FAIL'} {result.name:<24} {result.message}".rstrip(), flush=True
             )
 
     def warn(text: str) -> None:
         warnings.append(text)
-        show_warning(str(path), text)
+        note(f"{path} warns:", text)
 
     try:
         report = check_contract(path, sandbox(confine), show, warn)
@@ -106,15 +102,10 @@ def check(
     elif report.ok:
         _print_facets(report)
     if not report.ok:
-        not_ok = [result for result in report.checks if not result.ok]
-        failed = [result.name for result in not_ok if not result.message.startswith(NOT_TRIED)]
-        rest = f"; {len(not_ok) - len(failed)} were not tried" if len(failed) < len(not_ok) else ""
-        fail(f"{path}: {', '.join(failed)} failed{rest}. Mend and check again.", code=1)
-
-
-def show_warning(source: str, text: str) -> None:
-    """Print a warning that the code of a scheme makes, in one line on standard error."""
-    err.print(f"[yellow]{escape(source)} warns:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        failed = ", ".join(result.name for result in report.failed)
+        not_tried = sum(not result.tried for result in report.checks)
+        rest = f"; {not_tried} were not tried" if not_tried else ""
+        fail(f"{path}: {failed} failed{rest}. Mend and check again.", code=1)
 
 
 def _print_json(report: "ContractReport | None", warnings: list[str], error: str | None = None) -> None:
@@ -144,24 +135,21 @@ def submit(
         Path | None,
         typer.Option(help="Folder of its records; by default results/ here, or next to the scheme's folder."),
     ] = None,
-    confine: SandboxOption = SandboxChoice.prefer,
+    confine: SandboxOption = "prefer",
 ) -> None:
     """Put scheme, manifest and records into leaderboard/submissions/NAME/, ready for a pull request."""
-    from bnsuite.records import RecordError
     from bnsuite.submission.folder import hand_in
 
-    candidates = (Path("results"), path.resolve().parent / "results")
-    records = records or next((folder for folder in candidates if folder.is_dir()), Path("results"))
-    try:
+    candidates = (RESULTS, path.resolve().parent / RESULTS)
+    records = records or next((folder for folder in candidates if folder.is_dir()), RESULTS)
+    with one_line_errors():
         place, submitted = hand_in(path, records, SUBMISSIONS, sandbox(confine))
-    except RecordError as error:
-        fail(str(error))
     for record in submitted:
         print(f"  {record.cell}: {record.outcome} {'' if record.value is None else f'{record.value:.4g}'}")
     if all(record.profile.startswith("smoke") for record in submitted):
         reason = "its records are of profile smoke, which does not rank, and are no submission yet. "
         reason += f"Measure it with profile quick: bnsuite run --scheme {shlex.quote(str(path))}"
-        err.print(f"[yellow]{escape(str(place))}:[/] {escape(reason)}", highlight=False, soft_wrap=True)
+        note(f"{place}:", reason)
         return
     print(f"{place} is ready. Look at it with `bnsuite board`, then:")
     print(f"  git switch -c {place.name}")
@@ -178,7 +166,7 @@ def verify(
     ] = False,
     dataset: Datasets = None,
     to_rgb: ToRgb = False,
-    confine: SandboxOption = SandboxChoice.prefer,
+    confine: SandboxOption = "prefer",
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as a JSON list.")] = False,
 ) -> None:
     """Measure a sample of a submission's records again, after canaries, and show how far they are off.
@@ -187,11 +175,10 @@ def verify(
     """
     with interrupts_wait():
         from bnsuite.datasets import find
-        from bnsuite.records import RecordError
         from bnsuite.submission.folder import reruns
 
     differences = []
-    try:
+    with one_line_errors(ValueError):
         store = VERIFICATION if keep else None
         data = [find(folder, to_rgb=to_rgb) for folder in dataset or ()]
         tell = (lambda _: None) if as_json else (lambda line: print(line, flush=True))
@@ -199,8 +186,6 @@ def verify(
             differences.append(difference)
             if not as_json:
                 print(difference.words, flush=True)
-    except (RecordError, ValueError) as error:
-        fail(str(error))
     _exit_on_difference(differences, as_json)
 
 
@@ -208,30 +193,25 @@ def reproduce(
     id: Annotated[str, typer.Argument(help="Id of a record; the board links to it.")],
     records: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--records", help="Folder to look in; repeatable. By default results/ and leaderboard/."
-        ),
+        typer.Option(help="Folder to look in; repeatable. By default results/ and leaderboard/."),
     ] = None,
     scheme: Annotated[
         Path | None, typer.Option(help="Its scheme by path, if that is your own and not submitted yet.")
     ] = None,
     dataset: Datasets = None,
     to_rgb: ToRgb = False,
-    confine: SandboxOption = SandboxChoice.prefer,
+    confine: SandboxOption = "prefer",
     as_json: Annotated[bool, typer.Option("--json", help="Print the difference as a JSON list.")] = False,
 ) -> None:
     """Measure one record again, with its own settings and seeds, and show how far it is off."""
     with interrupts_wait():
         from bnsuite.datasets import find
-        from bnsuite.records import RecordError
         from bnsuite.submission.folder import rerun
 
-    folders = records or [folder for folder in (Path("results"), Path("leaderboard")) if folder.is_dir()]
-    try:
+    folders = records or [folder for folder in (RESULTS, Path("leaderboard")) if folder.is_dir()]
+    with one_line_errors(ValueError):
         data = [find(folder, to_rgb=to_rgb) for folder in dataset or ()]
         difference = rerun(id, folders, partial(sandbox, confine), data, scheme)
-    except (RecordError, ValueError) as error:
-        fail(str(error))
     if not as_json:
         print(difference.words)
         if difference.second_opinion:

@@ -1,7 +1,8 @@
-"""Options and error messages that commands share."""
+"""Notes and error messages that commands share."""
 
-from enum import StrEnum
-from typing import Annotated, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -12,36 +13,41 @@ from bnsuite.text import printable
 err = Console(stderr=True)
 
 
-class DeviceChoice(StrEnum):
-    """Device to measure on; auto: a GPU if there is one."""
+def note(label: str, text: str, style: str = "yellow") -> None:
+    """Print one line on standard error.
 
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class SandboxChoice(StrEnum):
-    """When bubblewrap confines foreign code.
-
-    require: always, and without bubblewrap nothing is loaded; prefer: if it works; off: never.
+    Args:
+        label: how the line begins, in the style.
+        text: rest of the line.
+        style: style of rich.
     """
-
-    require = "require"
-    prefer = "prefer"
-    off = "off"
-
-
-SandboxOption = Annotated[
-    SandboxChoice,
-    typer.Option(
-        "--sandbox",
-        help="For a scheme by path. require: load none without bubblewrap; prefer: use it if it works; "
-        "off: do without it.",
-    ),
-]
+    err.print(f"[{style}]{escape(label)}[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line on standard error, and exit with status `code`."""
-    err.print(f"[bold red]bnsuite:[/] {escape(printable(message))}", highlight=False, soft_wrap=True)
+    note("bnsuite:", printable(message), "bold red")
     raise typer.Exit(code)
+
+
+@contextmanager
+def one_line_errors(*others: type[Exception]) -> Iterator[None]:
+    """Context in which a `RecordError`, or an error of the `others`, ends the command by `fail`."""
+    try:
+        yield
+    except Exception as error:
+        from bnsuite.records import RecordError
+
+        if isinstance(error, (RecordError, *others)):
+            fail(str(error))
+        raise
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Context in which Ctrl-C ends the command with status 130, and says that what is finished is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("\nStopped. Finished cells are kept; the same command goes on with the rest.")
+        raise typer.Exit(130) from None

@@ -29,7 +29,7 @@ def failed_record(job: Job, reason: str) -> Record:
     facets = Facets() if isinstance(job.scheme, Scheme) else job.scheme.facets
     answer = Answer(without_value(Outcome.ERROR, reason))
     flags = environment(torch.device(job.cell.device))
-    return _sealed(job, answer, _provenance(job, flags, answer, datetime.now(UTC), 0.0), facets)
+    return _sealed(job, answer, flags, datetime.now(UTC), 0.0, facets)
 
 
 def measure(job: Job, report: Callable[[str], None]) -> Record:
@@ -41,27 +41,12 @@ def measure(job: Job, report: Callable[[str], None]) -> Record:
         flags = environment(device)
     answer_job = answer_here if isinstance(job.scheme, Scheme) else job.scheme.answer
     answer = answer_job(job, report)
-    duration_s = round(time.perf_counter() - clock, 3)
-    provenance = _provenance(job, flags, answer, started, duration_s)
+    about = flags, started, round(time.perf_counter() - clock, 3), _facets(job)
     try:
-        return _sealed(job, answer, provenance, _facets(job))
+        return _sealed(job, answer, *about)
     except ValueError as error:  # such as a NaN among the derived values
         measured = without_value(Outcome.ERROR, relative_traceback(error))
-        return _sealed(job, answer._replace(measured=measured), provenance, _facets(job))
-
-
-def _provenance(
-    job: Job, flags: Mapping[str, Any], answer: Answer, started: datetime, duration_s: float
-) -> Provenance:
-    return Provenance(
-        **flags,
-        scheme_source=job.scheme_source,
-        dataset_checksum=job.data.checksum,
-        stacked=answer.stacked,
-        seeds={"tuning": list(job.task.tuning), "confirmation": list(job.task.confirmation)},
-        started=started.isoformat(timespec="milliseconds"),
-        duration_s=duration_s,
-    )
+        return _sealed(job, answer._replace(measured=measured), *about)
 
 
 def answer_here(job: Job, report: Callable[[str], None]) -> Answer:
@@ -121,7 +106,18 @@ def _facets(job: Job) -> Facets:
     return Facets(tuple(word for word in FACETS if word in (*facets.words, "unchecked")), facets.costs)
 
 
-def _sealed(job: Job, answer: Answer, provenance: Provenance, facets: Facets) -> Record:
+def _sealed(
+    job: Job, answer: Answer, flags: Mapping[str, Any], started: datetime, duration_s: float, facets: Facets
+) -> Record:
+    provenance = Provenance(
+        **flags,
+        scheme_source=job.scheme_source,
+        dataset_checksum=job.data.checksum,
+        stacked=answer.stacked,
+        seeds={"tuning": list(job.task.tuning), "confirmation": list(job.task.confirmation)},
+        started=started.isoformat(timespec="milliseconds"),
+        duration_s=duration_s,
+    )
     return Record(
         **dict(answer.measured),
         **job.cell.model_dump(),

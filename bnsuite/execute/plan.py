@@ -24,7 +24,7 @@ Device = Literal["auto", "cpu", "cuda"]
 """Device as a user names it; auto: a GPU if there is one."""
 
 
-class DeviceError(Exception):
+class DeviceError(ValueError):
     """The requested device does not exist here."""
 
 
@@ -57,6 +57,10 @@ class ForeignScheme(Protocol):
         """Measure one cell in another process; whatever goes wrong becomes an outcome."""
 
 
+AnyScheme = Scheme | ForeignScheme
+"""Scheme of Python, measured in this process, or a foreign one."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Cell with everything needed to measure it.
@@ -71,7 +75,7 @@ class Job:
     """
 
     cell: Cell
-    scheme: Scheme | ForeignScheme
+    scheme: AnyScheme
     task: Task
     key: str
     scheme_source: str
@@ -81,7 +85,7 @@ class Job:
 def plan(
     profile: str,
     tasks: Sequence[str] | None,
-    schemes: Sequence[str | Scheme | ForeignScheme] | None,
+    schemes: Sequence[str | AnyScheme] | None,
     families: Sequence[str] | None,
     datasets: Sequence[str | Path | Source] | None,
     device: Literal["cpu", "cuda"],
@@ -150,7 +154,7 @@ def _sources(datasets: Sequence[str | Path | Source]) -> list[Source]:
     return sources
 
 
-def _scheme(scheme: str | Scheme | ForeignScheme) -> Scheme | ForeignScheme:
+def _scheme(scheme: str | AnyScheme) -> AnyScheme:
     if isinstance(scheme, str):
         return find_scheme(scheme)
     if scheme.name in SCHEMES and scheme != SCHEMES[scheme.name]:
@@ -161,7 +165,7 @@ def _scheme(scheme: str | Scheme | ForeignScheme) -> Scheme | ForeignScheme:
 def _job(
     budget: Profile,
     task: str,
-    scheme: Scheme | ForeignScheme,
+    scheme: AnyScheme,
     family: str,
     source: Source,
     device: Literal["cpu", "cuda"],
@@ -189,9 +193,7 @@ def _job(
     return _keyed(cell, scheme, replace(by_profile, **changed), source)
 
 
-def job_of(
-    cell: Cell, settings: Mapping[str, object], scheme: Scheme | ForeignScheme, data: Source | None = None
-) -> Job:
+def job_of(cell: Cell, settings: Mapping[str, object], scheme: AnyScheme, data: Source | None = None) -> Job:
     """Build the job of a cell with the settings of a record, whatever its profile says today.
 
     Args:
@@ -211,7 +213,7 @@ def job_of(
     return _keyed(cell, scheme, task(**parsed), data)
 
 
-def _keyed(cell: Cell, scheme: Scheme | ForeignScheme, task: Task, data: Source) -> Job:
+def _keyed(cell: Cell, scheme: AnyScheme, task: Task, data: Source) -> Job:
     if task.draws and 0 < data.train < task.batch:
         raise DataError(
             f"{data.name}: has {data.train} images to train on, fewer than the batch of {task.batch} of "

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,29 +47,22 @@ def reproducible(device: torch.device) -> Iterator[None]:
     Subnormal arithmetic is 10 to 60 times slower on a CPU, and networks whose activations vanish are full of
     it.
     """
-    mode, dtype = torch.get_deterministic_debug_mode(), torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    memory: Any = torch.utils.deterministic
-    fill = memory.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Not use_deterministic_algorithms, which imports the compiler and takes 2 s.
-    torch.set_deterministic_debug_mode("error")
-    memory.fill_uninitialized_memory = False
-    flushed = sys.float_info.min / 2 == 0.0
-    torch.set_flush_denormal(True)
-    cuda = device.type == "cuda"
-    if cuda:
-        matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
+    off: list[tuple[Any, str]] = [(torch.utils.deterministic, "fill_uninitialized_memory")]
+    if device.type == "cuda":
+        off += [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    with ExitStack() as restored:
+        restored.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        # Not use_deterministic_algorithms, which imports the compiler and takes 2 s.
+        restored.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
+        torch.set_deterministic_debug_mode("error")
+        restored.callback(torch.set_flush_denormal, sys.float_info.min / 2 == 0.0)
+        torch.set_flush_denormal(True)
+        for module, switch in off:
+            restored.callback(setattr, module, switch, getattr(module, switch))
+            setattr(module, switch, False)
         yield
-    finally:
-        torch.set_flush_denormal(flushed)
-        torch.set_deterministic_debug_mode(mode)
-        torch.set_default_dtype(dtype)
-        memory.fill_uninitialized_memory = fill
-        if cuda:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 def subnormals_are_flushed() -> bool:

@@ -28,47 +28,30 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 class Outcome(StrEnum):
     """How a lane or a cell ended. Every outcome is a result and is stored; only `error` is measured again."""
 
-    OK = "ok"
-    CAPPED = "capped"
-    FLOOR = "floor"
-    TIMEOUT = "timeout"
-    STUCK = "stuck"
-    NONFINITE = "nonfinite"
-    UNCONVERGED = "unconverged"
-    UNSUPPORTED = "unsupported"
-    OOM = "oom"
-    ERROR = "error"
+    sentence: str  # what the outcome says of the value, in words
+    bound: Literal["lower", "upper"] | None  # kind of bound that the value is; None: it is not a bound
 
-    @property
-    def sentence(self) -> str:
-        """What the outcome says of the value, in words."""
-        return _SENTENCES[self]
+    OK = "ok", "measured"
+    CAPPED = "capped", "passes everywhere tried: the value is a lower bound", "lower"
+    FLOOR = "floor", "fails everywhere tried: the value is an upper bound", "upper"
+    TIMEOUT = "timeout", "did not finish in its budget: the value is the budget, a lower bound", "lower"
+    STUCK = "stuck", "stayed finite and did not reach its target in its budget"
+    NONFINITE = "nonfinite", "left the finite numbers"
+    UNCONVERGED = "unconverged", "the estimator missed its tolerance"
+    UNSUPPORTED = "unsupported", "cannot be built for this family"
+    OOM = "oom", "ran out of memory"
+    ERROR = "error", "failed with an exception"
 
-    @property
-    def bound(self) -> Literal["lower", "upper"] | None:
-        """Kind of bound that the value is; None where it is not a bound."""
-        if self in (Outcome.CAPPED, Outcome.TIMEOUT):
-            return "lower"
-        return "upper" if self is Outcome.FLOOR else None
+    def __new__(cls, value: str, sentence: str = "", bound: Literal["lower", "upper"] | None = None) -> Self:
+        outcome = str.__new__(cls, value)
+        outcome._value_ = value
+        outcome.sentence, outcome.bound = sentence, bound
+        return outcome
 
     @property
     def has_value(self) -> bool:
         """Whether a value goes with the outcome; with the others it is None."""
         return self is Outcome.OK or self.bound is not None
-
-
-_SENTENCES = {
-    Outcome.OK: "measured",
-    Outcome.CAPPED: "passes everywhere tried: the value is a lower bound",
-    Outcome.FLOOR: "fails everywhere tried: the value is an upper bound",
-    Outcome.TIMEOUT: "did not finish in its budget: the value is the budget, a lower bound",
-    Outcome.STUCK: "stayed finite and did not reach its target in its budget",
-    Outcome.NONFINITE: "left the finite numbers",
-    Outcome.UNCONVERGED: "the estimator missed its tolerance",
-    Outcome.UNSUPPORTED: "cannot be built for this family",
-    Outcome.OOM: "ran out of memory",
-    Outcome.ERROR: "failed with an exception",
-}
 
 
 class _Frozen(BaseModel):

@@ -45,21 +45,20 @@ class Store:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self._listed = dict.fromkeys(sorted(json_files(self.folder)))
-        self._read: dict[Path, Record] = {}
+        self._records: dict[Path, Record | None] = dict.fromkeys(sorted(json_files(self.folder)))
         self._by_place: dict[tuple[str, ...], list[Path]] = defaultdict(list)
-        for path in self._listed:
+        for path in self._records:
             self._by_place[self._place(path)].append(path)
 
     def __iter__(self) -> Iterator[Record]:
-        return (self._record(path) for path in [*self._listed])
+        return (self._record(path) for path in [*self._records])
 
     def __len__(self) -> int:
-        return len(self._listed)
+        return len(self._records)
 
     def paths(self) -> dict[Path, Record]:
         """Read all records, by their paths."""
-        return {path: self._record(path) for path in self._listed}
+        return {path: self._record(path) for path in self._records}
 
     def result(self, key: str, cell: Cell) -> Record | None:
         """Find the newest record of a key that is a result; an `error` is not one and is run again.
@@ -80,9 +79,8 @@ class Store:
         return [record for record in records if record.scheme == scheme]
 
     def _record(self, path: Path) -> Record:
-        if path not in self._read:
-            self._read[path] = read_record(path)
-        return self._read[path]
+        record = self._records[path] = self._records[path] or read_record(path)
+        return record
 
     def _place(self, path: Path) -> tuple[str, ...]:
         """Profile, network, task, scheme and device by the file's path; () where `path_of` put no file."""
@@ -92,13 +90,11 @@ class Store:
 
     def check_names(self, cell: Cell) -> None:
         """Raise `RecordError` where a record of this cell could not be stored, before it is measured."""
-        for field in ("scheme", "profile", "family", "dataset", "task"):
-            _check_name(f"{cell}", field, getattr(cell, field))
+        _check_names(f"{cell}", cell)
 
     def path_of(self, record: Record) -> Path:
         """Return the path of a record; `RecordError` where one of its fields cannot be part of a path."""
-        for field in ("scheme", "profile", "family", "dataset", "task", "id"):
-            _check_name(f"record {record.id!r:.20}", field, getattr(record, field))
+        _check_names(f"record {record.id!r:.20}", record, "id")
         name = f"{record.scheme}-{record.device}-{record.id}.json"
         return self.folder / record.profile / f"{record.family}-{record.dataset}" / record.task / name
 
@@ -114,8 +110,7 @@ class Store:
                 f"{path}: cannot write the record ({error.strerror or error}). Free or unlock the folder, "
                 "or give another with --records; finished cells are kept and the same command goes on."
             ) from error
-        self._listed[path] = None
-        self._read[path] = record
+        self._records[path] = record
         self._by_place[self._place(path)].append(path)
         return path
 
@@ -184,14 +179,24 @@ def files_below(folder: Path) -> Iterator[Path]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
-            raise RecordError(f"{place}: cannot be listed ({_reason(error)}). Check the folder.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise RecordError(f"{place}: cannot be listed ({reason}). Check the folder.") from error
+
+
+def check_folders(folders: Iterable[Path]) -> None:
+    """Raise `RecordError` where one of the folders of records is not there."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise RecordError(
+                f"{folder}: no such folder. Give the folder of a run's records, such as results."
+            )
 
 
 def read_record(path: Path) -> Record:
     """Parse and verify one file, or raise `RecordError` naming it."""
-    text = _text(path)
+    content = _content(path)
     try:
-        data = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
+        data = parse_json(content.decode())
     except (ValueError, RecursionError) as error:
         raise RecordError(
             f"{path}: not valid JSON ({error!s:.200}). Restore the file or remove it."
@@ -203,7 +208,7 @@ def read_record(path: Path) -> Record:
             "Remove the file, or use the version of bnsuite that wrote it."
         )
     try:
-        record = Record.model_validate_json(text, strict=True)
+        record = Record.model_validate_json(content, strict=True)
         expected = record.expected_key(), record.expected_id()
     except ValidationError as error:
         raise RecordError(
@@ -226,16 +231,17 @@ def where(error: ValidationError) -> str:
     return "".join(c if c.isprintable() else "�" for c in place[:80])
 
 
-def _check_name(what: str, field: str, value: str) -> None:
-    if not FILE_NAME.fullmatch(value):
-        raise RecordError(
-            f"{what}: {field} {value!r:.80} names no file, and it is not stored. "
-            "Wanted are letters, digits and + = , . _ - alone, at most 200."
-        )
+def _check_names(what: str, named: Cell | Record, *more: str) -> None:
+    for field in ("scheme", "profile", "family", "dataset", "task", *more):
+        if not FILE_NAME.fullmatch(value := getattr(named, field)):
+            raise RecordError(
+                f"{what}: {field} {value!r:.80} names no file, and it is not stored. "
+                "Wanted are letters, digits and + = , . _ - alone, at most 200."
+            )
 
 
-def _text(path: Path) -> str:
-    """The text of a plain file; a pipe or a device would be waited for without end."""
+def _content(path: Path) -> bytes:
+    """Read a plain file; a pipe or a device would be waited for without end."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise RecordError(f"{path}: cannot be read (not a plain file). Remove it.")
@@ -243,17 +249,19 @@ def _text(path: Path) -> str:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise RecordError(f"{path}: larger than {LARGEST >> 20} MiB, and so no record. Remove it.")
-        return content.decode()
+        return content
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-    except ValueError as error:
-        raise RecordError(
-            f"{path}: not valid JSON ({error!s:.200}). Restore the file or remove it."
-        ) from error
 
 
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON in which all numbers are finite, and no object has a key twice.
+
+    Raises:
+        ValueError: it is not that.
+        RecursionError: it is nested too deep.
+    """
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
 
 
 def _refuse(number: str) -> NoReturn:
@@ -279,15 +287,12 @@ def read_records(folders: Iterable[Path | str]) -> dict[Path, Record]:
 
     A missing folder is empty. Raises `RecordError` for a file that is not a sound record.
     """
-    found: dict[Path, Record] = {}
-    seen: dict[str, Path] = {}
+    found: dict[str, tuple[Path, Record]] = {}
     for folder in folders:
         for path, record in Store(folder).paths().items():
-            if record.id in seen:
-                del found[seen[record.id]]
-            seen[record.id] = path
-            found[path] = record
-    return found
+            found.pop(record.id, None)  # in the order of the last folder, too
+            found[record.id] = path, record
+    return dict(found.values())
 
 
 def started(record: Record) -> datetime:

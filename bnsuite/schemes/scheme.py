@@ -85,12 +85,10 @@ class Scheme:
     @property
     def about(self) -> str:
         """Description in one line: topology, normalizer, other parts, paper."""
-        topology = {"none": "plain", "pre": "pre-activation residual", "post": "post-norm residual"}[
-            self.skip
-        ]
+        paths = {"none": "plain", "pre": "pre-activation residual", "post": "post-norm residual"}
         norm = getattr(self.norm, "__name__", repr(self.norm)) if self.norm else "no normalizer"
         own = [facet for facet in self.facets if facet not in ("residual", "post-norm")]
-        return ", ".join(filter(None, (topology, norm, *own, self.paper)))
+        return ", ".join(filter(None, (paths[self.skip], norm, *own, self.paper)))
 
     def source_hash(self) -> str:
         """SHA-256 over everything that defines the scheme, except its name and paper.

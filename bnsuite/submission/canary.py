@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
+from scipy.special import rel_entr
 
 from bnsuite.datasets import Dataset, Source
 from bnsuite.execute.plan import job_of
@@ -150,19 +152,12 @@ def limits(looks: int, n: int, classes: int) -> tuple[float, float]:
         classes: C.
     """
     bound, chance = math.log(looks / LEVEL) / n, 1 / classes
-    low, high = chance, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if middle >= 1 or _divergence(middle, chance) >= bound:
-            high = middle
-        else:
-            low = middle
-    return high, math.log(classes) - bound
 
+    def beyond(accuracy: float) -> float:
+        return float(rel_entr(accuracy, chance) + rel_entr(1 - accuracy, 1 - chance)) - bound
 
-def _divergence(a: float, p: float) -> float:
-    """KL(a ‖ p) between two Bernoulli distributions, in nats, for a > p."""
-    return a * math.log(a / p) + (1 - a) * math.log((1 - a) / (1 - p))
+    highest = brentq(beyond, chance, 1.0) if beyond(1.0) > 0 else 1.0
+    return highest, math.log(classes) - bound
 
 
 def impossible(measured: Measurement, classes: int, n: int) -> str | None:

@@ -1,6 +1,5 @@
 """Conversation with a sandboxed process: messages in JSON, limits on what it may use, and its end."""
 
-import json
 import os
 import selectors
 import signal
@@ -12,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from bnsuite.records.store import parse_json
 from bnsuite.submission.held_memory import held_memory
 from bnsuite.text import clipped
 
@@ -139,11 +139,8 @@ def _status(process: subprocess.Popen[bytes]) -> int:
 
 
 def _parsed(line: bytes) -> Message:
-    def refuse(number: str) -> float:
-        raise ValueError(f"{number} is not a finite number")
-
     try:
-        message = json.loads(line, parse_constant=refuse)
+        message = parse_json(line)
     except (ValueError, RecursionError) as error:
         raise SandboxError(f"its answer is not valid JSON ({error})") from error
     if not isinstance(message, dict):

@@ -137,12 +137,11 @@ def _put(path: Path, records: Sequence[Record], place: Path) -> None:
 
 def _of_source(records: Path, name: str, source: str) -> list[Record]:
     """Newest record of each key and profile that was measured with this very file."""
-    if not records.is_dir():
-        return []
-    newest: dict[tuple[str, str], Record] = {}
-    for record in sorted(Store(records).of_scheme(name), key=age):
-        if record.provenance.scheme_source == source and record.outcome is not Outcome.ERROR:
-            newest[record.key, record.profile] = record
+    newest = {
+        (record.key, record.profile): record
+        for record in sorted(Store(records).of_scheme(name), key=age)
+        if record.provenance.scheme_source == source and record.outcome is not Outcome.ERROR
+    }
     return list(newest.values())
 
 
@@ -186,9 +185,8 @@ def reruns(
     if not stored:
         raise RecordError(f"{path}: holds no records. `bnsuite submit` puts them there.")
     jobs = [(record, _job_again(record, scheme, data)) for record in sample_cells(stored, cells, seed)]
-    jobs = [
-        (record, replace(job, data=in_file(job.data))) for record, job in jobs
-    ]  # in files, as for canaries
+    # In files, as for canaries.
+    jobs = [(record, replace(job, data=in_file(job.data))) for record, job in jobs]
     for line in canaries([(record, job.data) for record, job in jobs], scheme):
         tell(line)
     for record, job in jobs:
@@ -271,11 +269,10 @@ def _job_again(record: Record, scheme: Scheme | Foreign, sources: Sequence[Sourc
             (job.scheme_source, record.provenance.scheme_source, "the source of the scheme"),
             (job.task.spec.version, record.task_version, "the version of the task"),
         ]
-        changed = [words for now, then, words in parts if now != then] or [
-            "the data set or the suite's version"
-        ]
+        changed = " and ".join(words for now, then, words in parts if now != then)
+        changed = changed or "the data set or the suite's version"
         raise RecordError(
-            f"{record.id}: {' and '.join(changed)} is not what it was: nothing to compare with. "
+            f"{record.id}: {changed} is not what it was: nothing to compare with. "
             f"It was measured at commit {record.provenance.commit or 'unknown'}."
         )
     try:

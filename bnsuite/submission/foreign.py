@@ -3,11 +3,12 @@
 import hashlib
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from bnsuite.audit import objections
@@ -17,8 +18,9 @@ from bnsuite.facets import COSTS, FACETS, Facets
 from bnsuite.records import Measurement, Outcome, RecordError
 from bnsuite.records.manifest import FILE, NAME, read_manifest
 from bnsuite.records.record import Finite
+from bnsuite.records.store import files_below
 from bnsuite.schemes import SCHEMES
-from bnsuite.submission.contract import CONTRACT
+from bnsuite.submission.contract import CONTRACT, NOT_TRIED
 from bnsuite.submission.conversation import Limits, OutOfMemoryError, SandboxError
 from bnsuite.submission.sandbox import Sandbox
 from bnsuite.text import clipped
@@ -73,6 +75,11 @@ class ReportedCheck(_FromSandbox):
     ok: bool
     message: Annotated[str, AfterValidator(lambda text: clipped(text, 400))]
 
+    @property
+    def tried(self) -> bool:
+        """Whether the check was tried; one that would repeat the fault of an earlier check is not."""
+        return not self.message.startswith(NOT_TRIED)
+
 
 @dataclass(frozen=True)
 class ContractReport:
@@ -86,8 +93,17 @@ class ContractReport:
     @property
     def ok(self) -> bool:
         """Whether every check of the contract was made and holds."""
-        names = {check.name for check in self.checks}
-        return all(check.ok for check in self.checks) and {*CONTRACT} <= names
+        return self.complete and all(check.ok for check in self.checks)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every check of the contract has a result."""
+        return {*CONTRACT} <= {check.name for check in self.checks}
+
+    @property
+    def failed(self) -> list[ReportedCheck]:
+        """Checks that were tried and do not hold."""
+        return [check for check in self.checks if check.tried and not check.ok]
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,7 @@ class Foreign:
             "cell": job.cell.model_dump(),
             "settings": job.task.settings,
             "data": {"name": job.data.name, "checksum": job.data.checksum, "sha256": job.data.sha256},
-            "threads": threads(),
+            "threads": torch.get_num_threads(),
         }
 
         def hear(message: dict[str, Any]) -> None:
@@ -143,10 +159,9 @@ class Foreign:
             reply = self.sandbox.ask(self.path, question, self.limits, hear, cuda, job.data.file)
             answer = _Answered.model_validate(_content(reply))
             measured = Measurement.model_validate(answer.measured)
-        except OutOfMemoryError as error:
-            return Answer(without_value(Outcome.OOM, str(error)))
         except SandboxError as error:
-            return Answer(without_value(Outcome.ERROR, str(error)))
+            outcome = Outcome.OOM if isinstance(error, OutOfMemoryError) else Outcome.ERROR
+            return Answer(without_value(outcome, str(error)))
         except ValidationError as error:
             return Answer(without_value(Outcome.ERROR, f"its answer is no measurement: {_first(error)}"))
         doubts = objections(
@@ -160,14 +175,6 @@ class Foreign:
         if doubts:
             return Answer(without_value(Outcome.ERROR, f"its answer cannot be: {doubts[0]}"))
         return Answer(measured, answer.stacked)
-
-
-def _warned(message: dict[str, Any], warn: Callable[[str], None]) -> bool:
-    """Pass a message on to `warn`, in one line, if it is a warning; returns whether it is."""
-    text = message.get("warning")
-    if isinstance(text, str):
-        warn(clipped(text, 300))
-    return isinstance(text, str)
 
 
 def load_scheme(path: Path, sandbox: Sandbox, limits: Limits) -> Foreign:
@@ -222,7 +229,8 @@ def check_contract(
     described: list[_Named] = []
 
     def take(message: dict[str, Any]) -> None:
-        if _warned(message, warn):
+        if isinstance(text := message.get("warning"), str):
+            warn(clipped(text, 300))
             return
         if not described:
             described.append(_Named.model_validate(message))
@@ -277,9 +285,9 @@ def scheme_file(path: Path) -> Path:
             raise RecordError(f"{path} is a built-in scheme, which CI holds to the contract. Give a path.")
         raise RecordError(f"{path}: no such file or folder. `bnsuite new NAME` writes one to begin with.")
     file = path / SCHEME if path.is_dir() else path
-    for place in [*_below(path)] if path.is_dir() else [path]:
-        mode = place.lstat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    for place in sorted(files_below(path)) if path.is_dir() else [path]:
+        cached = "__pycache__" in place.relative_to(path).parts
+        if not cached and not stat.S_ISREG(place.lstat().st_mode):
             raise RecordError(
                 f"{place}: a submission holds plain files and folders, and no links. Remove it."
             )
@@ -288,15 +296,6 @@ def scheme_file(path: Path) -> Path:
     if file.suffix != ".py":
         raise RecordError(f"{file}: a scheme is a Python file, or a folder that holds a {SCHEME}.")
     return file
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for place in sorted(folder.iterdir()):
-        if place.name == "__pycache__":
-            continue
-        yield place
-        if place.is_dir() and not place.is_symlink():
-            yield from _below(place)
 
 
 def source_of(file: Path) -> str:
@@ -310,13 +309,6 @@ def source_of(file: Path) -> str:
             f"{file}: larger than {MOST_SOURCE_BYTES // 1024} KiB. A scheme is one file of code."
         )
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def threads() -> int:
-    """Number of threads that a torch operation may use here."""
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _content(message: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,7 @@ def python_files() -> list[str]:
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     prefixes.add(str(Path(sys.executable).resolve().parent.parent))
     roots = {Path(prefix, part) for prefix in prefixes for part in ("bin", "lib", "lib64", "pyvenv.cfg")}
-    roots |= {
-        Path(bnsuite.__file__).parent,
-        *_site_packages(),
-    }  # not all of a prefix: it may be a home
+    roots |= {Path(bnsuite.__file__).parent, *_site_packages()}  # not all of a prefix: it may be a home
     outer = [root for root in roots if root.exists() and not roots & {*root.parents}]
     return sorted(str(root) for root in outer if not root.is_relative_to("/usr"))
 
@@ -32,11 +29,8 @@ def _site_packages() -> list[Path]:
 
 def open_to_all() -> bool:
     """Tell whether a user without an account could read this interpreter and package."""
-
-    def reachable(path: Path) -> bool:
-        return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
-
-    return all(reachable(Path(place)) for place in python_files())
+    places = map(Path, python_files())
+    return all(folder.stat().st_mode & stat.S_IXOTH for place in places for folder in (place, *place.parents))
 
 
 def sandbox_environment() -> Mapping[str, str]:

@@ -10,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -111,64 +111,59 @@ class Sandbox:
             SandboxError: the process was stopped at a limit, died, or sent something other than a JSON
                 object.
         """
+        with self._limited(limits) as group:
+            here, there = os.pipe()
+            place = PLACE if self.bwrap else path.resolve()
+            bound = {
+                "address_space": 0 if cuda else limits.memory,  # CUDA reserves more addresses than memory
+                "processes": limits.processes,
+                "file": limits.file,
+                "user": STRANGERS[0] + os.getpid() % STRANGERS[1] if self.drops else None,
+                "filter": refuses_system_calls() and not cuda,  # a GPU driver needs calls of its own
+            }
+            data_file = None if data is None else str(DATA if self.bwrap else data.resolve())
+            places = {"path": str(place), "data_file": data_file, "answer_to": there}
+            request = json.dumps({**places, "limits": bound, **question})
+            program = [sys.executable, "-P", "-m", INSIDE]
+            process = subprocess.Popen(
+                [*_starter(group), *self._wrapper(path, limits, cuda, data), *program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[there],
+                env=sandbox_environment(),
+                cwd="/",
+                start_new_session=True,
+            )
+            os.close(there)
+            rooms = ROOMS if self.bwrap else ()
+            try:
+                return converse(process, here, request.encode(), limits, hear, rooms)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                for stream in (process.stdin, process.stderr):
+                    assert stream is not None
+                    with suppress(OSError):
+                        stream.close()
+                os.close(here)
+
+    @contextmanager
+    def _limited(self, limits: Limits) -> Iterator[Path | None]:
+        """Context with a control group for one process; tells an end for memory from other ends."""
         with ExitStack() as stack:
             try:
                 group = stack.enter_context(limited_group(self.group, limits.memory, limits.processes))
             except OSError as error:
                 raise SandboxError(f"no control group can be made for the process ({error})") from error
             try:
-                return self._ask(path, question, limits, hear, cuda, data, group)
+                yield group
             except SandboxError as error:
                 if ran_out_of_memory(group):
                     most = f"{limits.memory // MIB:,} MiB"
                     raise OutOfMemoryError(f"stopped: it needed more memory than {most}") from error
                 raise
-
-    def _ask(
-        self,
-        path: Path,
-        question: Message,
-        limits: Limits,
-        hear: Callable[[Message], None],
-        cuda: bool,
-        data: Path | None,
-        group: Path | None,
-    ) -> Message:
-        here, there = os.pipe()
-        place = PLACE if self.bwrap else path.resolve()
-        bound = {
-            "address_space": 0 if cuda else limits.memory,  # CUDA reserves more addresses than memory
-            "processes": limits.processes,
-            "file": limits.file,
-            "user": STRANGERS[0] + os.getpid() % STRANGERS[1] if self.drops else None,
-            "filter": refuses_system_calls() and not cuda,  # a GPU driver needs calls of its own
-        }
-        data_file = None if data is None else str(DATA if self.bwrap else data.resolve())
-        places = {"path": str(place), "data_file": data_file, "answer_to": there}
-        request = json.dumps({**places, "limits": bound, **question})
-        process = subprocess.Popen(
-            [*_starter(group), *self._wrapper(path, limits, cuda, data), sys.executable, "-P", "-m", INSIDE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[there],
-            env=sandbox_environment(),
-            cwd="/",
-            start_new_session=True,
-        )
-        os.close(there)
-        rooms = ROOMS if self.bwrap else ()
-        try:
-            return converse(process, here, request.encode(), limits, hear, rooms)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            for stream in (process.stdin, process.stderr):
-                assert stream is not None
-                with suppress(OSError):
-                    stream.close()
-            os.close(here)
 
     def _wrapper(self, path: Path, limits: Limits, cuda: bool, data: Path | None) -> list[str]:
         if self.bwrap is None:

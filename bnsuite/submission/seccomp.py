@@ -17,12 +17,7 @@ _NEW_NAMESPACES = 0x7E02_0000  # of clone's flags: mount, cgroup, UTS, IPC, user
 _X32 = 0x4000_0000
 _CLONE3 = 435  # hides its flags; without it the C library uses clone
 _SHARED_AND_ANONYMOUS, _HUGE_PAGES = 0x21, 0x4_0000  # of mmap's flags
-_RECORD_LOCKS = (
-    6,
-    7,
-    37,
-    38,
-)  # of fcntl's commands: one lock per byte of a file, and each takes memory
+_RECORD_LOCKS = 6, 7, 37, 38  # of fcntl's commands: one lock per byte of a file, and each takes memory
 _SECCOMP, _FILTER = 22, 2  # of prctl
 
 # add_key request_key keyctl memfd_create memfd_secret shmget semget msgget unshare setns mount ptrace

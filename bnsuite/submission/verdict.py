@@ -15,7 +15,6 @@ from bnsuite.datasets import tensor_cache
 from bnsuite.facets import Facets
 from bnsuite.records.facets import FACETS
 from bnsuite.records.store import write_atomically
-from bnsuite.submission.contract import CONTRACT, NOT_TRIED
 from bnsuite.submission.foreign import Foreign, check_contract
 
 BREAKS = "breaks-contract"
@@ -45,8 +44,10 @@ def judged(scheme: Foreign, say: Callable[[str], None] = lambda _: None) -> tupl
     verdict = _cached(file)
     if verdict is None:
         say(f"{scheme.name}: trying the contract, some ten seconds …")
-        verdict, complete = _tried(scheme)
-        if complete:
+        warnings: list[str] = []
+        report = check_contract(scheme.path, scheme.sandbox, warn=warnings.append)
+        verdict = Verdict(failed={check.name: check.message for check in report.failed}, warnings=warnings)
+        if report.complete and not {"time", "facets"} & verdict.failed.keys():
             with suppress(OSError):  # a verdict that is not cached is found again
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(file, verdict.model_dump_json())
@@ -55,19 +56,6 @@ def judged(scheme: Foreign, say: Callable[[str], None] = lambda _: None) -> tupl
         facets = Facets(tuple(word for word in FACETS if word in words), scheme.facets.costs)
         scheme = replace(scheme, facets=facets)
     return scheme, verdict
-
-
-def _tried(scheme: Foreign) -> tuple[Verdict, bool]:
-    """Verdict, and whether every check has come to its end."""
-    warnings: list[str] = []
-    checks = check_contract(scheme.path, scheme.sandbox, warn=warnings.append).checks
-    failed = {
-        check.name: check.message
-        for check in checks
-        if not check.ok and not check.message.startswith(NOT_TRIED)
-    }
-    ended = {*CONTRACT} <= {check.name for check in checks} and not {"time", "facets"} & failed.keys()
-    return Verdict(failed=failed, warnings=warnings), ended
 
 
 def _cached(file: Path) -> Verdict | None:

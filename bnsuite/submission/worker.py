@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -164,7 +165,8 @@ def _scheme(path: Path) -> "Scheme":
     except ModuleNotFoundError as error:
         raise LoadError(_missing(str(error.name))) from error
     except Exception as error:
-        line = _line_of(error, path)
+        frames = traceback.extract_tb(error.__traceback__)
+        *_, line = None, *(frame.lineno for frame in frames if frame.filename == str(path))
         raise LoadError(f"line {line}: {type(error).__name__}: {error}") from error
     from bnsuite.schemes import Scheme
 
@@ -183,19 +185,9 @@ def _missing(module: str) -> str:
     )
 
 
-def _line_of(error: BaseException, path: Path) -> int | None:
-    line, trace = None, error.__traceback__
-    while trace:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
-
-
 def _in_one_line(error: BaseException) -> str:
-    if isinstance(error, LoadError):
-        return " ".join(str(error).split())[:500]
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    text = str(error) if isinstance(error, LoadError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]
 
 
 if __name__ == "__main__":

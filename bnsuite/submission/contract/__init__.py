@@ -14,53 +14,32 @@ import torch
 import bnsuite
 from bnsuite.facets.probe_network import own_streams
 from bnsuite.schemes import Scheme
-from bnsuite.submission.contract.state import (
-    copies,
-    evaluation,
-    random_numbers,
-    separate_networks,
-    settings,
-    stacking,
-    state_dict,
-)
+from bnsuite.submission.contract import state, values
 from bnsuite.submission.contract.trial import BrokenError, settings_kept
-from bnsuite.submission.contract.values import (
-    builds,
-    deterministic,
-    device,
-    dtype,
-    finite,
-    gradient,
-    input_untouched,
-    permutation,
-    second_derivative,
-    shape,
-    time_budget,
-)
 from bnsuite.text import clipped
 
 Test = Callable[[Scheme], str]
 """scheme → result in one line; raises `BrokenError` if the contract does not hold."""
 
 CONTRACT: dict[str, Test] = {
-    "builds": builds,
-    "shape": shape,
-    "input untouched": input_untouched,
-    "dtype": dtype,
-    "device": device,
-    "finite": finite,
-    "gradient": gradient,
-    "second derivative": second_derivative,
-    "permutation": permutation,
-    "deterministic": deterministic,
-    "state dict": state_dict,
-    "evaluation": evaluation,
-    "copies": copies,
-    "stacking": stacking,
-    "separate networks": separate_networks,
-    "random numbers": random_numbers,
-    "settings": settings,
-    "time": time_budget,
+    "builds": values.builds,
+    "shape": values.shape,
+    "input untouched": values.input_untouched,
+    "dtype": values.dtype,
+    "device": values.device,
+    "finite": values.finite,
+    "gradient": values.gradient,
+    "second derivative": values.second_derivative,
+    "permutation": values.permutation,
+    "deterministic": values.deterministic,
+    "state dict": state.state_dict,
+    "evaluation": state.evaluation,
+    "copies": state.copies,
+    "stacking": state.stacking,
+    "separate networks": state.separate_networks,
+    "random numbers": state.random_numbers,
+    "settings": state.settings,
+    "time": values.time_budget,
 }
 """Name → test. The first line of a test's docstring says what is wanted; messages quote it."""
 

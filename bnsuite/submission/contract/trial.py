@@ -52,13 +52,11 @@ def accepting(scheme: Scheme) -> list[Stage]:
 def parts(network: Network) -> dict[str, nn.Module]:
     """Modules of the scheme that keep the shape of their input, by name: all but weight layers."""
     kinds = ("norms.", "activations.", "branches.")
-    outer = {
+    return {
         name: module
         for name, module in network.named_modules()
-        if name.count(".") == 1 and name.startswith(kinds)
+        if (name.count(".") == 1 and name.startswith(kinds)) or name.endswith(".activation")
     }
-    inner = {name: module for name, module in network.named_modules() if name.endswith(".activation")}
-    return outer | inner
 
 
 def watched(network: Network, watch: Callable[[str, Tensor, Tensor], None]) -> Network:
@@ -82,22 +80,16 @@ def loose(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield f"{prefix}.{name}", tensor
 
 
-def take_steps(
-    stage: Stage, network: nn.Module, steps: int = 2, seed: int = 0, rate: float = 0.05
-) -> list[float]:
-    """Take steps of plain SGD in place; returns the loss before each step.
+def take_steps(stage: Stage, network: nn.Module, steps: int = 2) -> None:
+    """Take steps of plain SGD in place.
 
     Args:
         stage: gives the data.
         network: network to train.
         steps: number of steps.
-        seed: seed of the data.
-        rate: learning rate.
     """
-    losses = []
     for step in range(steps):
-        losses.append(descend(network, *stage.data(seed=100 * seed + step), rate))
-    return losses
+        descend(network, *stage.data(seed=step))
 
 
 def descend(network: nn.Module, x: Tensor, y: Tensor, rate: float = 0.05) -> float:
