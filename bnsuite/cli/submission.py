@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -181,7 +182,7 @@ def verify(
     with one_line_errors(ValueError):
         store = VERIFICATION if keep else None
         data = [find(folder, to_rgb=to_rgb) for folder in dataset or ()]
-        tell = (lambda _: None) if as_json else (lambda line: print(line, flush=True))
+        tell = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
         for difference in reruns(path, sandbox(confine), cells, seed, store, data, tell):
             differences.append(difference)
             if not as_json:

@@ -65,7 +65,7 @@ class Stack:
         return torch.stack([self._call_one(i, _at(params, i), x[i]) for i in range(len(x))])
 
     def _call_one(self, i: int, params: Parameters, x: Tensor) -> Tensor:
-        # on a CPU, torch.manual_seed takes as long as a small layer: it formats a traceback for the GPU
+        # without a GPU, torch.manual_seed takes as long as a small network: it formats a traceback for CUDA
         start = torch.manual_seed if x.is_cuda else torch.default_generator.manual_seed
         with torch.random.fork_rng():
             start(self._seeds[i] * 1_000_003 + self._calls)

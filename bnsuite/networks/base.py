@@ -147,7 +147,7 @@ class Family:
             raise ValueError(f"a network has at least 1 hidden layer: got depth {depth}")
         size = Size(depth, width, shape, classes)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a traceback for the GPU
+            torch.default_generator.manual_seed(seed)
             try:
                 network = self.network(scheme, size, activation or relu)
             except ValueError as error:
