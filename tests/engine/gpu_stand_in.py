@@ -40,11 +40,13 @@ class StandIn:
         return uuid
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> Any:  # noqa: N802
+        assert handle == self.asked_for
         if isinstance(self.processes, Exception):
             raise self.processes
         return self.processes
 
     def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:  # noqa: N802
+        assert handle == self.asked_for
         self.looks += 1
         load = self.loads.pop(0) if len(self.loads) > 1 else self.loads[0]
         if isinstance(load, Exception):
@@ -52,6 +54,7 @@ class StandIn:
         return SimpleNamespace(gpu=load)
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        assert handle == self.asked_for
         if not self.counts_energy:
             raise self.NVMLError
         return int(self.energy_mj)
@@ -79,6 +82,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
         assert device == CUDA
         gpu.waits += 1
 
+    def properties(device: torch.device) -> SimpleNamespace:
+        assert device == CUDA
+        return SimpleNamespace(uuid="1-2-3")
+
     def event(enable_timing: bool) -> Event:
         assert enable_timing
         return Event(gpu)
@@ -87,7 +94,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setattr(torch.cuda, "Event", event)
     monkeypatch.setattr(torch.cuda, "synchronize", wait)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the stream")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2-3"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
     monkeypatch.setattr(time, "perf_counter", lambda: gpu.now_s)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     return gpu

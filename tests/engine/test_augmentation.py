@@ -67,3 +67,11 @@ def test_shifts_reach_the_translation_and_no_further(views: Views) -> None:
     assert set(views.shifts.flatten().tolist()) == {-2, -1, 0, 1, 2}
     still = alternating(Examples(torch.zeros(7, 1, 4, 4), torch.zeros(7), 3), 5, 7, 0)
     assert not still.shifts.any()
+
+
+def test_everything_lies_on_the_device_of_the_images() -> None:
+    """Shown on a device without data, which refuses tensors of another."""
+    images, labels = torch.zeros(7, 1, 4, 4, device="meta"), torch.zeros(7, device="meta")
+    views = alternating(Examples(images, labels, 3), seed=5, steps=7, translation=2)
+    one_step = Views(*(drawn[0] for drawn in views))
+    assert {tensor.device for tensor in (*views, augmented(images, one_step))} == {images.device}

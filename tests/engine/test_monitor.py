@@ -82,7 +82,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> gpu_stand_in.StandIn:
 
 
 def test_a_gpu_is_idle_once_it_has_come_to_rest(gpu: gpu_stand_in.StandIn) -> None:
-    gpu.loads = [100, 60, 4]
+    gpu.loads = [100, 60, 5]
     assert watch(CUDA).idle() is True
     assert gpu.looks == 3 + 1
 
