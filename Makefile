@@ -23,7 +23,7 @@ docs: .venv/installed-dev  ## the documentation, in build/docs; warnings are err
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 smoke: .venv/installed-dev
-	$(BIN)/bnsuite run --profile smoke --records .venv/smoke/records
+	$(BIN)/bnsuite run --profile smoke --workers 2 --records .venv/smoke/records
 	$(BIN)/bnsuite board --records .venv/smoke/records --out .venv/smoke/site
 
 notebooks: .venv/installed-dev  ## execute the notebooks of the documentation again; a few minutes

@@ -58,8 +58,8 @@ def no_step(patch: Patch) -> None:
     patch.setattr(first_step, "train", lambda network, batches, rate: None)
 
 
-def too_wide(patch: Patch) -> None:
-    patch.setattr(overflow_depth, "DTYPES", {"float32": torch.float64})
+def too_narrow(patch: Patch) -> None:
+    patch.setattr(overflow_depth, "DTYPES", {"float32": torch.float16})
 
 
 def unscaled(patch: Patch) -> None:
@@ -158,7 +158,7 @@ def one_sided(patch: Patch) -> None:
 FAULTS: list[tuple[str, str, Callable[[Patch], None]]] = [
     ("gradient_growth", "batchnorm, ReLU, batch 16", wrong_exponent),
     ("first_step", "grows by", no_step),
-    ("overflow_depth", "float32", too_wide),
+    ("overflow_depth", "float32", too_narrow),
     ("scale_law", "weight gradient", unscaled),
     ("stable_lr", "plain SGD", wrong_rate),
     ("time_to_accuracy", "Nesterov", wrong_rate),
