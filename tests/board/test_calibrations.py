@@ -80,6 +80,28 @@ def test_the_newest_of_every_machine_and_of_every_instrument() -> None:
     }
 
 
+def test_published_ones_come_first_then_by_processor_and_gpu() -> None:
+    machines = [
+        ("published", {"cpu": "Z", "gpu": None}),
+        ("local", {"cpu": "A", "gpu": "an H200"}),
+        ("local", {"cpu": "B", "gpu": None}),
+        ("local", {"cpu": "B", "gpu": "an A100"}),
+        ("local", {"cpu": "B", "gpu": "an H200"}),
+    ]
+    kept = [Kept(calibration(**machine), origin) for origin, machine in reversed(machines)]
+    for instrument, found in calibrations(kept).items():
+        order = [(one.origin, one.record.provenance.cpu, one.record.provenance.gpu) for one in found]
+        assert order == [(origin, *machine.values()) for origin, machine in machines], instrument
+    assert list(calibrations(kept)) == ["gradient_growth", "max_depth"]
+
+
+def test_a_reading_of_others_says_what_it_lacks() -> None:
+    no_reading, nameless = {"measured": 1.0}, {"instrument": "max_depth", "measured": None, "ok": True}
+    (found,) = calibrations([Kept(calibration(no_reading, nameless), "submitted")])["max_depth"]
+    (read,) = found.readings
+    assert (read.experiment, read.measured, read.ok) == ("", "not finite", True)
+
+
 def test_what_was_sent_in_hides_no_published_reading() -> None:
     kept = [Kept(calibration(OFF, day=1), "published"), Kept(calibration(day=2), "submitted")]
     assert [(one.origin, one.ok) for one in calibrations(kept)["max_depth"]] == [

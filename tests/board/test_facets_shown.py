@@ -22,8 +22,12 @@ def test_caveats_are_what_is_more_than_a_normalizer() -> None:
     assert caveats(plain) == {}
     odd = record(facets=("own-gradient", "own-init"), costs={"parameters per channel": 3.0})
     assert list(caveats(odd)) == ["own-init", "own-gradient", "3 parameters a channel"]
+    third = record(costs={"parameters per channel": 2 + 1 / 3})
+    assert caveats(third) == {"2.33 parameters a channel": "it learns more than a gain and a shift a channel"}
     frozen = record(facets=("train-eval-agreement",), costs={"state per channel": 1.0})
-    assert list(caveats(frozen)) == ["earlier statistics"]
+    assert caveats(frozen) == {
+        "earlier statistics": "training normalizes by statistics of batches before, or by frozen ones"
+    }
     assert caveats(record(costs={"state per channel": 2.0})) == {}
 
 

@@ -81,3 +81,13 @@ def test_rows_of_a_task_go_by_its_rank_then_value(task: str, best: float) -> Non
         "few",
         "a-hole",
     ]
+
+
+@pytest.mark.parametrize(("task", "medians"), [("max_depth", [30, 20]), ("top_eigenvalue", [20, 30])])
+def test_rows_of_equal_rank_go_by_value(task: str, medians: list[float]) -> None:
+    """Six seeds do not tell these apart; by name they would go the other way."""
+    found = {20: [20] * 6, 30: [10, 30, 30, 30, 30, 10]}
+    kept = [Kept(record(task, f"{k}", found[m]), "local") for k, m in enumerate(reversed(medians))]
+    (made,) = make_tables(kept, FROZEN)
+    assert {row.ranks[task] for row in made.rows} == {Rank(1, 2)}
+    assert [row.records[task].value for row in by_task(made.rows, task)] == medians

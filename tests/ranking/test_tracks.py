@@ -1,9 +1,22 @@
 """Tracks: which records may be compared and are shown, and which one is the reference."""
 
+from pathlib import Path
+
+import pytest
 from made_records import record, without_value
 
 from bnsuite.board.labels import anchor
-from bnsuite.ranking.tracks import Entry, Kept, Track, by_track, is_reference, newest, standard, tasks_of
+from bnsuite.ranking.tracks import (
+    Entry,
+    Kept,
+    Track,
+    by_track,
+    is_reference,
+    newest,
+    origin_of,
+    standard,
+    tasks_of,
+)
 from bnsuite.records import Outcome
 
 
@@ -108,3 +121,22 @@ def test_a_mark_is_as_long_as_it_takes() -> None:
     assert marks == {"": "none", **{checksum: checksum for checksum in checksums[1:]}}
     pair = {track.mark for track in by_track([kept[1], kept[2]])}
     assert pair == {"d1" * 8 + "d", "d1" * 8 + "e"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "origin"),
+    [
+        ("results", "local"),
+        ("leaderboard/records", "published"),
+        ("records", "local"),
+        ("leaderboard", "local"),
+        ("leaderboard/submissions/theirs/records", "submitted"),
+        ("leaderboard/verification", "verification"),
+        ("verification", "local"),
+    ],
+)
+def test_the_place_of_a_record_in_a_checkout_is_its_origin(
+    folder: str, origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert origin_of(Path(folder)) == origin_of(tmp_path / folder) == origin
