@@ -125,6 +125,9 @@ def test_a_seed_after_the_first_lists_one_eigenvalue_and_nothing_beside() -> Non
     assert said(left_out, eigenvalues=1, beside=0) == []
     assert said({**left_out, "products": 2}, eigenvalues=1, beside=0) == []
     assert said({**left_out, "products": 2}, eigenvalues=1, beside=0, max_products=0) == []
+    assert said({**left_out, "products": 3}, eigenvalues=1, beside=0, max_products=1) == [
+        "products: got 3, must be from 2 to 2"
+    ]
     assert said({**left_out, "products": 1}, eigenvalues=0, classes=None, beside=0) == [
         "products: got 1, must be from 2 to 59"
     ]
@@ -134,3 +137,8 @@ def test_a_seed_after_the_first_lists_one_eigenvalue_and_nothing_beside() -> Non
     ]
     below = {**left_out, "lambda_min": -1.0, "lambda_min_residual": 1e-3}
     assert said(below, eigenvalues=1, beside=0) == ["lambda_min: got -1.0, must be left out"]
+
+
+def test_two_listed_eigenvalues_have_a_lowest_one() -> None:
+    two = {**DETAIL, "eigenvalues": [9.0, 6.0], "residuals": [1e-3, 2e-3]}
+    assert said(two, eigenvalues=2) == []
