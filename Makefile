@@ -12,7 +12,7 @@ demo: .venv/installed  ## install, measure the four reference schemes, build the
 
 test: .venv/installed-dev  ## lint, types, the documentation, a smoke run, a board, all tests
 	$(MAKE) --no-print-directory --jobs 2 lint docs smoke
-	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder --benchmark-disable
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --benchmark-disable
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
@@ -23,7 +23,7 @@ docs: .venv/installed-dev  ## the documentation, in build/docs; warnings are err
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 smoke: .venv/installed-dev
-	$(BIN)/bnsuite run --profile smoke --workers 2 --records .venv/smoke/records
+	$(BIN)/bnsuite run --profile smoke --records .venv/smoke/records
 	$(BIN)/bnsuite board --records .venv/smoke/records --out .venv/smoke/site
 
 notebooks: .venv/installed-dev  ## execute the notebooks of the documentation again; a few minutes

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from bnsuite.cli.options import RESULTS, DeviceOption, RecordsOption, SandboxOption, WorkersOption
+from bnsuite.cli.options import (
+    RESULTS,
+    DeviceOption,
+    RecordsOption,
+    SandboxChoice,
+    SandboxOption,
+    WorkersOption,
+)
 from bnsuite.cli.terminal import err, fail, note, one_line_errors, resumable
 from bnsuite.execute.pool import interrupts_wait
 
@@ -141,7 +148,7 @@ def _report_problems(finished: "list[Record]", records: Path, left: int, time_li
         )
 
 
-def _schemes(names_or_paths: list[str], cell_limit: float, confine: SandboxOption) -> "list[str | Foreign]":
+def _schemes(names_or_paths: list[str], cell_limit: float, confine: SandboxChoice) -> "list[str | Foreign]":
     """Leave names as they are, and load what is a path in the sandbox."""
     from bnsuite.schemes import scheme_names
 
